@@ -1,0 +1,24 @@
+"""GoogLeNet in JAX, with Flax NNX.
+
+What differs here: inside, images are (N, H, W, C) and kernels HWIO, so the auxiliary heads restore (C, H, W) before
+they flatten; there is no ceiling mode, so pools pad below and to the right; batch norm is written out, since Flax
+stores the biased running variance; float64 has to be switched on for the whole process.
+"""
+
+from googlenet_jax.device import describe
+from googlenet_jax.model import GoogLeNet
+from googlenet_jax.params import dump_params, load_params
+from googlenet_jax.probe import activations, loss_and_grads, predict
+from googlenet_jax.train import make_optimizer, train_step
+
+__all__ = [
+    "GoogLeNet",
+    "activations",
+    "describe",
+    "dump_params",
+    "load_params",
+    "loss_and_grads",
+    "make_optimizer",
+    "predict",
+    "train_step",
+]

@@ -1,0 +1,66 @@
+"""Where JAX computes: devices, dtypes, threads."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+
+import spec
+from harness.backend import Description
+
+
+def select_device(device: str) -> jax.Device:
+    """The device of that name: ``auto``, ``cpu`` or ``gpu``.
+
+    Raises:
+        spec.InvalidInput: for another name, or where JAX finds no GPU.
+    """
+    if device not in ("auto", "cpu", "gpu"):
+        raise spec.InvalidInput(f"device: expected auto, cpu or gpu, got {device!r}")
+    gpus = _gpus()
+    if device == "gpu" and not gpus:
+        raise spec.InvalidInput("device gpu: JAX finds no GPU here; `googlenet doctor` says why, or take cpu")
+    return gpus[0] if device != "cpu" and gpus else jax.devices("cpu")[0]
+
+
+def select_dtype(dtype: str) -> jnp.dtype:
+    """The dtype of that name. Asking for float64 switches it on in this process, as JAX wants it.
+
+    Raises:
+        spec.InvalidInput: unless it is float32 or float64.
+    """
+    if dtype not in ("float32", "float64"):
+        raise spec.InvalidInput(f"dtype: expected float32 or float64, got {dtype!r}")
+    if dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    return jnp.dtype(dtype)
+
+
+def full_precision() -> AbstractContextManager:
+    """Inside, float32 means float32: on GPUs JAX may round to TF32 unless told otherwise."""
+    return jax.default_matmul_precision("highest")
+
+
+def describe(device: str = "auto") -> Description:
+    """Version and devices as JAX itself reports them; it does not tell its threads."""
+    gpus = _gpus()
+    selected = select_device(device)
+    return Description(
+        framework="JAX",
+        version=f"{jax.__version__} (jaxlib {jaxlib.__version__})",
+        device=selected.device_kind if selected.platform == "gpu" else "cpu",
+        devices=["cpu", *(gpu.device_kind for gpu in gpus)],
+        threads=None,
+        built_for=jax.extend.backend.get_backend().platform_version.strip().split("\n")[0] if gpus else "CPU only",
+        problems=[],
+    )
+
+
+def _gpus() -> list[jax.Device]:
+    try:
+        return jax.devices("gpu")
+    except RuntimeError:  # JAX's way of saying that there is none
+        return []

@@ -1,0 +1,92 @@
+"""NumPy in, NumPy out: what the network computes, for comparing and for predicting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+from flax import nnx
+
+import spec
+from googlenet_jax.device import full_precision
+from googlenet_jax.model import GoogLeNet
+from googlenet_jax.params import canonical_name, to_canonical
+from googlenet_jax.train import images_to_device, to_device, value_and_grads
+
+
+def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
+    """Logits (N, num_classes) of images (N, C, H, W), in inference mode.
+
+    Raises:
+        spec.InvalidInput: when the images do not fit.
+    """
+    with _mode(model, training=False), full_precision():
+        return np.array(_logits(model, _images(model, images)))
+
+
+@nnx.jit
+def _logits(model: GoogLeNet, x: jax.Array) -> jax.Array:
+    return model(x).logits
+
+
+def activations(model: GoogLeNet, images: spec.Array) -> dict[str, spec.Array]:
+    """Every stage's output in inference mode, auxiliary heads included: (N, C, H, W) or (N, num_classes).
+
+    Raises:
+        spec.InvalidInput: when the images do not fit.
+    """
+    with _mode(model, training=False), full_precision():
+        stages = _stages(model, _images(model, images))
+    # A dict that has been through jit comes back sorted by name.
+    return {name: _canonical_layout(stages[name]) for name in spec.stage_names(model.config)}
+
+
+@nnx.jit
+def _stages(model: GoogLeNet, x: jax.Array) -> dict[str, jax.Array]:
+    return dict(model.stages(x, heads=True))
+
+
+def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
+    """The training loss and its gradients by canonical name; the model stays as it was.
+
+    Training mode: batch norm uses the batch's statistics, dropout drops as the configuration says, and the
+    auxiliary losses are weighted in.
+
+    Raises:
+        spec.InvalidInput: when images or labels do not fit.
+    """
+    x, y = to_device(model, images, labels)
+    with _mode(model, training=True), full_precision():
+        value, grads = _loss_and_grads(model, x, y)
+    by_name = {canonical_name(path): to_canonical(leaf[...]) for path, leaf in nnx.to_flat_state(grads)}
+    trained = (name for name in spec.param_shapes(model.config) if not spec.is_statistic(name))
+    return float(value), {name: by_name[name] for name in trained}
+
+
+@nnx.jit
+def _loss_and_grads(model: GoogLeNet, x: jax.Array, y: jax.Array) -> tuple[jax.Array, nnx.State]:
+    return value_and_grads(nnx.clone(model), x, y)  # the copy takes what the pass updates, and is dropped
+
+
+@contextmanager
+def _mode(model: GoogLeNet, *, training: bool) -> Iterator[None]:
+    before = not model.deterministic
+    _set_mode(model, training)
+    try:
+        yield
+    finally:
+        _set_mode(model, before)
+
+
+def _set_mode(model: GoogLeNet, training: bool) -> None:
+    model.train() if training else model.eval()
+
+
+def _images(model: GoogLeNet, images: spec.Array) -> jax.Array:
+    return images_to_device(model, spec.check_images(model.config, images))
+
+
+def _canonical_layout(x: jax.Array) -> spec.Array:
+    return np.array(x).transpose(0, 3, 1, 2) if x.ndim == 4 else np.array(x)

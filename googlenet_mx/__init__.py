@@ -1,0 +1,38 @@
+"""GoogLeNet in MXNet Gluon.
+
+What differs here: networks are hybrid blocks, compiled to a graph on the first call; inference and training are two
+graphs of one network; batch norm keeps its running statistics itself, since MXNet stores the biased variance on CPUs
+and the unbiased one with cuDNN; both optimizers are written out, since MXNet's differ from the textbook.
+"""
+
+import os
+import warnings
+
+import numpy
+
+# MXNet 1.9.1 reads numpy.bool while it is imported; NumPy 1.24 took that name away.
+if "bool" not in vars(numpy):
+    numpy.bool = numpy.bool_
+# MXNet takes half of the processors unless told how many it may use.
+os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(len(os.sched_getaffinity(0))))
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # numpy.mirr and other names that MXNet looks up
+    import mxnet  # noqa: F401
+
+from googlenet_mx.device import describe
+from googlenet_mx.model import GoogLeNet
+from googlenet_mx.params import dump_params, load_params
+from googlenet_mx.probe import activations, loss_and_grads, predict
+from googlenet_mx.train import make_optimizer, train_step
+
+__all__ = [
+    "GoogLeNet",
+    "activations",
+    "describe",
+    "dump_params",
+    "load_params",
+    "loss_and_grads",
+    "make_optimizer",
+    "predict",
+    "train_step",
+]

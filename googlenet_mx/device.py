@@ -1,0 +1,65 @@
+"""Where MXNet computes: devices, dtypes, threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import mxnet as mx
+
+import spec
+from harness.backend import Description
+
+# Machine code in the wheel mxnet-cu117 1.9.1, which holds no PTX that a newer GPU could compile.
+_BUILT_FOR = ("5.0", "6.0", "7.0", "8.0", "8.6")
+
+
+def select_device(device: str) -> mx.Context:
+    """The device of that name: ``auto``, ``cpu`` or ``gpu``.
+
+    Raises:
+        spec.InvalidInput: for another name, or where MXNet finds no GPU.
+    """
+    if device not in ("auto", "cpu", "gpu"):
+        raise spec.InvalidInput(f"device: expected auto, cpu or gpu, got {device!r}")
+    if device == "gpu" and not mx.context.num_gpus():
+        raise spec.InvalidInput("device gpu: MXNet finds no GPU here; `googlenet doctor` says why, or take cpu")
+    return mx.gpu() if device != "cpu" and mx.context.num_gpus() else mx.cpu()
+
+
+def select_dtype(dtype: str) -> str:
+    """The dtype of that name.
+
+    Raises:
+        spec.InvalidInput: unless it is float32 or float64.
+    """
+    if dtype not in ("float32", "float64"):
+        raise spec.InvalidInput(f"dtype: expected float32 or float64, got {dtype!r}")
+    return dtype
+
+
+def describe(device: str = "auto") -> Description:
+    """Version, devices and threads as MXNet itself reports them."""
+    with_cuda = mx.runtime.Features().is_enabled("CUDA")
+    gpus = [str(mx.gpu(i)) for i in range(mx.context.num_gpus())]
+    problems = []
+    if os.environ.get("NVIDIA_TF32_OVERRIDE") != "0" and gpus:
+        problems.append("float32 may be rounded to TF32 on this GPU: set NVIDIA_TF32_OVERRIDE=0 before the start")
+    selected = select_device(device)
+    return Description(
+        framework="MXNet",
+        version=mx.__version__,
+        device=str(selected) if selected.device_type == "gpu" else "cpu",
+        devices=["cpu", *gpus],
+        threads=_openmp_threads(),
+        built_for=f"CUDA, compute capability {', '.join(_BUILT_FOR)}" if with_cuda else "CPU only",
+        problems=problems,
+    )
+
+
+def _openmp_threads() -> int | None:
+    """Threads of the OpenMP runtime that MXNet computes with; None where that cannot be asked."""
+    try:
+        return ctypes.CDLL(mx.libinfo.find_lib_path()[0]).omp_get_max_threads()
+    except (AttributeError, OSError):
+        return None

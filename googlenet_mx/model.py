@@ -1,0 +1,263 @@
+"""GoogLeNet as Gluon hybrid blocks. Memory layout (N, C, H, W); attribute names are the canonical names.
+
+Source: Szegedy et al. 2015, Table 1; every number is held against `spec.param_shapes` and `spec.reference`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from functools import partial
+
+from mxnet import autograd
+from mxnet.gluon import HybridBlock, nn
+
+import spec
+from googlenet_mx.device import select_device, select_dtype
+from googlenet_mx.params import load_params
+from spec.network import AUX_POOL_KERNEL, AUX_POOL_STRIDE, BRANCH_POOL
+
+
+def max_pool(F, x, pool: spec.Pool):
+    """Largest value of each window; minus infinity outside the image."""
+    if pool.ceil:
+        # Rounding up is rounding down with stride - 1 more pixels below and to the right. MXNet's own "full"
+        # convention refuses windows larger than the map.
+        edge = pool.stride - 1
+        x = F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 0, edge, 0, edge), constant_value=float("-inf"))
+    sides = [(n, n) for n in (pool.kernel, pool.stride, pool.pad)]
+    return F.Pooling(x, kernel=sides[0], stride=sides[1], pad=sides[2], pool_type="max")
+
+
+class BatchNorm(nn.BatchNorm):
+    """Batch norm that leaves the running statistics to `update`, and offers the batch's for it.
+
+    With momentum 1 MXNet's operator never changes the running statistics. It would do so during the backward pass,
+    with the biased variance on a CPU and the unbiased one on a GPU.
+    """
+
+    def __init__(self, channels: int, settings: spec.BatchNorm) -> None:
+        super().__init__(momentum=1, epsilon=settings.epsilon, in_channels=channels)
+        self.settings = settings
+        self.batch_statistics = None  # of the last call, for `update`
+
+    def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+        y, mean, inverse_std = F.BatchNorm(
+            x, gamma, beta, running_mean, running_var, output_mean_var=True, name="fwd", **self._kwargs
+        )
+        self.batch_statistics = mean, inverse_std, F.size_array(x)
+        return y
+
+    def update(self, mean, inverse_std, size) -> None:
+        """Move the running statistics towards a batch's.
+
+        Args:
+            mean: (channels,).
+            inverse_std: (channels,), 1 / sqrt(biased variance + epsilon).
+            size: (1,), number of values in the batch, all channels together.
+        """
+        m = self.settings.momentum
+        count = size.astype(mean.dtype) / mean.size
+        biased = 1 / inverse_std**2 - self.settings.epsilon
+        for running, new in ((self.running_mean, mean), (self.running_var, biased * (count / (count - 1)))):
+            running.set_data((1 - m) * running.data() + m * new)
+
+
+class Conv(nn.Conv2D):
+    """Convolution, then batch norm where the preset has it, then ReLU unless told otherwise."""
+
+    def __init__(
+        self, config: spec.Config, into: int, out: int, kernel: int, *, stride: int = 1, pad: int = 0, relu: bool = True
+    ) -> None:
+        norm = config.batch_norm
+        super().__init__(out, kernel, stride, pad, in_channels=into, use_bias=norm is None)
+        self.norm = BatchNorm(out, norm) if norm else None
+        self.relu = relu
+
+    def hybrid_forward(self, F, x, weight, bias=None):
+        x = super().hybrid_forward(F, x, weight, bias)
+        if self.norm is not None:
+            x = self.norm(x)
+        return F.relu(x) if self.relu else x
+
+
+class Inception(HybridBlock):
+    """Four branches side by side, concatenated over the channels."""
+
+    def __init__(self, config: spec.Config, row: spec.Inception) -> None:
+        super().__init__()
+        conv, into, k = partial(Conv, config), row.in_channels, config.branch5x5_kernel
+        self.branch1x1 = conv(into, row.branch1x1, 1)
+        self.branch3x3_reduce = conv(into, row.branch3x3_reduce, 1)
+        self.branch3x3 = conv(row.branch3x3_reduce, row.branch3x3, 3, pad=1)
+        self.branch5x5_reduce = conv(into, row.branch5x5_reduce, 1)
+        self.branch5x5 = conv(row.branch5x5_reduce, row.branch5x5, k, pad=k // 2)
+        self.pool_proj = conv(into, row.pool_proj, 1)
+
+    def hybrid_forward(self, F, x):
+        return F.concat(
+            *[
+                self.branch1x1(x),
+                self.branch3x3(self.branch3x3_reduce(x)),
+                self.branch5x5(self.branch5x5_reduce(x)),
+                self.pool_proj(max_pool(F, x, BRANCH_POOL)),
+            ],
+            dim=1,
+        )
+
+
+class AuxHead(HybridBlock):
+    """A classifier on an early stage, used in training only."""
+
+    def __init__(self, config: spec.Config, into: int) -> None:
+        super().__init__()
+        self.config = config
+        self.conv = Conv(config, into, 128, 1)
+        self.fc1 = nn.Dense(1024, in_units=128 * 4 * 4)
+        self.dropout = nn.Dropout(config.aux_dropout)
+        self.fc2 = nn.Dense(config.num_classes, in_units=1024)
+
+    def hybrid_forward(self, F, x):
+        if self.config.aux_adaptive:
+            x = F.contrib.AdaptiveAvgPooling2D(x, output_size=4)  # 4 x 4 x channels
+        else:
+            kernel, stride = (AUX_POOL_KERNEL,) * 2, (AUX_POOL_STRIDE,) * 2
+            x = F.Pooling(x, kernel=kernel, stride=stride, pool_type="avg")  # 4 x 4 x channels
+        x = self.conv(x)  # 4 x 4 x 128
+        x = F.flatten(x)  # 2048, in the order (C, H, W)
+        x = F.relu(self.fc1(x))
+        return self.fc2(self.dropout(x))
+
+
+class GoogLeNet(HybridBlock):
+    """The network of a `spec.Config`, with the initial parameters of `spec.init_params(config, seed)`.
+
+    In training mode (inside ``autograd.record()``) the auxiliary heads run as well. Dropout draws from MXNet's own
+    generator (``mx.random.seed``).
+
+    Args:
+        config: From `spec.preset`.
+        dtype: ``float32`` or ``float64``.
+        device: ``auto`` (a GPU where there is one), ``cpu`` or ``gpu``.
+        seed: Of the initial parameters.
+
+    Raises:
+        spec.InvalidInput: for a device that is not there or an unknown dtype.
+    """
+
+    def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        conv, inception, head = partial(Conv, config), partial(Inception, config), partial(AuxHead, config)
+        row, relu = config.inception, config.stem_relu
+        self.conv1 = conv(config.in_channels, 64, 7, stride=2, pad=3)
+        self.conv2_reduce = conv(64, 64, 1, relu=relu)
+        self.conv2 = conv(64, 192, 3, pad=1, relu=relu)
+        self.inception3a = inception(row("inception3a"))
+        self.inception3b = inception(row("inception3b"))
+        self.inception4a = inception(row("inception4a"))
+        self.aux1 = head(row("inception4a").out_channels) if config.aux else None
+        self.inception4b = inception(row("inception4b"))
+        self.inception4c = inception(row("inception4c"))
+        self.inception4d = inception(row("inception4d"))
+        self.aux2 = head(row("inception4d").out_channels) if config.aux else None
+        self.inception4e = inception(row("inception4e"))
+        self.inception5a = inception(row("inception5a"))
+        self.inception5b = inception(row("inception5b"))
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc = nn.Dense(config.num_classes, in_units=row("inception5b").out_channels)
+        self.cast(select_dtype(dtype))
+        self.initialize(ctx=select_device(device))
+        load_params(self, spec.init_params(config, seed))
+        self.hybridize()
+        # Not a child: it holds the network, not the network it.
+        object.__setattr__(self, "training_pass", TrainingPass(self))
+
+    def stages(self, F, x, *, heads: bool) -> Iterator[tuple]:
+        """Every stage's name and output, in forward order; the auxiliary heads if asked for."""
+        config = self.config
+        heads = heads and config.aux
+        yield "conv1", (x := self.conv1(x))  # 112 x 112 x 64
+        yield "pool1", (x := max_pool(F, x, config.pool))  # 56 x 56 x 64
+        if config.lrn:
+            yield "norm1", (x := self.lrn(F, x))  # 56 x 56 x 64
+        yield "conv2_reduce", (x := self.conv2_reduce(x))  # 56 x 56 x 64
+        yield "conv2", (x := self.conv2(x))  # 56 x 56 x 192
+        if config.lrn:
+            yield "norm2", (x := self.lrn(F, x))  # 56 x 56 x 192
+        yield "pool2", (x := max_pool(F, x, config.pool))  # 28 x 28 x 192
+        yield "inception3a", (x := self.inception3a(x))  # 28 x 28 x 256
+        yield "inception3b", (x := self.inception3b(x))  # 28 x 28 x 480
+        yield "pool3", (x := max_pool(F, x, config.pool))  # 14 x 14 x 480
+        yield "inception4a", (x := self.inception4a(x))  # 14 x 14 x 512
+        if heads:
+            yield "aux1", self.aux1(x)  # num_classes
+        yield "inception4b", (x := self.inception4b(x))  # 14 x 14 x 512
+        yield "inception4c", (x := self.inception4c(x))  # 14 x 14 x 512
+        yield "inception4d", (x := self.inception4d(x))  # 14 x 14 x 528
+        if heads:
+            yield "aux2", self.aux2(x)  # num_classes
+        yield "inception4e", (x := self.inception4e(x))  # 14 x 14 x 832
+        yield "pool4", (x := max_pool(F, x, config.pool4))  # 7 x 7 x 832
+        yield "inception5a", (x := self.inception5a(x))  # 7 x 7 x 832
+        yield "inception5b", (x := self.inception5b(x))  # 7 x 7 x 1024
+        yield "pool5", (x := self.head_pool(F, x))  # 1 x 1 x 1024
+        yield "fc", self.fc(self.dropout(F.flatten(x)))  # num_classes
+
+    def forward(self, x) -> spec.Outputs:
+        """Images (N, C, H, W) to logits (N, num_classes); in training mode the auxiliary logits too."""
+        if not autograd.is_training():
+            return spec.Outputs(super().forward(x))
+        ends, statistics = self.training_pass(x)
+        with autograd.pause():
+            for norm, batch in zip(self.training_pass.norms(), statistics, strict=True):
+                norm.update(*batch)
+        return self.training_pass.outputs(ends)
+
+    def hybrid_forward(self, F, x):
+        return dict(self.stages(F, x, heads=False))["fc"]
+
+    def _build_cache(self, *args) -> None:
+        with warnings.catch_warnings():
+            # The heads' parameters are not used in this graph, and that is intended.
+            warnings.filterwarnings("ignore", "Parameter .* not used by any computation", UserWarning)
+            super()._build_cache(*args)
+
+    def lrn(self, F, x):
+        """Local response normalization, written out: MXNet's operator cannot compute in float64."""
+        lrn = self.config.lrn
+        channels = F.reshape(x**2, shape=(0, -4, 1, -1, -3))  # N x 1 x C x HW: the channels as the rows of a map
+        mean = F.Pooling(channels, kernel=(lrn.size, 1), pad=(lrn.size // 2, 0), pool_type="avg")
+        return x * (lrn.k + lrn.alpha * F.reshape_like(mean, x)) ** -lrn.beta
+
+    def head_pool(self, F, x):
+        """The average before the classifier: the whole map, or one window of `head_pool` pixels."""
+        side = self.config.head_pool
+        if side is None:
+            return F.Pooling(x, kernel=(1, 1), global_pool=True, pool_type="avg")
+        return F.Pooling(x, kernel=(side, side), stride=(side, side), pool_type="avg")
+
+
+class TrainingPass(HybridBlock):
+    """The graph of a training pass: the logits of every head, and what every batch norm saw of the batch."""
+
+    def __init__(self, network: GoogLeNet) -> None:
+        super().__init__()
+        self.network = network
+        self.hybridize()
+
+    def norms(self) -> list[BatchNorm]:
+        """Every batch norm of the network, always in the same order."""
+        found: list[BatchNorm] = []
+        self.network.apply(lambda block: found.append(block) if isinstance(block, BatchNorm) else None)
+        return found
+
+    def hybrid_forward(self, F, x):
+        ends = [y for name, y in self.network.stages(F, x, heads=True) if name in ("aux1", "aux2", "fc")]
+        return ends, [norm.batch_statistics for norm in self.norms()]
+
+    @staticmethod
+    def outputs(ends: list) -> spec.Outputs:
+        """The logits by name: the pass yields them in forward order, the classifier's last."""
+        *aux, logits = ends
+        return spec.Outputs(logits, *aux)

@@ -1,0 +1,23 @@
+"""GoogLeNet in PyTorch.
+
+What differs here: images and weights are laid out as the spec has them (N, C, H, W); the framework's names are the
+canonical ones; batch norm stores the unbiased running variance by itself; SGD and Adam are the textbook's.
+"""
+
+from googlenet_pt.device import describe
+from googlenet_pt.model import GoogLeNet
+from googlenet_pt.params import dump_params, load_params
+from googlenet_pt.probe import activations, loss_and_grads, predict
+from googlenet_pt.train import make_optimizer, train_step
+
+__all__ = [
+    "GoogLeNet",
+    "activations",
+    "describe",
+    "dump_params",
+    "load_params",
+    "loss_and_grads",
+    "make_optimizer",
+    "predict",
+    "train_step",
+]

@@ -1,0 +1,175 @@
+"""GoogLeNet as PyTorch modules. Memory layout (N, C, H, W); attribute names are the canonical names.
+
+Source: Szegedy et al. 2015, Table 1; every number is held against `spec.param_shapes` and `spec.reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import spec
+from googlenet_pt.device import select_device, select_dtype
+from googlenet_pt.params import load_params
+from spec.network import AUX_POOL_KERNEL, AUX_POOL_STRIDE, BRANCH_POOL
+
+
+def max_pool(x: Tensor, pool: spec.Pool) -> Tensor:
+    """Largest value of each window; minus infinity outside the image."""
+    return F.max_pool2d(x, pool.kernel, pool.stride, pool.pad, ceil_mode=pool.ceil)
+
+
+class Conv(nn.Conv2d):
+    """Convolution, then batch norm where the preset has it, then ReLU unless told otherwise."""
+
+    def __init__(
+        self, config: spec.Config, into: int, out: int, kernel: int, *, stride: int = 1, pad: int = 0, relu: bool = True
+    ) -> None:
+        norm = config.batch_norm
+        super().__init__(into, out, kernel, stride, pad, bias=norm is None)
+        self.norm = nn.BatchNorm2d(out, eps=norm.epsilon, momentum=norm.momentum) if norm else None
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return F.relu(x) if self.relu else x
+
+
+class Inception(nn.Module):
+    """Four branches side by side, concatenated over the channels."""
+
+    def __init__(self, config: spec.Config, row: spec.Inception) -> None:
+        super().__init__()
+        conv, into, k = partial(Conv, config), row.in_channels, config.branch5x5_kernel
+        self.branch1x1 = conv(into, row.branch1x1, 1)
+        self.branch3x3_reduce = conv(into, row.branch3x3_reduce, 1)
+        self.branch3x3 = conv(row.branch3x3_reduce, row.branch3x3, 3, pad=1)
+        self.branch5x5_reduce = conv(into, row.branch5x5_reduce, 1)
+        self.branch5x5 = conv(row.branch5x5_reduce, row.branch5x5, k, pad=k // 2)
+        self.pool_proj = conv(into, row.pool_proj, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(
+            [
+                self.branch1x1(x),
+                self.branch3x3(self.branch3x3_reduce(x)),
+                self.branch5x5(self.branch5x5_reduce(x)),
+                self.pool_proj(max_pool(x, BRANCH_POOL)),
+            ],
+            dim=1,
+        )
+
+
+class AuxHead(nn.Module):
+    """A classifier on an early stage, used in training only."""
+
+    def __init__(self, config: spec.Config, into: int) -> None:
+        super().__init__()
+        self.config = config
+        self.conv = Conv(config, into, 128, 1)
+        self.fc1 = nn.Linear(128 * 4 * 4, 1024)
+        self.dropout = nn.Dropout(config.aux_dropout)
+        self.fc2 = nn.Linear(1024, config.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.config.aux_adaptive:
+            x = F.adaptive_avg_pool2d(x, 4)  # 4 x 4 x channels
+        else:
+            x = F.avg_pool2d(x, AUX_POOL_KERNEL, AUX_POOL_STRIDE)  # 4 x 4 x channels
+        x = self.conv(x)  # 4 x 4 x 128
+        x = torch.flatten(x, 1)  # 2048, in the order (C, H, W)
+        x = F.relu(self.fc1(x))
+        return self.fc2(self.dropout(x))
+
+
+class GoogLeNet(nn.Module):
+    """The network of a `spec.Config`, with the initial parameters of `spec.init_params(config, seed)`.
+
+    In training mode the auxiliary heads run as well. Dropout draws from PyTorch's own generator
+    (``torch.manual_seed``).
+
+    Args:
+        config: From `spec.preset`.
+        dtype: ``float32`` or ``float64``.
+        device: ``auto`` (a GPU where there is one), ``cpu`` or ``gpu``.
+        seed: Of the initial parameters.
+
+    Raises:
+        spec.InvalidInput: for a device that is not there or an unknown dtype.
+    """
+
+    def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        conv, inception, head = partial(Conv, config), partial(Inception, config), partial(AuxHead, config)
+        row, relu = config.inception, config.stem_relu
+        self.conv1 = conv(config.in_channels, 64, 7, stride=2, pad=3)
+        self.conv2_reduce = conv(64, 64, 1, relu=relu)
+        self.conv2 = conv(64, 192, 3, pad=1, relu=relu)
+        self.inception3a = inception(row("inception3a"))
+        self.inception3b = inception(row("inception3b"))
+        self.inception4a = inception(row("inception4a"))
+        self.aux1 = head(row("inception4a").out_channels) if config.aux else None
+        self.inception4b = inception(row("inception4b"))
+        self.inception4c = inception(row("inception4c"))
+        self.inception4d = inception(row("inception4d"))
+        self.aux2 = head(row("inception4d").out_channels) if config.aux else None
+        self.inception4e = inception(row("inception4e"))
+        self.inception5a = inception(row("inception5a"))
+        self.inception5b = inception(row("inception5b"))
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc = nn.Linear(row("inception5b").out_channels, config.num_classes)
+        self.to(device=select_device(device), dtype=select_dtype(dtype))
+        load_params(self, spec.init_params(config, seed))
+
+    def stages(self, x: Tensor, *, heads: bool) -> Iterator[tuple[str, Tensor]]:
+        """Every stage's name and output, in forward order; the auxiliary heads if asked for."""
+        config = self.config
+        heads = heads and config.aux
+        yield "conv1", (x := self.conv1(x))  # 112 x 112 x 64
+        yield "pool1", (x := max_pool(x, config.pool))  # 56 x 56 x 64
+        if config.lrn:
+            yield "norm1", (x := self.lrn(x))  # 56 x 56 x 64
+        yield "conv2_reduce", (x := self.conv2_reduce(x))  # 56 x 56 x 64
+        yield "conv2", (x := self.conv2(x))  # 56 x 56 x 192
+        if config.lrn:
+            yield "norm2", (x := self.lrn(x))  # 56 x 56 x 192
+        yield "pool2", (x := max_pool(x, config.pool))  # 28 x 28 x 192
+        yield "inception3a", (x := self.inception3a(x))  # 28 x 28 x 256
+        yield "inception3b", (x := self.inception3b(x))  # 28 x 28 x 480
+        yield "pool3", (x := max_pool(x, config.pool))  # 14 x 14 x 480
+        yield "inception4a", (x := self.inception4a(x))  # 14 x 14 x 512
+        if heads:
+            yield "aux1", self.aux1(x)  # num_classes
+        yield "inception4b", (x := self.inception4b(x))  # 14 x 14 x 512
+        yield "inception4c", (x := self.inception4c(x))  # 14 x 14 x 512
+        yield "inception4d", (x := self.inception4d(x))  # 14 x 14 x 528
+        if heads:
+            yield "aux2", self.aux2(x)  # num_classes
+        yield "inception4e", (x := self.inception4e(x))  # 14 x 14 x 832
+        yield "pool4", (x := max_pool(x, config.pool4))  # 7 x 7 x 832
+        yield "inception5a", (x := self.inception5a(x))  # 7 x 7 x 832
+        yield "inception5b", (x := self.inception5b(x))  # 7 x 7 x 1024
+        yield "pool5", (x := self.head_pool(x))  # 1 x 1 x 1024
+        yield "fc", self.fc(self.dropout(torch.flatten(x, 1)))  # num_classes
+
+    def forward(self, x: Tensor) -> spec.Outputs:
+        """Images (N, C, H, W) to logits (N, num_classes); in training mode the auxiliary logits too."""
+        ends = {name: y for name, y in self.stages(x, heads=self.training) if name in ("aux1", "aux2", "fc")}
+        return spec.Outputs(ends["fc"], ends.get("aux1"), ends.get("aux2"))
+
+    def lrn(self, x: Tensor) -> Tensor:
+        """Local response normalization; PyTorch divides alpha by the size as Caffe does."""
+        lrn = self.config.lrn
+        return F.local_response_norm(x, lrn.size, lrn.alpha, lrn.beta, lrn.k)
+
+    def head_pool(self, x: Tensor) -> Tensor:
+        """The average before the classifier: the whole map, or one window of `head_pool` pixels."""
+        side = self.config.head_pool
+        return F.adaptive_avg_pool2d(x, 1) if side is None else F.avg_pool2d(x, side)

@@ -1,0 +1,1 @@
+"""Everything around the network that is neither definition nor framework: command line, data, running, comparing."""

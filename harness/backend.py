@@ -1,0 +1,57 @@
+"""The three backends by name, imported only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from types import ModuleType
+
+from spec import InvalidInput
+
+PACKAGES = {"pt": "googlenet_pt", "mx": "googlenet_mx", "jax": "googlenet_jax"}
+BACKENDS = tuple(PACKAGES)
+
+
+@dataclass
+class Description:
+    """What a backend's framework says of itself in the process that asked."""
+
+    framework: str
+    version: str
+    device: str  # the one that was asked for
+    devices: list[str]  # all that the framework can use here
+    threads: int | None  # that it computes with on the CPU; None where the framework does not say
+    built_for: str
+    problems: list[str] = field(default_factory=list)  # each with its remedy
+
+
+def check_names(names: list[str]) -> list[str]:
+    """The names, after making sure that each is a backend's and none comes twice.
+
+    Raises:
+        InvalidInput: otherwise.
+    """
+    unknown = [name for name in names if name not in PACKAGES]
+    if unknown or not names:
+        got = ", ".join(unknown) or "none"
+        raise InvalidInput(f"unknown backend: expected one or more of {', '.join(BACKENDS)}, got {got}")
+    if len(set(names)) < len(names):
+        raise InvalidInput(f"backends: expected each one once, got {', '.join(names)}")
+    return names
+
+
+def load(name: str) -> ModuleType:
+    """The backend's package, imported now.
+
+    Raises:
+        InvalidInput: for an unknown name, or when its framework is not installed.
+    """
+    check_names([name])
+    try:
+        return importlib.import_module(PACKAGES[name])
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith(("googlenet_", "harness", "spec")):
+            raise
+        raise InvalidInput(
+            f"backend {name} is not installed (no module {error.name!r}): pip install '.[{name}]'"
+        ) from error

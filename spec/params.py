@@ -1,0 +1,63 @@
+"""Whether a set of arrays fits a network: every mismatch in one error."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spec.arrays import Array, Arrays
+from spec.errors import InvalidInput
+from spec.network import Config, Shape, param_shapes
+
+
+def check_params(config: Config, params: Arrays) -> None:
+    """Make sure that `params` holds exactly the network's arrays, in canonical names and shapes, all finite.
+
+    Raises:
+        InvalidInput: naming every missing, unexpected, misshapen, non-numeric and non-finite array at once.
+    """
+    expected = param_shapes(config)
+    given = {name: np.asarray(value) for name, value in params.items()}
+    missing = [f"{name} {shape}" for name, shape in expected.items() if name not in given]
+    unexpected = [f"{name} {value.shape}" for name, value in given.items() if name not in expected]
+    both = [(name, given[name], shape) for name, shape in expected.items() if name in given]
+    misshapen = [
+        f"{name}: expected {shape}, got {value.shape}{_layout_hint(value.shape, shape)}"
+        for name, value, shape in both
+        if value.shape != shape
+    ]
+    wrong_type = [f"{name}: expected floating point, got {value.dtype}" for name, value, _ in both if not _real(value)]
+    not_finite = [name for name, value, _ in both if _real(value) and not np.isfinite(value).all()]
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "wrong shape": misshapen,
+        "wrong type": wrong_type,
+        "NaN or infinity": not_finite,
+    }
+    if any(problems.values()):
+        lines = [f"parameters do not fit {_describe(config)}:"]
+        for what, names in problems.items():
+            if names:
+                lines += [f"  {what} ({len(names)}):", *(f"    {name}" for name in names)]
+        raise InvalidInput("\n".join(lines))
+
+
+def _describe(config: Config) -> str:
+    aux = ", with auxiliary heads" if config.aux else ""
+    return f"preset {config.preset} (in_channels={config.in_channels}, num_classes={config.num_classes}{aux})"
+
+
+def _real(value: Array) -> bool:
+    return value.dtype.kind == "f"
+
+
+def _layout_hint(got: Shape, expected: Shape) -> str:
+    """What is probably wrong when the same numbers come in another order."""
+    if len(got) == 4 == len(expected):
+        if (got[3], got[2], got[0], got[1]) == expected:
+            return "; this looks like HWIO (JAX, TensorFlow): canonical is OIHW, transpose(3, 2, 0, 1)"
+        if (got[0], got[3], got[1], got[2]) == expected:
+            return "; this looks like OHWI: canonical is OIHW, transpose(0, 3, 1, 2)"
+    if len(got) == 2 and got[::-1] == expected:
+        return "; this looks like (in, out): canonical is (out, in), transpose it"
+    return ""

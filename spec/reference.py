@@ -1,0 +1,428 @@
+"""The referee: the network, forward and backward, in plain NumPy float64. This file is the definition.
+
+Every operation returns its output and `back`, the function that takes the gradient of the loss with respect to that
+output to the gradients with respect to the operation's inputs. Arrays are (N, C, H, W): images, channels, height,
+width. It is written to be read; its gradients are checked by finite differences in `tests/test_reference.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from spec.arrays import Array, Arrays
+from spec.inputs import check_images, check_labels, check_training_batch
+from spec.network import (
+    AUX_AFTER,
+    AUX_POOL_KERNEL,
+    AUX_POOL_STRIDE,
+    AUX_SIDE,
+    BRANCH_POOL,
+    LRN,
+    Config,
+    Layer,
+    Pool,
+    is_statistic,
+    layers,
+)
+from spec.params import check_params
+
+Back = Callable[[Array], Array]
+Back3 = Callable[[Array], tuple[Array, Array, Array]]  # to the input, the weights and the biases
+
+# ---------------------------------------------------------------------------------------------------- operations
+
+
+def convolution(x: Array, w: Array, b: Array | None, stride: int, pad: int) -> tuple[Array, Back3]:
+    """Cross-correlation of x (N, C, H, W) with w (O, C, k, k), zeros outside the image.
+
+    Returns:
+        (N, O, H', W') with H' = (H + 2·pad - k) // stride + 1, and back(dy) -> dx, dw, db.
+    """
+    k = w.shape[-1]
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    windows = _windows(padded, k, stride)  # N, C, H', W', k, k
+    y = np.tensordot(windows, w, axes=((1, 4, 5), (1, 2, 3))).transpose(0, 3, 1, 2)
+    if b is not None:
+        y = y + b[:, None, None]
+
+    def back(dy: Array) -> tuple[Array, Array, Array]:
+        dw = np.tensordot(dy, windows, axes=((0, 2, 3), (0, 2, 3)))
+        dpadded = np.zeros_like(padded)
+        for i, j in np.ndindex(k, k):
+            _places(dpadded, i, j, stride, dy)[...] += np.tensordot(dy, w[:, :, i, j], (1, 0)).transpose(0, 3, 1, 2)
+        return _unpad(dpadded, pad), dw, dy.sum((0, 2, 3))
+
+    return y, back
+
+
+def relu(x: Array) -> tuple[Array, Back]:
+    """max(x, 0); the gradient at 0 is 0."""
+    return np.maximum(x, 0), lambda dy: dy * (x > 0)
+
+
+def max_pool(x: Array, pool: Pool) -> tuple[Array, Back]:
+    """Largest value of each window, minus infinity outside the image.
+
+    The gradient goes to the first maximum of the window in row-major order, and to no other. After a ReLU ties are
+    the rule (zeros), so which one is first matters.
+    """
+    n, c, h, w = x.shape
+    k, stride, pad = pool.kernel, pool.stride, pool.pad
+    rows, columns = pool.output_size(h), pool.output_size(w)
+    below, right = ((out - 1) * stride + k - (size + pad) for out, size in ((rows, h), (columns, w)))
+    edges = ((0, 0), (0, 0), (pad, max(below, 0)), (pad, max(right, 0)))  # a last window may hang over the edge
+    padded = np.pad(x, edges, constant_values=-np.inf)
+    windows = _windows(padded, k, stride)[:, :, :rows, :columns].reshape(n, c, rows, columns, k * k)
+    first = windows.argmax(-1)
+
+    def back(dy: Array) -> Array:
+        dpadded = np.zeros(padded.shape)
+        for i, j in np.ndindex(k, k):
+            _places(dpadded, i, j, stride, dy)[...] += dy * (first == i * k + j)
+        return dpadded[:, :, pad : pad + h, pad : pad + w]
+
+    return windows.max(-1), back
+
+
+Windows = Sequence[tuple[int, int]]  # first and one past the last pixel of each window along one side
+
+
+def strided_windows(size: int, kernel: int, stride: int) -> Windows:
+    """Windows of `kernel` pixels, `stride` apart, that lie inside `size` pixels."""
+    return [(start, start + kernel) for start in range(0, size - kernel + 1, stride)]
+
+
+def adaptive_windows(size: int, count: int) -> Windows:
+    """`count` windows that cover `size` pixels: from floor(i·size / count) to ceil((i + 1)·size / count)."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def average_pool(x: Array, rows: Windows, columns: Windows) -> tuple[Array, Back]:
+    """Mean of every rectangle rows[i] x columns[j]: (N, C, len(rows), len(columns))."""
+    a, b = averaging_matrix(x.shape[2], rows), averaging_matrix(x.shape[3], columns)
+    return a @ x @ b.T, lambda dy: a.T @ dy @ b
+
+
+def averaging_matrix(size: int, windows: Windows) -> Array:
+    """(len(windows), size): row i holds 1 / length inside window i, and 0 outside."""
+    matrix = np.zeros((len(windows), size))
+    for row, (start, stop) in zip(matrix, windows, strict=True):
+        row[start:stop] = 1 / (stop - start)
+    return matrix
+
+
+def local_response_norm(x: Array, lrn: LRN) -> tuple[Array, Back]:
+    """x / (k + alpha / size · Σ x²)^beta, the sum over the `size` channels around each one, fewer at the ends."""
+    c, reach = x.shape[1], lrn.size // 2
+    near = (np.abs(np.subtract.outer(np.arange(c), np.arange(c))) <= reach).astype(x.dtype)  # C x C, symmetric
+
+    def neighbors(a: Array) -> Array:
+        total: Array = np.einsum("cd,ndhw->nchw", near, a, optimize=True)
+        return total
+
+    scale = lrn.k + lrn.alpha / lrn.size * neighbors(x**2)
+    y = x * scale**-lrn.beta
+
+    def back(dy: Array) -> Array:
+        dx: Array = dy * scale**-lrn.beta - 2 * lrn.alpha * lrn.beta / lrn.size * x * neighbors(dy * y / scale)
+        return dx
+
+    return y, back
+
+
+def batch_norm(
+    x: Array, weight: Array, bias: Array, mean: Array, var: Array, epsilon: float, of_batch: bool
+) -> tuple[Array, Back3]:
+    """weight · (x - mean) / sqrt(var + epsilon) + bias, per channel.
+
+    `of_batch` says that mean and var are x's own, so that the gradient flows through them as well.
+
+    Returns:
+        y like x, and back(dy) -> dx, dweight, dbias.
+    """
+    mean, var, gain = (a[:, None, None] for a in (mean, var, weight))
+    std = np.sqrt(var + epsilon)
+    unit = (x - mean) / std
+    axes = (0, 2, 3)
+
+    def back(dy: Array) -> tuple[Array, Array, Array]:
+        dx = gain / std * dy
+        if of_batch:
+            center = dy.mean(axes, keepdims=True) + unit * (dy * unit).mean(axes, keepdims=True)
+            dx = dx - gain / std * center
+        return dx, (dy * unit).sum(axes), dy.sum(axes)
+
+    return gain * unit + bias[:, None, None], back
+
+
+def dense(x: Array, w: Array, b: Array) -> tuple[Array, Back3]:
+    """x (N, in) times w (out, in) transposed, plus b; back(dy) -> dx, dw, db."""
+    return x @ w.T + b, lambda dy: (dy @ w, dy.T @ x, dy.sum(0))
+
+
+def dropout(x: Array, kept: Array | None, fraction: float) -> tuple[Array, Back]:
+    """x where `kept` (boolean, like x), zero elsewhere, divided by 1 - fraction; None keeps everything as it is."""
+    if kept is None:
+        return x, lambda dy: dy
+    scale = kept / (1 - fraction)
+    return x * scale, lambda dy: dy * scale
+
+
+def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
+    """Mean over the batch of -log softmax(logits)[label], and its gradient with respect to the logits (N, K)."""
+    n = len(labels)
+    shifted = logits - logits.max(1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    gradient = np.exp(log_softmax)
+    gradient[np.arange(n), labels] -= 1
+    return float(-log_softmax[np.arange(n), labels].mean()), gradient / n
+
+
+def _windows(x: Array, k: int, stride: int) -> Array:
+    windows: Array = sliding_window_view(x, (k, k), axis=(2, 3))  # type: ignore[call-overload]  # its stub: one axis
+    return windows[:, :, ::stride, ::stride]
+
+
+def _places(padded: Array, i: int, j: int, stride: int, dy: Array) -> Array:
+    """The pixels that stand at row i, column j of each window; a view."""
+    rows, columns = dy.shape[2:]
+    return padded[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride]
+
+
+def _unpad(x: Array, pad: int) -> Array:
+    return x[:, :, pad : x.shape[2] - pad, pad : x.shape[3] - pad]
+
+
+# ------------------------------------------------------------------------------------------------------- network
+
+
+@dataclass
+class _Pass:
+    """One run through the network; collects gradients and running statistics by canonical name."""
+
+    config: Config
+    params: Arrays
+    training: bool
+    masks: Arrays
+    grads: dict[str, Array] = field(default_factory=dict)
+    statistics: dict[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.layers = {layer.name: layer for layer in layers(self.config)}
+
+    def stages(self, x: Array) -> tuple[dict[str, Array], list[tuple[str, Back]]]:
+        """Every stage's output, and every stage's `back`, in forward order."""
+        config = self.config
+        outputs: dict[str, Array] = {}
+        backs: list[tuple[str, Back]] = []
+
+        def stage(name: str, result: tuple[Array, Back]) -> Array:
+            outputs[name] = result[0]
+            backs.append((name, result[1]))
+            return result[0]
+
+        x = stage("conv1", self.conv("conv1", x))
+        x = stage("pool1", max_pool(x, config.pool))
+        if config.lrn:
+            x = stage("norm1", local_response_norm(x, config.lrn))
+        x = stage("conv2_reduce", self.conv("conv2_reduce", x))
+        x = stage("conv2", self.conv("conv2", x))
+        if config.lrn:
+            x = stage("norm2", local_response_norm(x, config.lrn))
+        x = stage("pool2", max_pool(x, config.pool))
+        x = stage("inception3a", self.inception("inception3a", x))
+        x = stage("inception3b", self.inception("inception3b", x))
+        x = stage("pool3", max_pool(x, config.pool))
+        x = stage("inception4a", self.inception("inception4a", x))
+        if config.aux:
+            stage("aux1", self.aux_head("aux1", x))
+        x = stage("inception4b", self.inception("inception4b", x))
+        x = stage("inception4c", self.inception("inception4c", x))
+        x = stage("inception4d", self.inception("inception4d", x))
+        if config.aux:
+            stage("aux2", self.aux_head("aux2", x))
+        x = stage("inception4e", self.inception("inception4e", x))
+        x = stage("pool4", max_pool(x, config.pool4))
+        x = stage("inception5a", self.inception("inception5a", x))
+        x = stage("inception5b", self.inception("inception5b", x))
+        x = stage("pool5", self.head_pool(x))
+        stage("fc", self.classifier(x))
+        return outputs, backs
+
+    def inception(self, name: str, x: Array) -> tuple[Array, Back]:
+        """Four branches side by side, concatenated over the channels in the order 1x1, 3x3, 5x5, pool."""
+        y1, back1 = self.conv(f"{name}.branch1x1", x)
+        reduced3, back3_reduce = self.conv(f"{name}.branch3x3_reduce", x)
+        y3, back3 = self.conv(f"{name}.branch3x3", reduced3)
+        reduced5, back5_reduce = self.conv(f"{name}.branch5x5_reduce", x)
+        y5, back5 = self.conv(f"{name}.branch5x5", reduced5)
+        pooled, back_pool = max_pool(x, BRANCH_POOL)
+        yp, back_proj = self.conv(f"{name}.pool_proj", pooled)
+        branches = [y1, y3, y5, yp]
+
+        def back(dy: Array) -> Array:
+            d1, d3, d5, dp = np.split(dy, np.cumsum([y.shape[1] for y in branches])[:-1], axis=1)
+            return back1(d1) + back3_reduce(back3(d3)) + back5_reduce(back5(d5)) + back_pool(back_proj(dp))
+
+        return np.concatenate(branches, axis=1), back
+
+    def aux_head(self, name: str, x: Array) -> tuple[Array, Back]:
+        """A classifier on an early stage: average pool to 4 x 4, 1x1 convolution, two dense layers."""
+        if self.config.aux_adaptive:
+            rows, columns = (adaptive_windows(size, AUX_SIDE) for size in x.shape[2:])
+        else:
+            rows, columns = (strided_windows(size, AUX_POOL_KERNEL, AUX_POOL_STRIDE) for size in x.shape[2:])
+        pooled, back_pool = average_pool(x, rows, columns)
+        y, back_conv = self.conv(f"{name}.conv", pooled)
+        hidden, back_fc1 = self.fc(f"{name}.fc1", y.reshape(len(y), -1))  # flattened as (C, H, W)
+        hidden, back_dropout = dropout(hidden, self.masks.get(name), self.config.aux_dropout)
+        logits, back_fc2 = self.fc(f"{name}.fc2", hidden)
+
+        def back(dy: Array) -> Array:
+            dhidden = back_fc1(back_dropout(back_fc2(dy)))
+            return back_pool(back_conv(dhidden.reshape(y.shape)))
+
+        return logits, back
+
+    def head_pool(self, x: Array) -> tuple[Array, Back]:
+        """The average before the classifier: the whole map, or the one 7x7 window of `cnblogs`."""
+        kernel = self.config.head_pool
+        if kernel is None:
+            rows, columns = (adaptive_windows(size, 1) for size in x.shape[2:])
+        else:
+            rows, columns = (strided_windows(size, kernel, kernel) for size in x.shape[2:])
+        return average_pool(x, rows, columns)
+
+    def classifier(self, x: Array) -> tuple[Array, Back]:
+        """Dropout and the last dense layer on (N, C, 1, 1)."""
+        kept, back_dropout = dropout(x.reshape(len(x), -1), self.masks.get("fc"), self.config.dropout)
+        logits, back_fc = self.fc("fc", kept)
+        return logits, lambda dy: back_dropout(back_fc(dy)).reshape(x.shape)
+
+    def conv(self, name: str, x: Array) -> tuple[Array, Back]:
+        """Convolution, batch norm where the preset has it, ReLU where the layer has it."""
+        layer = self.layers[name]
+        bias = None if layer.norm else self.params[f"{name}.bias"]
+        y, back_conv = convolution(x, self.params[f"{name}.weight"], bias, layer.stride, layer.pad)
+        back_norm: Back = lambda dy: dy  # noqa: E731
+        if layer.norm:
+            y, back_norm = self.norm(f"{name}.norm", y)
+        y, back_relu = relu(y) if layer.relu else (y, lambda dy: dy)
+
+        def back(dy: Array) -> Array:
+            dx, dw, db = back_conv(back_norm(back_relu(dy)))
+            self.grads[f"{name}.weight"] = dw
+            if not layer.norm:
+                self.grads[f"{name}.bias"] = db
+            return dx
+
+        return y, back
+
+    def norm(self, name: str, x: Array) -> tuple[Array, Back]:
+        """Batch norm: by the batch's own mean and biased variance in training, by the running ones otherwise."""
+        settings = self.config.batch_norm
+        assert settings is not None  # noqa: S101  # only layers of a batch-norm preset come here
+        mean, var = self.params[f"{name}.running_mean"], self.params[f"{name}.running_var"]
+        if self.training:
+            m, count = settings.momentum, x.size // x.shape[1]
+            batch_mean, batch_var = x.mean((0, 2, 3)), x.var((0, 2, 3))
+            self.statistics[f"{name}.running_mean"] = (1 - m) * mean + m * batch_mean
+            self.statistics[f"{name}.running_var"] = (1 - m) * var + m * batch_var * count / (count - 1)  # unbiased
+            mean, var = batch_mean, batch_var
+        weight, bias = self.params[f"{name}.weight"], self.params[f"{name}.bias"]
+        y, back_norm = batch_norm(x, weight, bias, mean, var, settings.epsilon, of_batch=self.training)
+
+        def back(dy: Array) -> Array:
+            dx, self.grads[f"{name}.weight"], self.grads[f"{name}.bias"] = back_norm(dy)
+            return dx
+
+        return y, back
+
+    def fc(self, name: str, x: Array) -> tuple[Array, Back]:
+        """Dense layer, ReLU where the layer has it."""
+        layer: Layer = self.layers[name]
+        y, back_dense = dense(x, self.params[f"{name}.weight"], self.params[f"{name}.bias"])
+        y, back_relu = relu(y) if layer.relu else (y, lambda dy: dy)
+
+        def back(dy: Array) -> Array:
+            dx, self.grads[f"{name}.weight"], self.grads[f"{name}.bias"] = back_dense(back_relu(dy))
+            return dx
+
+        return y, back
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one training-mode pass yields, by canonical name and in the order of `param_shapes`."""
+
+    loss: float
+    grads: dict[str, Array]
+    statistics: dict[str, Array]  # the running statistics after the pass; empty without batch norm
+
+
+def activations(config: Config, params: Arrays, images: Array) -> dict[str, Array]:
+    """Every stage's output in inference mode (running statistics, no dropout), auxiliary heads included.
+
+    Args:
+        config: The network.
+        params: Arrays by canonical name, as `param_shapes` says.
+        images: (N, C, H, W), finite.
+
+    Returns:
+        Arrays by stage, in forward order: (N, C, H, W); (N, num_classes) for ``aux1``, ``aux2`` and ``fc``.
+
+    Raises:
+        InvalidInput: when the parameters or the images do not fit.
+    """
+    check_params(config, params)
+    images = check_images(config, images)
+    return _Pass(config, _float64(params), training=False, masks={}).stages(images.astype(np.float64))[0]
+
+
+def predict(config: Config, params: Arrays, images: Array) -> Array:
+    """Logits (N, num_classes) in inference mode; arguments and errors as `activations`."""
+    return activations(config, params, images)["fc"]
+
+
+def loss_and_grads(
+    config: Config, params: Arrays, images: Array, labels: Array, masks: Arrays | None = None
+) -> Training:
+    """Loss and its gradients in training mode (statistics of the batch, auxiliary heads weighted in).
+
+    loss = CE(fc) + aux_weight · (CE(aux1) + CE(aux2)), each the mean cross-entropy over the batch.
+
+    Args:
+        config: The network.
+        params: Arrays by canonical name, as `param_shapes` says; not changed.
+        images: (N, C, H, W), finite.
+        labels: (N,) whole numbers below num_classes.
+        masks: What dropout keeps, boolean, by head: ``fc`` (N, channels), ``aux1`` and ``aux2`` (N, 1024).
+            Without a mask a head drops nothing.
+
+    Raises:
+        InvalidInput: when parameters, images or labels do not fit.
+    """
+    check_params(config, params)
+    images = check_images(config, images)
+    labels = check_labels(config, labels, len(images))
+    check_training_batch(config, images.shape)
+    run = _Pass(config, _float64(params), training=True, masks=masks or {})
+    outputs, backs = run.stages(images.astype(np.float64))
+    loss, gradient = softmax_cross_entropy(outputs["fc"], labels)
+    for name, back in reversed(backs):
+        if name in AUX_AFTER.values():  # a side branch: its gradient joins the trunk's
+            aux_loss, aux_gradient = softmax_cross_entropy(outputs[name], labels)
+            loss += config.aux_weight * aux_loss
+            gradient = gradient + back(config.aux_weight * aux_gradient)
+        else:
+            gradient = back(gradient)
+    ordered = {name: run.grads[name] for name in params if not is_statistic(name)}
+    return Training(loss, ordered, run.statistics)
+
+
+def _float64(params: Arrays) -> Arrays:
+    return {name: np.asarray(value, dtype=np.float64) for name, value in params.items()}

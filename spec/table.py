@@ -1,0 +1,131 @@
+"""The paper's Table 1 for any preset and image size, with parameters and multiply-adds counted, not copied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spec.network import (
+    AUX_POOL_KERNEL,
+    AUX_POOL_STRIDE,
+    AUX_SIDE,
+    Config,
+    Shape,
+    is_statistic,
+    layer_costs,
+    param_shapes,
+    stage_shapes,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage: sizes in pixels and channels, costs for one image."""
+
+    stage: str
+    kernel: str  # "7x7/2": window and stride; empty where there is none
+    shape: Shape  # (channels, height, width), or (num_classes,)
+    branches: tuple[int, ...]  # the six widths of an Inception row, else empty
+    parameters: int
+    multiply_adds: int
+
+
+def table(config: Config, shape: Shape) -> list[Row]:
+    """A row for each stage, in forward order, for images of (channels, height, width).
+
+    Raises:
+        InvalidInput: when the image does not fit.
+    """
+    costs = layer_costs(config, shape)
+    rows = []
+    for stage, out in stage_shapes(config, shape).items():
+        own = [cost for name, cost in costs.items() if name.split(".")[0] == stage]
+        inception = next((row for row in config.inceptions if row.name == stage), None)
+        branches = () if inception is None else _widths(config, stage)
+        parameters = sum(cost.parameters for cost in own)
+        rows.append(
+            Row(stage, _kernel(config, stage), out, branches, parameters, sum(cost.multiply_adds for cost in own))
+        )
+    return rows
+
+
+def _widths(config: Config, name: str) -> tuple[int, ...]:
+    row = config.inception(name)
+    return row.branch1x1, row.branch3x3_reduce, row.branch3x3, row.branch5x5_reduce, row.branch5x5, row.pool_proj
+
+
+def _kernel(config: Config, stage: str) -> str:
+    pool = config.pool4 if stage == "pool4" else config.pool
+    fixed = {
+        "conv1": "7x7/2",
+        "conv2_reduce": "1x1/1",
+        "conv2": "3x3/1",
+        "pool5": "global" if config.head_pool is None else f"{config.head_pool}x{config.head_pool}/{config.head_pool}",
+    }
+    if stage.startswith("pool") and stage not in fixed:
+        return f"{pool.kernel}x{pool.kernel}/{pool.stride}"
+    if stage.startswith("aux"):
+        window = f"{AUX_POOL_KERNEL}x{AUX_POOL_KERNEL}/{AUX_POOL_STRIDE}"
+        return f"to {AUX_SIDE}x{AUX_SIDE}" if config.aux_adaptive else window
+    return fixed.get(stage, "")
+
+
+_HEADINGS = (
+    "stage",
+    "kernel",
+    "output",
+    "1x1",
+    "3x3 red",
+    "3x3",
+    "5x5 red",
+    "5x5",
+    "pool proj",
+    "parameters",
+    "multiply-adds",
+)
+
+
+def render(config: Config, shape: Shape) -> str:
+    """The table as text, sizes written as the paper does: height x width x channels.
+
+    Raises:
+        InvalidInput: when the image does not fit.
+    """
+    rows = table(config, shape)
+    lines = [_HEADINGS]
+    for row in rows:
+        out = " x ".join(str(n) for n in (*row.shape[1:], row.shape[0]))
+        widths = [str(n) for n in row.branches] or [""] * 6
+        lines.append((row.stage, row.kernel, out, *widths, _count(row.parameters), _count(row.multiply_adds)))
+    total = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
+    lines.append(("total", "", "", *[""] * 6, *(_count(n) for n in total)))
+    columns = [max(len(line[i]) for line in lines) for i in range(len(_HEADINGS))]
+    text = [
+        "  ".join(cell.ljust(n) if i < 2 else cell.rjust(n) for i, (cell, n) in enumerate(zip(line, columns, strict=True)))
+        for line in lines
+    ]
+    channels, height, width = shape
+    head = [f"{config.preset}: {config.source}", f"input {height} x {width} x {channels}, {config.num_classes} classes"]
+    features = _features(config)
+    if features:
+        head.append(features)
+    rule = "-" * len(text[0])
+    return "\n".join(line.rstrip() for line in [*head, "", text[0], rule, *text[1:-1], rule, text[-1]])
+
+
+def _features(config: Config) -> str:
+    """What the table's columns do not show."""
+    statistics = sum(shape[0] for name, shape in param_shapes(config).items() if is_statistic(name))
+    said = {
+        "no ReLU after conv2_reduce and conv2": not config.stem_relu,
+        "max pools round up": config.pool.ceil,
+        "local response normalization": config.lrn is not None,
+        f"batch norm ({statistics:,} running statistics beside the parameters)": config.batch_norm is not None,
+        f"the '5x5' branch is {config.branch5x5_kernel}x{config.branch5x5_kernel}": config.branch5x5_kernel != 5,
+        f"dropout {config.dropout}": config.dropout > 0,
+        f"auxiliary heads (loss weight {config.aux_weight}, dropout {config.aux_dropout})": config.aux,
+    }
+    return "; ".join(what for what, holds in said.items() if holds)
+
+
+def _count(n: int) -> str:
+    return f"{n:,}" if n else ""
