@@ -374,7 +374,7 @@ def stage_shapes(config: Config, shape: Shape) -> dict[str, Shape]:
     if problem := _misfit(config, height, width):
         low, high = input_sizes(config)
         sizes = f"{low} pixels or more" if high is None else f"{low} to {high} pixels"
-        remedy = "; without its auxiliary heads (aux=False) it takes others" if "auxiliary" in problem else ""
+        remedy = "; without its auxiliary heads (aux=False, --no-aux) it takes others" if "auxiliary" in problem else ""
         raise InvalidInput(
             f"preset {config.preset} cannot take {height} x {width} pixels: {problem}; "
             f"expected a height and a width of {sizes}{remedy}"

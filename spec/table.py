@@ -91,7 +91,7 @@ def render(config: Config, shape: Shape) -> str:
         InvalidInput: when the image does not fit.
     """
     rows = table(config, shape)
-    lines = [_HEADINGS]
+    lines: list[tuple[str, ...]] = [_HEADINGS]
     for row in rows:
         out = " x ".join(str(n) for n in (*row.shape[1:], row.shape[0]))
         widths = [str(n) for n in row.branches] or [""] * 6
@@ -99,10 +99,9 @@ def render(config: Config, shape: Shape) -> str:
     total = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
     lines.append(("total", "", "", *[""] * 6, *(_count(n) for n in total)))
     columns = [max(len(line[i]) for line in lines) for i in range(len(_HEADINGS))]
-    text = [
-        "  ".join(cell.ljust(n) if i < 2 else cell.rjust(n) for i, (cell, n) in enumerate(zip(line, columns, strict=True)))
-        for line in lines
-    ]
+    aligned = [[cell.rjust(n) for cell, n in zip(line, columns, strict=True)] for line in lines]
+    names = [[cell.ljust(n) for cell, n in zip(line[:2], columns[:2], strict=True)] for line in lines]
+    text = ["  ".join(left + right[2:]) for left, right in zip(names, aligned, strict=True)]
     channels, height, width = shape
     head = [f"{config.preset}: {config.source}", f"input {height} x {width} x {channels}, {config.num_classes} classes"]
     features = _features(config)

@@ -1,0 +1,240 @@
+"""The main job: the same weights and images through every backend, each held against the referee."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+import spec
+from harness.data import Batch
+from harness.processes import Answer, run_worker
+from spec import Array, Arrays, reference
+from spec.tolerances import ON_PICTURES, Tolerances
+
+SGD = spec.SGD(rate=0.0625, momentum=0.875)  # exact in float32, so that no framework can round them
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The referee's results on one batch."""
+
+    parameters: int
+    stages: dict[str, Array]
+    loss: float
+    grads: dict[str, Array]
+    step: dict[str, Array]  # every array after one SGD step
+
+
+@dataclass
+class StageReport:
+    """One stage of one backend."""
+
+    name: str
+    shape: list[int]  # (N, C, H, W) or (N, num_classes)
+    error: float
+
+
+@dataclass
+class BackendReport:
+    """One backend against the referee. Errors are infinite where shapes differ or numbers are not finite."""
+
+    framework: str = ""
+    version: str = ""
+    device: str = ""
+    threads: int | None = None
+    parameters: int = 0
+    stages: list[StageReport] = field(default_factory=list)
+    logits_error: float = math.inf
+    loss_error: float = math.inf
+    gradient_error: float = math.inf
+    worst_gradient: str = ""
+    step_error: float = math.inf
+    worst_step: str = ""
+    first_difference: str | None = None  # the first thing, in forward order, that is out of bounds
+    crash: str | None = None
+    passed: bool = False
+
+
+@dataclass
+class Report:
+    """A whole comparison; `as_json` is what `--json` writes."""
+
+    preset: str
+    source: str
+    shape: list[int]
+    dtype: str
+    seed: int
+    expected_parameters: int
+    tolerances: Tolerances
+    backends: dict[str, BackendReport]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every backend agrees with the referee."""
+        return all(report.passed for report in self.backends.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; an infinite error is null, since JSON has no infinity."""
+        return {
+            "preset": self.preset,
+            "input": {"source": self.source, "shape": self.shape},
+            "dtype": self.dtype,
+            "seed": self.seed,
+            "tolerances": asdict(self.tolerances),
+            "backends": {name: _finite(asdict(report)) for name, report in self.backends.items()},
+            "passed": self.passed,
+        }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def probe_params(config: spec.Config, seed: int) -> dict[str, Array]:
+    """Weights for comparing: no array at its neutral value, so that one that is ignored shows.
+
+    PyTorch's scheme, whose biases are not zero; batch norm's arrays are moved away from 0 and 1.
+    """
+    params = spec.init_params(config, seed, "torch")
+    noise = np.random.Generator(np.random.Philox(seed))
+    return {name: x + 0.25 * noise.random(x.shape) if ".norm." in name else x for name, x in params.items()}
+
+
+def relative_error(got: Array, expected: Array) -> float:
+    """max |got - expected| / max |expected|; infinite where shapes differ or anything is not finite."""
+    if got.shape != expected.shape or not np.isfinite(got).all():
+        return math.inf
+    difference, scale = np.abs(got.astype(np.float64) - expected).max(), np.abs(expected).max()
+    return float(difference / scale) if scale > 0 else float(difference)
+
+
+def expect(config: spec.Config, params: Arrays, images: Array, labels: Array) -> Expected:
+    """What the referee computes.
+
+    Raises:
+        spec.InvalidInput: when parameters, images or labels do not fit the network.
+    """
+    stages = reference.activations(config, params, images)
+    training = reference.loss_and_grads(config, params, images, labels)
+    step = {**params, **SGD.update(params, training.grads, {}), **training.statistics}
+    return Expected(spec.parameter_count(config), stages, training.loss, training.grads, step)
+
+
+def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendReport:
+    """One backend's answer against the referee's results."""
+    if answer.crash is not None:
+        return BackendReport(crash=answer.crash)
+    facts, arrays = answer.facts, answer.arrays
+    report = BackendReport(
+        framework=facts["framework"],
+        version=facts["version"],
+        device=facts["device"],
+        threads=facts["threads"],
+        parameters=facts["parameters"],
+        logits_error=relative_error(arrays["logits"], expected.stages["fc"]),
+        loss_error=relative_error(np.array(facts["loss"]), np.array(expected.loss)),
+    )
+    for name, x in expected.stages.items():
+        got = arrays.get(f"stage/{name}", np.empty(0))
+        report.stages.append(StageReport(name, list(got.shape), relative_error(got, x)))
+    report.gradient_error, report.worst_gradient = _worst(arrays, "gradient", expected.grads)
+    report.step_error, report.worst_step = _worst(arrays, "step", expected.step)
+    checks = [
+        ("parameter count", report.parameters == expected.parameters),
+        ("order of the stages", facts["stages"] == list(expected.stages)),
+        *((stage.name, stage.error <= bounds.activations) for stage in report.stages),
+        ("logits", report.logits_error <= bounds.logits),
+        ("loss", report.loss_error <= bounds.loss),
+        (f"gradient of {report.worst_gradient}", report.gradient_error <= bounds.gradients),
+        (f"{report.worst_step} after a step", report.step_error <= bounds.step),
+    ]
+    report.first_difference = next((what for what, agrees in checks if not agrees), None)
+    report.passed = report.first_difference is None
+    return report
+
+
+def _worst(arrays: Arrays, kind: str, expected: Arrays) -> tuple[float, str]:
+    """The largest error of a set of arrays, and whose it is; one that is missing or too many is infinitely wrong."""
+    got = {key.split("/", 1)[1]: x for key, x in arrays.items() if key.startswith(f"{kind}/")}
+    errors = {name: math.inf for name in got.keys() ^ expected.keys()}
+    errors |= {name: relative_error(got[name], x) for name, x in expected.items() if name in got}
+    worst = max(errors, key=lambda name: errors[name])
+    return errors[worst], worst
+
+
+def compare(
+    config: spec.Config,
+    batch: Batch,
+    *,
+    backends: Sequence[str],
+    dtype: str,
+    device: str,
+    seed: int,
+    pythons: Mapping[str, str],
+    done: Callable[[str], None] = lambda name: None,
+) -> Report:
+    """Run the backends, each in a process of its own, and the referee; hold each against it.
+
+    Args:
+        config: The network; its dropout must be 0, since no two frameworks drop the same values.
+        batch: Real images.
+        backends: Names, in the order of the report.
+        dtype: ``float64`` or ``float32``; the referee always computes in float64, from the same rounded numbers.
+        device: ``auto``, ``cpu`` or ``gpu``.
+        seed: Of the weights.
+        pythons: Interpreter by backend, where it is not this one.
+        done: Called with the name of each backend, and with ``referee``, when it has finished.
+
+    Raises:
+        spec.InvalidInput: when the images do not fit, or a backend refuses.
+    """
+    params = {name: x.astype(dtype) for name, x in probe_params(config, seed).items()}
+    images = batch.images.astype(dtype)
+    spec.check_images(config, images)
+    spec.check_labels(config, batch.labels, len(images))
+    spec.check_training_batch(config, images.shape)
+    task = {
+        "kind": "probe",
+        "preset": config.preset,
+        "aux": config.aux,
+        "dtype": dtype,
+        "device": device,
+        "sgd": asdict(SGD),
+    }
+    arrays = {**params, "images": images, "labels": batch.labels}
+
+    def run(name: str) -> Answer:
+        answer = run_worker(name, task, arrays, **({"python": pythons[name]} if name in pythons else {}))
+        done(name)
+        return answer
+
+    # One worker per processor: compiling keeps one busy, and the others' work fits beside it.
+    with ThreadPoolExecutor(min(len(backends), os.cpu_count() or 1)) as pool:
+        running = {name: pool.submit(run, name) for name in backends}
+        expected = expect(config, params, images, batch.labels)
+        done("referee")
+        answers = {name: future.result() for name, future in running.items()}
+    refusals = [f"{name}: {answer.refused}" for name, answer in answers.items() if answer.refused]
+    if refusals:
+        raise spec.InvalidInput("\n".join(refusals))
+    bounds = ON_PICTURES[dtype]
+    return Report(
+        preset=config.preset,
+        source=batch.source,
+        shape=list(images.shape),
+        dtype=dtype,
+        seed=seed,
+        expected_parameters=expected.parameters,
+        tolerances=bounds,
+        backends={name: judge(answer, expected, bounds) for name, answer in answers.items()},
+    )

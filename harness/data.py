@@ -1,0 +1,202 @@
+"""Real images as NumPy batches: handwritten digits, Fashion-MNIST, or a user's own pictures.
+
+Every picture is resized once, by Pillow (bilinear, on 8-bit pixels), so that all backends see the same numbers:
+float64 from 0 to 1, (N, C, H, W).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from spec import Array, Config, InvalidInput
+
+# The official files: name, MD5 and shape. Source: github.com/zalandoresearch/fashion-mnist, README.
+_FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_FASHION_FILES = {
+    "train-images-idx3-ubyte.gz": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", (60000, 28, 28)),
+    "train-labels-idx1-ubyte.gz": ("25c81989df183df01b3e8a0aad5dffbe", (60000,)),
+    "t10k-images-idx3-ubyte.gz": ("bef4ecab320f06d8554ea6380940ec79", (10000, 28, 28)),
+    "t10k-labels-idx1-ubyte.gz": ("bb300cfdad3c16e7a12a480ee83cd310", (10000,)),
+}
+_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+# What Pillow raises of a file that is not a picture, is damaged, or would fill the memory.
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (N, C, H, W), float64 from 0 to 1; labels (N,), int64; and where they come from."""
+
+    images: Array
+    labels: Array
+    source: str
+
+
+def load_batch(
+    sources: Sequence[str], config: Config, size: int, count: int | None, data_dir: Path | None = None
+) -> Batch:
+    """The first images of a source, as the network wants them.
+
+    Args:
+        sources: ``["digits"]``, ``["fashion-mnist"]``, one folder of pictures, or picture files.
+        config: For the channels, and the classes that pictures without a label are given in turn.
+        size: Side in pixels.
+        count: How many; None for four, or all of the picture files.
+        data_dir: Where the four Fashion-MNIST files lie; None for the cache, which is filled by a download.
+
+    Raises:
+        InvalidInput: when the source does not exist, cannot be read, or holds too few images.
+    """
+    if count is not None and count < 1:
+        raise InvalidInput(f"batch: expected at least 1 image, got {count}")
+    if size < 1:
+        raise InvalidInput(f"size: expected at least 1 pixel, got {size}")
+    if list(sources) == ["digits"]:
+        pictures, labels = _digits()
+        source = "scikit-learn's handwritten digits"
+    elif list(sources) == ["fashion-mnist"]:
+        pixels, labels = fashion_mnist("t10k", data_dir)
+        pictures = [Image.fromarray(picture) for picture in pixels[: count or 4]]
+        source = "Fashion-MNIST, test images"
+    else:
+        paths = _picture_paths(sources)
+        if Path(sources[0]).is_dir():
+            paths = paths[: count or 4]
+            source = f"pictures in {sources[0]}"
+        else:
+            count = count or len(paths)
+            source = ", ".join(path.name for path in paths)
+        pictures = _open_all(paths[:count])
+        labels = np.arange(len(pictures)) % config.num_classes
+    count = count or 4
+    if len(pictures) < count:
+        raise InvalidInput(f"{source}: expected at least {count} images (--batch), found {len(pictures)}")
+    images = np.stack([_resized(picture, config.in_channels, size) for picture in pictures[:count]])
+    return Batch(images, np.asarray(labels[:count], dtype=np.int64), source)
+
+
+def _digits() -> tuple[list[Image.Image], Array]:
+    """Scikit-learn's 1,797 digits: 8 x 8 pixels of 0 to 16, brought to 0 to 255."""
+    from sklearn.datasets import load_digits  # slow to import, and not needed for other sources
+
+    digits = load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    return [Image.fromarray(picture) for picture in pixels], digits.target
+
+
+def _picture_paths(sources: Sequence[str]) -> list[Path]:
+    paths = [Path(source) for source in sources]
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise InvalidInput(
+            f"data: expected digits, fashion-mnist, a folder or picture files, and there is no {', '.join(missing)}"
+        )
+    if len(paths) == 1 and paths[0].is_dir():
+        found = sorted(path for path in paths[0].rglob("*") if path.suffix.lower() in _PICTURE_SUFFIXES)
+        if not found:
+            known = ", ".join(sorted(_PICTURE_SUFFIXES))
+            raise InvalidInput(f"{paths[0]}: expected pictures ({known}) in this folder or below it, found none")
+        return found
+    folders = [str(path) for path in paths if path.is_dir()]
+    if folders:
+        raise InvalidInput(f"data: expected one folder, or picture files only, got {', '.join(map(str, paths))}")
+    return paths
+
+
+def _open_all(paths: Sequence[Path]) -> list[Image.Image]:
+    """The pictures, decoded; every one that cannot be is named in one error."""
+    pictures, problems = [], []
+    for path in paths:
+        try:
+            with warnings.catch_warnings():
+                # Pillow warns of a picture that is suspiciously large, and refuses one twice that size.
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(path) as picture:
+                    picture.load()
+                    pictures.append(picture.copy())
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+            Image.DecompressionBombWarning,
+        ) as error:
+            problems.append(f"  {path}: {error}")
+    if problems:
+        raise InvalidInput("\n".join(["not a picture that can be read:", *problems]))
+    return pictures
+
+
+def _resized(picture: Image.Image, channels: int, size: int) -> Array:
+    """(channels, size, size), float64 from 0 to 1; grey for one channel, RGB for three."""
+    if channels not in (1, 3):
+        raise InvalidInput(f"pictures have 1 or 3 channels; this network takes {channels}")
+    converted = picture.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(converted, dtype=np.float64).reshape(size, size, channels).transpose(2, 0, 1) / 255
+
+
+def fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[Array, Array]:
+    """Images (N, 28, 28), uint8, and labels (N,) of one part of Fashion-MNIST.
+
+    Args:
+        part: ``train`` or ``t10k``.
+        data_dir: Folder with the four official files; None for the cache, filled by a download if need be.
+
+    Raises:
+        InvalidInput: when a file is missing, or is not the official one.
+    """
+    arrays = []
+    for name in (f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz"):
+        path = _cached(name) if data_dir is None else data_dir / name
+        if not path.is_file():
+            expected = ", ".join(_FASHION_FILES)
+            raise InvalidInput(f"{path}: no such file; expected a folder with the four files {expected}")
+        arrays.append(_read_idx(path))
+    return arrays[0], arrays[1]
+
+
+def _read_idx(path: Path) -> Array:
+    """The array in one of the official files. Nothing is unpacked before the checksum fits."""
+    md5, shape = _FASHION_FILES[path.name]
+    packed = path.read_bytes()
+    found = hashlib.md5(packed, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise InvalidInput(
+            f"{path}: not the official file (MD5 expected {md5}, found {found}, {len(packed):,} bytes): truncated, or "
+            "other data under the same name, such as plain MNIST; it was left as it is: replace it by the official one"
+        )
+    header = 4 + 4 * len(shape)
+    return np.frombuffer(gzip.decompress(packed), np.uint8, offset=header).reshape(shape)
+
+
+def _cached(name: str) -> Path:
+    """The file in the cache, downloaded first if it is not there; one with a wrong checksum is moved aside."""
+    import pooch  # only where something may have to be downloaded
+
+    pooch.get_logger().setLevel("WARNING")
+    folder = Path(pooch.os_cache("googlenet")) / "fashion-mnist"
+    md5, _ = _FASHION_FILES[name]
+    try:
+        # Without a known hash pooch takes what is there or what arrives; it would delete what does not fit.
+        path = Path(pooch.retrieve(_FASHION_URL + name, None, fname=name, path=folder, progressbar=True))
+    except Exception as error:  # whatever the network raises
+        raise InvalidInput(
+            f"could not download {_FASHION_URL}{name} ({error}); put the four files {', '.join(_FASHION_FILES)} into "
+            "a folder and name it with --data-dir or $GOOGLENET_DATA, or use --data digits"
+        ) from error
+    if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+        aside = path.with_suffix(".rejected")
+        path.replace(aside)
+        raise InvalidInput(
+            f"{path} is not the official file (MD5 expected {md5}); it is kept as {aside.name}, and nothing was put "
+            "in its place: run again to download it once more, or name a folder with --data-dir"
+        )
+    return path
