@@ -81,6 +81,19 @@ class Conv(nn.Conv2D):
         return F.relu(x) if self.relu else x
 
 
+class Dropout(HybridBlock):
+    """Dropout that scales what it keeps by exactly 1 / (1 - rate); MXNet's own rounds that to float32."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def hybrid_forward(self, F, x):
+        ones = F.ones_like(x)
+        mask = F.Dropout(ones, p=self.rate)  # 0 or about 1 / (1 - rate) in training, 1 in inference
+        return x * F.where(mask > 1, ones / (1 - self.rate), mask)
+
+
 class Inception(HybridBlock):
     """Four branches side by side, concatenated over the channels."""
 
@@ -114,7 +127,7 @@ class AuxHead(HybridBlock):
         self.config = config
         self.conv = Conv(config, into, 128, 1)
         self.fc1 = nn.Dense(1024, in_units=128 * 4 * 4)
-        self.dropout = nn.Dropout(config.aux_dropout)
+        self.dropout = Dropout(config.aux_dropout)
         self.fc2 = nn.Dense(config.num_classes, in_units=1024)
 
     def hybrid_forward(self, F, x):
@@ -164,7 +177,7 @@ class GoogLeNet(HybridBlock):
         self.inception4e = inception(row("inception4e"))
         self.inception5a = inception(row("inception5a"))
         self.inception5b = inception(row("inception5b"))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.fc = nn.Dense(config.num_classes, in_units=row("inception5b").out_channels)
         self.cast(select_dtype(dtype))
         self.initialize(ctx=select_device(device))

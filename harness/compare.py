@@ -15,7 +15,7 @@ import spec
 from harness.data import Batch
 from harness.processes import Answer, run_worker
 from spec import Array, Arrays, reference
-from spec.tolerances import ON_PICTURES, Tolerances
+from spec.tolerances import Tolerances, on_pictures
 
 SGD = spec.SGD(rate=0.0625, momentum=0.875)  # exact in float32, so that no framework can round them
 
@@ -227,7 +227,7 @@ def compare(
     refusals = [f"{name}: {answer.refused}" for name, answer in answers.items() if answer.refused]
     if refusals:
         raise spec.InvalidInput("\n".join(refusals))
-    bounds = ON_PICTURES[dtype]
+    bounds = on_pictures(config, dtype)
     return Report(
         preset=config.preset,
         source=batch.source,

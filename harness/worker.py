@@ -56,32 +56,34 @@ def _describe(package: ModuleType, task: dict[str, Any]) -> dict[str, Any]:
 def _probe(
     package: ModuleType, task: dict[str, Any], given: dict[str, spec.Array]
 ) -> tuple[dict[str, Any], dict[str, spec.Array]]:
-    """Everything that is held against the referee."""
     config = spec.preset(task["preset"], aux=task["aux"], dropout=0.0)
     images, labels = given.pop("images"), given.pop("labels")
     model = package.GoogLeNet(config, dtype=task["dtype"], device=task["device"])
     package.load_params(model, given)
-    parameters = sum(x.size for name, x in package.dump_params(model).items() if not spec.is_statistic(name))
-    stages = package.activations(model, images)
-    logits = package.predict(model, images)
-    loss, grads = package.loss_and_grads(model, images, labels)
-    optimizer = package.make_optimizer(model, spec.SGD(**task["sgd"]))
-    package.train_step(model, optimizer, images, labels)
-    stepped = package.dump_params(model)
     description = package.describe(task["device"])
-    answer = {
+    facts, arrays = probe(package, model, images, labels, spec.SGD(**task["sgd"]))
+    facts |= {
         "framework": description.framework,
         "version": description.version,
         "device": description.device,
         "threads": description.threads,
-        "parameters": parameters,
-        "loss": loss,
-        "stages": list(stages),
     }
+    return facts, arrays
+
+
+def probe(
+    package: ModuleType, model: Any, images: spec.Array, labels: spec.Array, sgd: spec.SGD
+) -> tuple[dict[str, Any], dict[str, spec.Array]]:
+    """Everything of a model that is held against the referee. Trains the model for one step, at the end."""
+    parameters = sum(x.size for name, x in package.dump_params(model).items() if not spec.is_statistic(name))
+    stages = package.activations(model, images)
+    logits = package.predict(model, images)
+    loss, grads = package.loss_and_grads(model, images, labels)
+    package.train_step(model, package.make_optimizer(model, sgd), images, labels)
     arrays = {"logits": logits}
-    for kind, group in (("stage", stages), ("gradient", grads), ("step", stepped)):
+    for kind, group in (("stage", stages), ("gradient", grads), ("step", package.dump_params(model))):
         arrays |= {f"{kind}/{name}": x for name, x in group.items()}
-    return answer, arrays
+    return {"parameters": parameters, "loss": loss, "stages": list(stages)}, arrays
 
 
 if __name__ == "__main__":

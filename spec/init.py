@@ -95,8 +95,8 @@ def init_params(config: Config, seed: int = 0, scheme: str = "xavier") -> dict[s
     """
     if scheme not in SCHEMES:
         raise InvalidInput(f"unknown initialization scheme {scheme!r}: expected one of {', '.join(SCHEMES)}")
-    if not 0 <= seed < 2**64:
-        raise InvalidInput(f"seed: expected a whole number from 0 to 2^64 - 1, got {seed}")
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise InvalidInput(f"seed: expected a whole number from 0 to 2^64 - 1, got {seed!r}")
     draws: dict[str, _Draw] = {}
     for layer in layers(config):
         draws[f"{layer.name}.weight"], draws[f"{layer.name}.bias"] = SCHEMES[scheme](layer)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import NamedTuple
 
 from spec.errors import InvalidInput
@@ -255,16 +256,16 @@ def preset(
             raise InvalidInput(f"preset {name} has no auxiliary heads: leave aux out, or take one of {having}")
         config = replace(config, aux=aux)
     if dropout is not None:
-        if not 0 <= dropout < 1:
-            raise InvalidInput(f"dropout: expected a fraction from 0 to below 1, got {dropout}")
+        if not isinstance(dropout, Real) or not 0 <= dropout < 1:
+            raise InvalidInput(f"dropout: expected a fraction from 0 to below 1, got {dropout!r}")
         config = replace(config, dropout=float(dropout), aux_dropout=float(dropout))
     return config
 
 
 def _at_least_one(what: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise InvalidInput(f"{what}: expected a whole number of at least 1, got {value!r}")
-    return value
+    return int(value)
 
 
 @dataclass(frozen=True)

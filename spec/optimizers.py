@@ -61,7 +61,8 @@ class Adam:
         new = {}
         for name, g in grads.items():
             slots = state.setdefault(name, {"t": np.zeros(()), "m": np.zeros_like(g), "v": np.zeros_like(g)})
-            slots["t"] = t = slots["t"] + 1
+            slots["t"] = slots["t"] + 1
+            t = float(slots["t"])
             slots["m"] = m = self.beta1 * slots["m"] + (1 - self.beta1) * g
             slots["v"] = v = self.beta2 * slots["v"] + (1 - self.beta2) * g**2
             step = (m / (1 - self.beta1**t)) / (np.sqrt(v / (1 - self.beta2**t)) + self.epsilon)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from spec.arrays import Array, Arrays
+from spec.errors import InvalidInput
 from spec.inputs import check_images, check_labels, check_training_batch
 from spec.network import (
     AUX_AFTER,
@@ -27,6 +28,7 @@ from spec.network import (
     Pool,
     is_statistic,
     layers,
+    param_shapes,
 )
 from spec.params import check_params
 
@@ -404,13 +406,14 @@ def loss_and_grads(
             Without a mask a head drops nothing.
 
     Raises:
-        InvalidInput: when parameters, images or labels do not fit.
+        InvalidInput: when parameters, images, labels or masks do not fit.
     """
     check_params(config, params)
     images = check_images(config, images)
     labels = check_labels(config, labels, len(images))
     check_training_batch(config, images.shape)
-    run = _Pass(config, _float64(params), training=True, masks=masks or {})
+    masks = _check_masks(config, masks or {}, len(images))
+    run = _Pass(config, _float64(params), training=True, masks=masks)
     outputs, backs = run.stages(images.astype(np.float64))
     loss, gradient = softmax_cross_entropy(outputs["fc"], labels)
     for name, back in reversed(backs):
@@ -420,8 +423,21 @@ def loss_and_grads(
             gradient = gradient + back(config.aux_weight * aux_gradient)
         else:
             gradient = back(gradient)
-    ordered = {name: run.grads[name] for name in params if not is_statistic(name)}
-    return Training(loss, ordered, run.statistics)
+    trained = (name for name in param_shapes(config) if not is_statistic(name))
+    return Training(loss, {name: run.grads[name] for name in trained}, run.statistics)
+
+
+def _check_masks(config: Config, masks: Arrays, count: int) -> Arrays:
+    inputs = {layer.name: layer.in_channels for layer in layers(config)}
+    expected = {"fc": (count, inputs["fc"])}
+    if config.aux:
+        expected |= {head: (count, inputs[f"{head}.fc2"]) for head in AUX_AFTER.values()}
+    for head, mask in masks.items():
+        if head not in expected or np.shape(mask) != expected[head] or np.asarray(mask).dtype != bool:
+            raise InvalidInput(
+                f"masks: expected boolean arrays of {expected}, got {head} {np.asarray(mask).dtype} {np.shape(mask)}"
+            )
+    return masks
 
 
 def _float64(params: Arrays) -> Arrays:

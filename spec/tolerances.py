@@ -1,12 +1,14 @@
-"""How far a backend may be from the referee, and the measurement that each bound was set from.
+"""How far a backend may be from the referee, and the measurements that each bound was set from.
 
 An error is max |backend - referee| / max |referee| of one array; of a set of arrays the largest counts. In float64 at
-these bounds nothing but rounding passes: a wrong pad or a lost ReLU shows as 0.01 to 1.
+these bounds nothing but rounding passes: a wrong pad or a lost ReLU shows as 0.001 to 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+
+from spec.network import Config
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,25 @@ class Tolerances:
     step: float  # every array after one optimizer step
 
 
+# Measured on a 2-core x86-64 CPU, the largest of pt, mx and jax (`make test test-slow` holds them to it):
+#   float64   activations and logits 4e-15; loss 5e-14; gradients 6e-15 without batch norm, 5e-13 with it, 9e-12 where
+#             it normalizes four values (1 x 1 maps, batch 4); step 5e-13.
+#   float32   activations 1.2e-6; logits 3e-7; loss 1.6e-6; gradients 2.8e-6 where no two values tie.
 TOLERANCES = {
     "float64": Tolerances(activations=1e-12, logits=1e-12, loss=1e-12, gradients=1e-11, step=1e-12),
     "float32": Tolerances(activations=5e-6, logits=5e-6, loss=5e-6, gradients=2e-5, step=2e-5),
 }
 
-# Pictures have flat areas, on which max pools meet values that are equal but for rounding: float32 rounds them apart
-# differently in each framework, and the gradient then goes to another pixel. In float64 it makes no difference.
-ON_PICTURES = {
-    "float64": TOLERANCES["float64"],
-    "float32": replace(TOLERANCES["float32"], gradients=5e-2, step=5e-2),
-}
+
+def on_pictures(config: Config, dtype: str) -> Tolerances:
+    """The bounds for pictures, and for any images that were not chosen to be free of ties.
+
+    Max pools and ReLUs meet values that tie but for rounding: float32 rounds them apart differently in each framework,
+    and a gradient then goes to another pixel. Measured: gradients 2e-2, step 2e-5. Batch norm on a small batch
+    amplifies that: gradients 0.28, step 0.04, and nudging the referee's own float64 weights by a few float32 roundings
+    moves its gradients by as much as 0.6. There float32 proves the forward pass, and float64 the gradients.
+    """
+    bounds = TOLERANCES[dtype]
+    if dtype == "float64":
+        return bounds
+    return replace(bounds, gradients=1.0, step=0.2) if config.batch_norm else replace(bounds, gradients=5e-2, step=5e-3)

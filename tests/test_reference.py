@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def test_max_pool_never_takes_the_padding(pool, expected):
 )
 def test_max_pool_size(pool, size, out):
     assert pool.output_size(size) == out
-    assert reference.max_pool(np.zeros((1, 1, size, 2)), pool)[0].shape[2] == out
+    assert reference.max_pool(np.zeros((1, 1, size, 3)), pool)[0].shape[2] == out
 
 
 @pytest.mark.parametrize("size", [6, 7, 8])
@@ -428,110 +428,99 @@ def trained(name):
     return case(name).train()
 
 
-@cache
-def inferred(name):
-    """Every stage of a case in inference mode."""
-    return reference.activations(case(name).config, case(name).params, case(name).images)
-
-
-NETWORK_STEP = 1e-8
-# Thousands of ReLUs and pools have a kink, and the share that a step crosses shrinks with the step: at 1e-6 some
-# networks miss by 1e-3, at 1e-8 none does. Rounding then costs 1e-15 / 1e-8 = 1e-7 of a loss of a few units, against
-# derivatives of tens to hundreds; the worst measured below is 1e-8.
-NETWORK_TOLERANCE = 1e-7
-
-
-def directions(case, grads):
-    """A random direction for each array: as large as the array, turned uphill so that no two arrays cancel.
+@lru_cache(maxsize=2)
+def directions(name):
+    """A random direction for each trained array: as large as the array, turned uphill so that no two cancel.
 
     Arrays that the loss hardly feels go up to ten times as far, those that dominate it down to a tenth, so that a
     fault in any of them shows in the sum.
     """
     rng = np.random.default_rng(11)
     found, slopes = {}, {}
-    for name, gradient in grads.items():
-        found[name] = rng.standard_normal(gradient.shape) * np.sqrt(np.mean(case.params[name] ** 2))
-        slopes[name] = np.vdot(gradient, found[name])
+    for array, gradient in trained(name).grads.items():
+        found[array] = rng.standard_normal(gradient.shape) * np.sqrt(np.mean(case(name).params[array] ** 2))
+        slopes[array] = np.vdot(gradient, found[array])
     middle = np.median(np.abs(list(slopes.values())))
-    return {n: d * np.sign(slopes[n]) * np.clip(middle / abs(slopes[n]), 0.1, 10) for n, d in found.items()}
+    return {a: d * np.sign(slopes[a]) * np.clip(middle / abs(slopes[a]), 0.1, 10) for a, d in found.items()}
 
 
-def slope(case, direction):
+@cache
+def inferred(name):
+    """Every stage of a case in inference mode."""
+    return reference.activations(case(name).config, case(name).params, case(name).images)
+
+
+# Thousands of ReLUs and pools have a kink, and the share that a step crosses shrinks with the step: along all arrays
+# at once 1e-6 misses by up to 1e-2, 1e-8 by nothing that shows. What is left is rounding: about 1e-15 of the loss,
+# over the step and a slope near 1. The worst measured is 2.6e-8.
+STEP_ALONG_ALL, TOLERANCE_ALONG_ALL = 1e-8, 3e-7
+# One array alone crosses fewer kinks, but its slope is down to 1e-2. The worst measured is 1.6e-7.
+STEP_ALONG_ONE, TOLERANCE_ALONG_ONE = 1e-7, 2e-6
+
+
+def slope(case, direction, step):
     """The central difference of the training loss along a direction."""
+    ends = (case.train(**{a: case.params[a] + s * d for a, d in direction.items()}).loss for s in (step, -step))
+    return (next(ends) - next(ends)) / (2 * step)
 
-    def loss(step):
-        return case.train(**{name: case.params[name] + step * d for name, d in direction.items()}).loss
 
-    return (loss(NETWORK_STEP) - loss(-NETWORK_STEP)) / (2 * NETWORK_STEP)
+@lru_cache(maxsize=2)
+def slope_along_all(name):
+    return slope(case(name), directions(name), STEP_ALONG_ALL)
 
 
 def slope_error(numeric, grads, direction):
     """|analytic - numeric| / |numeric|, the analytic slope being the sum over the direction's arrays."""
-    return abs(sum(np.vdot(grads[name], d) for name, d in direction.items()) - numeric) / abs(numeric)
+    return abs(sum(np.vdot(grads[array], d) for array, d in direction.items()) - numeric) / abs(numeric)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_network_gradients_along_all_arrays_at_once(name):
-    grads = trained(name).grads
-    direction = directions(case(name), grads)
-    assert slope_error(slope(case(name), direction), grads, direction) < NETWORK_TOLERANCE
+    assert slope_error(slope_along_all(name), trained(name).grads, directions(name)) < TOLERANCE_ALONG_ALL
 
 
 ARRAYS = {
     "d2l": [
         "conv1.weight",
-        "conv1.bias",
-        "conv2_reduce.weight",
-        "conv2.weight",
+        "conv2_reduce.bias",
         "inception3a.branch1x1.weight",
-        "inception4b.branch3x3_reduce.weight",
         "inception4e.branch3x3.weight",
         "inception3b.branch5x5_reduce.bias",
         "inception5a.branch5x5.weight",
         "inception4c.pool_proj.weight",
         "fc.weight",
-        "fc.bias",
     ],
-    "d2lzh": ["conv2_reduce.weight", "conv2.bias"],
-    "bvlc-without-heads": ["conv1.weight", "conv2.weight", "fc.weight"],
-    "bvlc": ["aux1.conv.weight", "aux2.fc1.weight"],
+    "d2lzh": ["conv2_reduce.weight"],
+    "bvlc-without-heads": ["conv1.weight", "conv2.weight"],
     "torchvision": [
         "conv1.weight",
         "conv2.norm.weight",
         "inception4b.branch3x3.norm.bias",
-        "inception5b.branch5x5.weight",
         "aux1.conv.weight",
-        "aux1.conv.norm.weight",
         "aux1.fc1.weight",
-        "aux1.fc2.bias",
         "aux2.fc1.bias",
         "aux2.fc2.weight",
-        "fc.weight",
     ],
 }
 
 
 @pytest.mark.parametrize(("name", "array"), [(name, array) for name, arrays in ARRAYS.items() for array in arrays])
 def test_network_gradient_along_one_array(name, array):
-    grads = trained(name).grads
-    direction = {array: directions(case(name), grads)[array]}
-    # One array's slope is a small part of a whole direction's, so the same rounding weighs up to 100 times as much.
-    assert slope_error(slope(case(name), direction), grads, direction) < 100 * NETWORK_TOLERANCE
+    direction = {array: directions(name)[array]}
+    numeric = slope(case(name), direction, STEP_ALONG_ONE)
+    assert slope_error(numeric, trained(name).grads, direction) < TOLERANCE_ALONG_ONE
 
 
 def test_network_gradient_check_has_teeth():
     """A gradient that is 1 % off in any single array is found, and so are two that stand in each other's place."""
-    name = "d2l"
-    grads = trained(name).grads
-    direction = directions(case(name), grads)
-    numeric = slope(case(name), direction)
+    grads, direction, numeric = trained("d2l").grads, directions("d2l"), slope_along_all("d2l")
     for array, gradient in grads.items():
-        assert slope_error(numeric, grads | {array: 1.01 * gradient}, direction) > 3 * NETWORK_TOLERANCE, array
+        assert slope_error(numeric, grads | {array: 1.01 * gradient}, direction) > 10 * TOLERANCE_ALONG_ALL, array
     one, other = "inception5a.branch3x3.weight", "inception4e.branch3x3.weight"
     exchanged = grads | {one: grads[other], other: grads[one]}
-    assert slope_error(numeric, exchanged, direction) > 3 * NETWORK_TOLERANCE
+    assert slope_error(numeric, exchanged, direction) > 10 * TOLERANCE_ALONG_ALL
     halved = grads | {name: g / 2 for name, g in grads.items() if name.endswith(".bias")}
-    assert slope_error(numeric, halved, direction) > 3 * NETWORK_TOLERANCE
+    assert slope_error(numeric, halved, direction) > 10 * TOLERANCE_ALONG_ALL
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -559,14 +548,14 @@ def test_inception_concatenates_its_branches_in_order(name):
 
     x = stages["inception3a"]
     pooled = reference.max_pool(x, BRANCH_POOL)[0]
-    expected = {
-        slice(0, 128): conv("branch1x1", x),
-        slice(128, 320): conv("branch3x3", conv("branch3x3_reduce", x)),
-        slice(320, 416): conv("branch5x5", conv("branch5x5_reduce", x)),
-        slice(416, 480): conv("pool_proj", pooled),
+    branches = {
+        (0, 128): conv("branch1x1", x),
+        (128, 320): conv("branch3x3", conv("branch3x3_reduce", x)),
+        (320, 416): conv("branch5x5", conv("branch5x5_reduce", x)),
+        (416, 480): conv("pool_proj", pooled),
     }
-    for channels, y in expected.items():
-        np.testing.assert_allclose(stages["inception3b"][:, channels], y, rtol=1e-12, atol=1e-12)
+    for (start, stop), y in branches.items():
+        np.testing.assert_allclose(stages["inception3b"][:, start:stop], y, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "linear"), [("d2l", False), ("d2lzh", True), ("d2lzh-misprint", True)])
@@ -722,9 +711,9 @@ def test_the_arrays_of_the_caller_stay_as_they_are(name):
     reference.predict(c.config, c.params, c.images)
     assert list(c.params) == list(fresh.params)
     assert list(c.masks) == list(fresh.masks)
-    for array, copy in zip((*c.params.values(), *c.masks.values()), (*fresh.params.values(), *fresh.masks.values()),
-                           strict=True):  # fmt: skip
-        np.testing.assert_array_equal(array, copy)
+    for mine, theirs in ((c.params, fresh.params), (c.masks, fresh.masks)):
+        for array in mine:
+            np.testing.assert_array_equal(mine[array], theirs[array])
     np.testing.assert_array_equal(c.images, fresh.images)
     np.testing.assert_array_equal(c.labels, fresh.labels)
 

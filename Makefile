@@ -1,0 +1,36 @@
+# Everything a newcomer needs; each target sets the environment up first if that has not been done.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help setup compare test test-slow lint clean
+help:
+	@echo 'make compare    hold the three backends against the referee on real images'
+	@echo 'make test       run the tests (those that take minutes: make test-slow)'
+	@echo 'make lint       ruff and mypy'
+	@echo 'make clean      remove the virtual environment'
+
+setup: $(READY)
+
+compare: $(READY)
+	$(BIN)/googlenet compare
+
+test: $(READY)
+	$(BIN)/pytest -m 'not slow'
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[pt,mx,jax,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,99 @@
+"""Which backends are tested, and the cases that several files share."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+# Compiling is most of what JAX does here: at level 1 it takes half the time, and computes the same.
+# `googlenet compare` runs at the default level, in test_compare.py.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# What it has compiled once it need not compile again, in this run or the next.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import spec
+from harness.backend import BACKENDS, check_names, load
+from harness.compare import probe_params
+from harness.data import load_batch
+from spec import reference
+
+TESTED = tuple(check_names(os.environ.get("GOOGLENET_BACKENDS", ",".join(BACKENDS)).split(",")))
+DATA = Path(os.environ["GOOGLENET_DATA"]) if os.environ.get("GOOGLENET_DATA") else None
+
+
+def pytest_report_header() -> list[str]:
+    return [f"backends: {', '.join(TESTED)}", f"Fashion-MNIST: {DATA or 'not given (GOOGLENET_DATA)'}"]
+
+
+@pytest.fixture(scope="session", params=TESTED)
+def backend(request: pytest.FixtureRequest) -> ModuleType:
+    """Each backend under test; one that cannot be imported fails here, and does not skip."""
+    return load(request.param)
+
+
+class Case(NamedTuple):
+    """A preset at a size, a batch and a kind of images."""
+
+    preset: str
+    size: int
+    batch: int
+    images: str = "random"
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
+
+    @property
+    def config(self) -> spec.Config:
+        """Without dropout, and without the heads where they do not fit."""
+        config = spec.preset(self.preset, dropout=0.0)
+        try:
+            spec.stage_shapes(config, (config.in_channels, self.size, self.size))
+        except spec.InvalidInput:
+            return spec.preset(self.preset, dropout=0.0, aux=False)
+        return config
+
+
+class Material(NamedTuple):
+    config: spec.Config
+    params: dict[str, np.ndarray]
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@lru_cache(maxsize=2)
+def material(case: Case, dtype: str = "float64") -> Material:
+    config = case.config
+    rng = np.random.default_rng(7)
+    if case.images == "random":
+        images = rng.normal(size=(case.batch, config.in_channels, case.size, case.size))
+        labels = rng.integers(0, config.num_classes, case.batch)
+    else:
+        batch = load_batch([case.images], config, case.size, case.batch, DATA)
+        images, labels = batch.images, batch.labels
+    params = {name: x.astype(dtype) for name, x in probe_params(config, seed=3).items()}
+    return Material(config, params, images.astype(dtype), labels)
+
+
+@lru_cache(maxsize=2)
+def expected_activations(case: Case, dtype: str = "float64") -> dict[str, np.ndarray]:
+    config, params, images, _ = material(case, dtype)
+    return reference.activations(config, params, images)
+
+
+@lru_cache(maxsize=2)
+def expected_training(case: Case, dtype: str = "float64") -> reference.Training:
+    return reference.loss_and_grads(*material(case, dtype))
+
+
+def loaded(backend: ModuleType, config: spec.Config, params: spec.Arrays, dtype: str = "float64"):
+    """A model on the CPU that holds those parameters."""
+    model = backend.GoogLeNet(config, dtype=dtype, device="cpu")
+    backend.load_params(model, params)
+    return model

@@ -1,0 +1,100 @@
+"""The three packages are translations of one page: same files, names, signatures, order and shape comments."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from conftest import TESTED
+
+import spec
+from harness.backend import PACKAGES, load
+
+ROOT = Path(__file__).parent.parent
+FILES = {"__init__.py", "device.py", "model.py", "params.py", "probe.py", "train.py"}
+
+
+def _source(package: str, file: str) -> ast.Module:
+    return ast.parse((ROOT / package / file).read_text())
+
+
+def test_every_backend_has_the_same_files():
+    assert {package: {path.name for path in (ROOT / package).glob("*.py")} for package in PACKAGES.values()} == {
+        package: FILES for package in PACKAGES.values()
+    }
+
+
+def test_every_backend_exports_the_same_names():
+    names = [load(backend).__all__ for backend in TESTED]
+    assert all(name == names[0] for name in names)
+    assert {"GoogLeNet", "load_params", "dump_params", "predict", "activations", "loss_and_grads"} <= set(names[0])
+
+
+def _parameters(function) -> list[tuple]:
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    return [(p.name, p.kind, p.default) for p in parameters]
+
+
+@pytest.mark.parametrize("name", load(TESTED[0]).__all__)
+def test_every_backend_has_the_same_signatures(name):
+    signatures = []
+    for backend in TESTED:
+        exported = getattr(load(backend), name)
+        signatures.append(_parameters(exported.__init__ if inspect.isclass(exported) else exported))
+    assert all(signature == signatures[0] for signature in signatures)
+
+
+def test_the_constructor_is_the_documented_one():
+    for backend in TESTED:
+        assert _parameters(load(backend).GoogLeNet.__init__)[1:] == [
+            ("dtype", inspect.Parameter.POSITIONAL_OR_KEYWORD, "float32"),
+            ("device", inspect.Parameter.POSITIONAL_OR_KEYWORD, "auto"),
+            ("seed", inspect.Parameter.POSITIONAL_OR_KEYWORD, 0),
+        ]
+
+
+def _attributes(package: str, name: str) -> list[str]:
+    """``self.x = ...`` in the order of the class's constructor."""
+    classes = {node.name: node for node in _source(package, "model.py").body if isinstance(node, ast.ClassDef)}
+    init = next(node for node in classes[name].body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    targets = [node.targets[0] for node in init.body if isinstance(node, ast.Assign)]
+    return [target.attr for target in targets if isinstance(target, ast.Attribute)]
+
+
+@pytest.mark.parametrize("name", ["Conv", "Inception", "AuxHead", "GoogLeNet"])
+def test_classes_have_the_same_attributes_in_the_same_order(name):
+    own = {"deterministic", "device"}  # a JAX model carries its mode and its device itself
+    attributes = {package: [a for a in _attributes(package, name) if a not in own] for package in PACKAGES.values()}
+    assert len(set(map(tuple, attributes.values()))) == 1, attributes
+
+
+def _shape_comments(package: str) -> list[tuple[str, str]]:
+    """Stage and trailing comment of every line of `GoogLeNet.stages` that yields one."""
+    text = (ROOT / package / "model.py").read_text()
+    return re.findall(r'^ +yield "(\w+)", .*?  # (.+)$', text, flags=re.MULTILINE)
+
+
+def test_shape_comments_are_the_same_and_true():
+    comments = {package: _shape_comments(package) for package in PACKAGES.values()}
+    shapes = spec.stage_shapes(spec.preset("bvlc"), (3, 224, 224))
+    expected = [
+        (name, "num_classes" if len(shape) == 1 else f"{shape[1]} x {shape[2]} x {shape[0]}")
+        for name, shape in shapes.items()
+    ]
+    for package, found in comments.items():
+        assert found == expected, package
+
+
+def test_most_lines_of_two_models_are_the_same():
+    """What a reader sees when diffing two models: at least half of the lines stand in both."""
+    lines = {
+        package: [line for line in (ROOT / package / "model.py").read_text().splitlines() if line.strip()]
+        for package in PACKAGES.values()
+    }
+    pt = lines["googlenet_pt"]
+    for package, other in lines.items():
+        shared = sum(line in set(other) for line in pt)
+        assert shared / len(pt) > 0.5, f"{package}: {shared} of {len(pt)}"

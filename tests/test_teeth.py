@@ -1,0 +1,269 @@
+"""The tests themselves are tested: a fault put into a real model must fail, and the failure must name the place."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Case, loaded, material
+
+import spec
+from harness.compare import SGD, BackendReport, Expected, expect, judge, relative_error
+from harness.processes import Answer
+from harness.worker import probe
+from spec import reference
+from spec.tolerances import TOLERANCES
+
+CASE = Case("d2l", 28, 4)
+BOUNDS = TOLERANCES["float64"]
+ABOUT = {"framework": "", "version": "", "device": "cpu", "threads": None}
+
+
+@pytest.fixture(scope="module")
+def expected() -> Expected:
+    return expect(*material(CASE))
+
+
+def _report(backend: ModuleType, model: Any, expected: Expected) -> BackendReport:
+    _, _, images, labels = material(CASE)
+    facts, arrays = probe(backend, model, images, labels, SGD)
+    return judge(Answer(ABOUT | facts, arrays), expected, BOUNDS)
+
+
+def _assert_everything_from_there_on_differs(report: BackendReport, first: str) -> None:
+    assert not report.passed
+    assert report.first_difference == first
+    names = [stage.name for stage in report.stages]
+    for stage in report.stages:
+        before = names.index(stage.name) < names.index(first)
+        assert (stage.error <= BOUNDS.activations) == before, stage
+    assert report.logits_error > BOUNDS.logits
+    assert report.loss_error > BOUNDS.loss
+    assert report.gradient_error > BOUNDS.gradients
+    assert report.step_error > BOUNDS.step
+
+
+def test_a_model_without_a_fault_passes(backend, expected):
+    config, params, _, _ = material(CASE)
+    report = _report(backend, loaded(backend, config, params), expected)
+    assert report.passed
+    assert report.first_difference is None
+
+
+@pytest.mark.parametrize("name", ["conv1.weight", "inception4c.branch5x5_reduce.bias", "fc.weight"])
+def test_one_weight_perturbed(name, backend, expected):
+    config, params, _, _ = material(CASE)
+    wrong = params[name].copy()
+    wrong.flat[wrong.size // 2] += 1e-3
+    report = _report(backend, loaded(backend, config, {**params, name: wrong}), expected)
+    _assert_everything_from_there_on_differs(report, name.split(".")[0])
+
+
+def test_a_square_kernel_transposed(backend, expected):
+    """Same shape, other layout: (in, out) for (out, in), which no check of shapes can see."""
+    config, params, _, _ = material(CASE)
+    wrong = params["conv2_reduce.weight"].transpose(1, 0, 2, 3)
+    report = _report(backend, loaded(backend, config, {**params, "conv2_reduce.weight": wrong}), expected)
+    _assert_everything_from_there_on_differs(report, "conv2_reduce")
+
+
+def test_a_relu_dropped(backend, expected):
+    config, params, _, _ = material(CASE)
+    model = loaded(backend, config, params)
+    assert model.conv2.relu
+    model.conv2.relu = False
+    _assert_everything_from_there_on_differs(_report(backend, model, expected), "conv2")
+
+
+def _pad_shifted_pt(model: Any) -> None:
+    from torch.nn.functional import pad
+
+    model.conv1.padding = (0, 0)
+    model.conv1.register_forward_pre_hook(lambda layer, inputs: pad(inputs[0], (2, 3, 2, 3)))
+
+
+def _pad_shifted_mx(model: Any) -> None:
+    conv = type(model.conv1).hybrid_forward
+    model.conv1._kwargs["pad"] = (0, 0)
+
+    def shifted(F, x, weight, bias):
+        x = F.pad(x, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 2, 3, 2, 3))
+        return conv(model.conv1, F, x, weight, bias)
+
+    model.conv1.hybrid_forward = shifted
+
+
+def _pad_shifted_jax(model: Any) -> None:
+    model.conv1.padding = ((2, 3), (2, 3))
+
+
+PAD_SHIFTED = {"googlenet_pt": _pad_shifted_pt, "googlenet_mx": _pad_shifted_mx, "googlenet_jax": _pad_shifted_jax}
+
+
+def test_a_pad_shifted(backend, expected):
+    """What 'same' padding does to the first convolution at an even size: all shapes stay as they were."""
+    config, params, _, _ = material(CASE)
+    model = loaded(backend, config, params)
+    PAD_SHIFTED[backend.__name__](model)
+    report = _report(backend, model, expected)
+    assert [stage.shape for stage in report.stages] == [list(x.shape) for x in expected.stages.values()]
+    _assert_everything_from_there_on_differs(report, "conv1")
+
+
+def _branches_swapped_pt(model: Any) -> None:
+    import torch
+
+    row = model.config.inception("inception3a")
+    sizes = [row.branch1x1, row.branch3x3, row.branch5x5, row.pool_proj]
+
+    def swapped(block, inputs, output):
+        y1, y3, y5, pooled = output.split(sizes, dim=1)
+        return torch.cat([y1, y3, pooled, y5], dim=1)
+
+    model.inception3a.register_forward_hook(swapped)
+
+
+def _branches_swapped_mx(model: Any) -> None:
+    block = model.inception3a
+    row, forward = model.config.inception("inception3a"), type(block).hybrid_forward
+    first, second = row.branch1x1 + row.branch3x3, row.branch1x1 + row.branch3x3 + row.branch5x5
+
+    def swapped(F, x):
+        y = forward(block, F, x)
+        parts = [(0, first), (second, row.out_channels), (first, second)]
+        return F.concat(*[F.slice_axis(y, axis=1, begin=begin, end=end) for begin, end in parts], dim=1)
+
+    block.hybrid_forward = swapped
+
+
+def _branches_swapped_jax(model: Any) -> None:
+    import jax.numpy as jnp
+
+    from googlenet_jax.model import Inception
+
+    row = model.config.inception("inception3a")
+    edges = [row.branch1x1 + row.branch3x3, row.branch1x1 + row.branch3x3 + row.branch5x5]
+
+    class Swapped(Inception):
+        def __call__(self, x):
+            first, y5, pooled = jnp.split(super().__call__(x), edges, axis=-1)
+            return jnp.concatenate([first, pooled, y5], axis=-1)
+
+    model.inception3a.__class__ = Swapped
+
+
+BRANCHES_SWAPPED = {
+    "googlenet_pt": _branches_swapped_pt,
+    "googlenet_mx": _branches_swapped_mx,
+    "googlenet_jax": _branches_swapped_jax,
+}
+
+
+def test_two_branches_swapped(backend, expected):
+    """The 5x5 and the pool branch of 3a both have 32 channels, so that again every shape stays."""
+    config, params, _, _ = material(CASE)
+    model = loaded(backend, config, params)
+    BRANCHES_SWAPPED[backend.__name__](model)
+    _assert_everything_from_there_on_differs(_report(backend, model, expected), "inception3a")
+
+
+def test_a_flatten_order_swapped(backend):
+    """(H, W, C) for (C, H, W) before the auxiliary heads' dense layer: only that head differs."""
+    case = Case("torchvision", 28, 4)
+    config, params, images, _ = material(case)
+    name = "aux1.fc1.weight"
+    wrong = params[name].reshape(1024, 128, 4, 4).transpose(0, 2, 3, 1).reshape(1024, 2048)
+    stages = backend.activations(loaded(backend, config, {**params, name: wrong}), images)
+    expected = reference.activations(config, params, images)
+    differing = [name for name in expected if relative_error(stages[name], expected[name]) > BOUNDS.activations]
+    assert differing == ["aux1"]
+
+
+# ------------------------------------------------------------------------- the comparer, on doctored answers
+
+
+def _answer(expected: Expected, **changed: np.ndarray) -> Answer:
+    """What a perfect backend would answer, but for what is changed."""
+    arrays = {"logits": expected.stages["fc"]}
+    for kind, group in (("stage", expected.stages), ("gradient", expected.grads), ("step", expected.step)):
+        arrays |= {f"{kind}/{name}": x for name, x in group.items()}
+    facts = {"parameters": expected.parameters, "loss": expected.loss, "stages": list(expected.stages)}
+    return Answer(ABOUT | facts, arrays | changed)
+
+
+def test_the_perfect_answer_passes(expected):
+    report = judge(_answer(expected), expected, BOUNDS)
+    assert report.passed
+    assert (report.logits_error, report.loss_error, report.gradient_error, report.step_error) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "first"),
+    [
+        ("stage/pool3", "pool3"),
+        ("logits", "logits"),
+        ("gradient/inception4b.pool_proj.weight", "gradient of inception4b.pool_proj.weight"),
+        ("step/conv2.bias", "conv2.bias after a step"),
+    ],
+)
+@pytest.mark.parametrize("fault", ["scaled", "nan", "shape", "sign"])
+def test_one_array_of_the_answer_changed(key, first, fault, expected):
+    x = _answer(expected).arrays[key]
+    wrong = {"scaled": x * (1 + 1e-9), "nan": np.where(x == x.max(), np.nan, x), "shape": x[..., None], "sign": -x}
+    report = judge(_answer(expected, **{key: wrong[fault]}), expected, BOUNDS)
+    assert not report.passed
+    assert report.first_difference == first
+
+
+@pytest.mark.parametrize("kind", ["stage", "gradient", "step"])
+def test_an_array_of_the_answer_missing(kind, expected):
+    answer = _answer(expected)
+    name = {"stage": "inception5a", "gradient": "fc.bias", "step": "fc.bias"}[kind]
+    del answer.arrays[f"{kind}/{name}"]
+    report = judge(answer, expected, BOUNDS)
+    assert not report.passed
+    assert name in report.first_difference
+
+
+def test_an_array_too_many(expected):
+    report = judge(_answer(expected, **{"gradient/conv3.weight": np.zeros(1)}), expected, BOUNDS)
+    assert report.first_difference == "gradient of conv3.weight"
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "first"),
+    [("parameters", 5_876_160, "parameter count"), ("loss", 2.0, "loss"), ("loss", math.nan, "loss")],
+)
+def test_a_fact_of_the_answer_changed(fact, value, first, expected):
+    answer = _answer(expected)
+    report = judge(dataclasses.replace(answer, facts={**answer.facts, fact: value}), expected, BOUNDS)
+    assert not report.passed
+    assert report.first_difference == first
+
+
+def test_stages_in_another_order(expected):
+    answer = _answer(expected)
+    answer.facts["stages"].reverse()
+    assert judge(answer, expected, BOUNDS).first_difference == "order of the stages"
+
+
+def test_differences_do_not_cancel():
+    assert relative_error(np.array([1.5, 0.5]), np.array([1.0, 1.0])) == 0.5
+    assert relative_error(np.array([0.0, -2.0]), np.array([1.0, -2.0])) == 0.5
+    assert relative_error(np.zeros(3), np.zeros(3)) == 0
+    assert relative_error(np.full(3, 1e-3), np.zeros(3)) == 1e-3
+    assert relative_error(np.array([np.inf]), np.array([1.0])) == math.inf
+    assert relative_error(np.zeros((2, 1)), np.zeros((1, 2))) == math.inf
+
+
+def test_presets_that_look_alike_differ():
+    """d2l and d2lzh have equal shapes and counts; two ReLUs tell them apart."""
+    config, params, images, _ = material(CASE)
+    other = spec.preset("d2lzh")
+    assert spec.param_shapes(other) == spec.param_shapes(config)
+    difference = relative_error(reference.predict(other, params, images), reference.predict(config, params, images))
+    assert difference > 1e-3
