@@ -30,7 +30,10 @@ def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> nnx.Optimizer
         transform = optax.sgd(optimizer.rate, optimizer.momentum)
     else:
         transform = optax.adam(optimizer.rate, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
-    return nnx.Optimizer(model, transform, wrt=nnx.Param)
+    native = nnx.Optimizer(model, transform, wrt=nnx.Param)
+    # On the device from the start: the step would be compiled again when its own results come back from there.
+    nnx.update(native, jax.device_put(nnx.state(native), model.device))
+    return native
 
 
 def train_step(model: GoogLeNet, optimizer: nnx.Optimizer, images: spec.Array, labels: spec.Array) -> jax.Array:

@@ -110,12 +110,35 @@ def probe_params(config: spec.Config, seed: int) -> dict[str, Array]:
     return {name: x + 0.25 * noise.random(x.shape) if ".norm." in name else x for name, x in params.items()}
 
 
-def relative_error(got: Array, expected: Array) -> float:
-    """max |got - expected| / max |expected|; infinite where shapes differ or anything is not finite."""
+def relative_error(got: Array, expected: Array, scale: float | None = None) -> float:
+    """max |got - expected| / max |expected|; infinite where shapes differ or anything is not finite.
+
+    `scale` takes the place of max |expected|; where that is 0 the difference stands as it is.
+    """
     if got.shape != expected.shape or not np.isfinite(got).all():
         return math.inf
-    difference, scale = np.abs(got.astype(np.float64) - expected).max(), np.abs(expected).max()
-    return float(difference / scale) if scale > 0 else float(difference)
+    difference = float(np.abs(got.astype(np.float64) - expected).max())
+    scale = float(np.abs(expected).max()) if scale is None else scale
+    return difference / scale if scale > 0 else difference
+
+
+# Of the largest value in a set of arrays: an array below that is zero but for rounding. Batch norm makes such: what
+# only shifts its input has no gradient, and of the sum that should be 0 some 1e-17 remain, other ones everywhere.
+_ROUNDING = 1e-12
+
+
+def relative_errors(got: Arrays, expected: Arrays) -> dict[str, float]:
+    """The relative error of each array of a set; one that is missing or too many is infinitely wrong.
+
+    An array that is zero but for rounding is measured against the largest of the set.
+    """
+    errors = {name: math.inf for name in got.keys() ^ expected.keys()}
+    scales = {name: float(np.abs(x).max()) for name, x in expected.items()}
+    largest = max(scales.values())
+    for name in expected.keys() & got.keys():
+        scale = scales[name] if scales[name] > _ROUNDING * largest else largest
+        errors[name] = relative_error(got[name], expected[name], scale)
+    return errors
 
 
 def expect(config: spec.Config, params: Arrays, images: Array, labels: Array) -> Expected:
@@ -164,10 +187,9 @@ def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendRepo
 
 
 def _worst(arrays: Arrays, kind: str, expected: Arrays) -> tuple[float, str]:
-    """The largest error of a set of arrays, and whose it is; one that is missing or too many is infinitely wrong."""
+    """The largest error of a set of arrays, and whose it is."""
     got = {key.split("/", 1)[1]: x for key, x in arrays.items() if key.startswith(f"{kind}/")}
-    errors = {name: math.inf for name in got.keys() ^ expected.keys()}
-    errors |= {name: relative_error(got[name], x) for name, x in expected.items() if name in got}
+    errors = relative_errors(got, expected)
     worst = max(errors, key=lambda name: errors[name])
     return errors[worst], worst
 

@@ -26,6 +26,7 @@ _FASHION_FILES = {
     "t10k-images-idx3-ubyte.gz": ("bef4ecab320f06d8554ea6380940ec79", (10000, 28, 28)),
     "t10k-labels-idx1-ubyte.gz": ("bb300cfdad3c16e7a12a480ee83cd310", (10000,)),
 }
+_DEFAULT_COUNT = 4  # images: enough for batch norm, few enough for the referee
 _PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 # What Pillow raises of a file that is not a picture, is damaged, or would fill the memory.
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -49,7 +50,7 @@ def load_batch(
         sources: ``["digits"]``, ``["fashion-mnist"]``, one folder of pictures, or picture files.
         config: For the channels, and the classes that pictures without a label are given in turn.
         size: Side in pixels.
-        count: How many; None for four, or all of the picture files.
+        count: How many; None for four (of a folder with fewer, all), or for all of the picture files.
         data_dir: Where the four Fashion-MNIST files lie; None for the cache, which is filled by a download.
 
     Raises:
@@ -59,28 +60,24 @@ def load_batch(
         raise InvalidInput(f"batch: expected at least 1 image, got {count}")
     if size < 1:
         raise InvalidInput(f"size: expected at least 1 pixel, got {size}")
+    wanted = count or _DEFAULT_COUNT
     if list(sources) == ["digits"]:
         pictures, labels = _digits()
         source = "scikit-learn's handwritten digits"
     elif list(sources) == ["fashion-mnist"]:
         pixels, labels = fashion_mnist("t10k", data_dir)
-        pictures = [Image.fromarray(picture) for picture in pixels[: count or 4]]
+        pictures = [Image.fromarray(picture) for picture in pixels[:wanted]]
         source = "Fashion-MNIST, test images"
     else:
-        paths = _picture_paths(sources)
-        if Path(sources[0]).is_dir():
-            paths = paths[: count or 4]
-            source = f"pictures in {sources[0]}"
-        else:
-            count = count or len(paths)
-            source = ", ".join(path.name for path in paths)
-        pictures = _open_all(paths[:count])
+        paths, source = _picture_paths(sources)
+        if count is None:
+            wanted = min(len(paths), _DEFAULT_COUNT) if Path(sources[0]).is_dir() else len(paths)
+        pictures = _open_all(paths[:wanted])
         labels = np.arange(len(pictures)) % config.num_classes
-    count = count or 4
-    if len(pictures) < count:
-        raise InvalidInput(f"{source}: expected at least {count} images (--batch), found {len(pictures)}")
-    images = np.stack([_resized(picture, config.in_channels, size) for picture in pictures[:count]])
-    return Batch(images, np.asarray(labels[:count], dtype=np.int64), source)
+    if len(pictures) < wanted:
+        raise InvalidInput(f"{source}: expected at least {wanted} images (--batch), found {len(pictures)}")
+    images = np.stack([_resized(picture, config.in_channels, size) for picture in pictures[:wanted]])
+    return Batch(images, np.asarray(labels[:wanted], dtype=np.int64), source)
 
 
 def _digits() -> tuple[list[Image.Image], Array]:
@@ -92,7 +89,8 @@ def _digits() -> tuple[list[Image.Image], Array]:
     return [Image.fromarray(picture) for picture in pixels], digits.target
 
 
-def _picture_paths(sources: Sequence[str]) -> list[Path]:
+def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str]:
+    """The files, and what to call them."""
     paths = [Path(source) for source in sources]
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
@@ -104,11 +102,11 @@ def _picture_paths(sources: Sequence[str]) -> list[Path]:
         if not found:
             known = ", ".join(sorted(_PICTURE_SUFFIXES))
             raise InvalidInput(f"{paths[0]}: expected pictures ({known}) in this folder or below it, found none")
-        return found
+        return found, f"pictures in {paths[0]}"
     folders = [str(path) for path in paths if path.is_dir()]
     if folders:
         raise InvalidInput(f"data: expected one folder, or picture files only, got {', '.join(map(str, paths))}")
-    return paths
+    return paths, ", ".join(path.name for path in paths)
 
 
 def _open_all(paths: Sequence[Path]) -> list[Image.Image]:

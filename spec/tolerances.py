@@ -1,7 +1,7 @@
 """How far a backend may be from the referee, and the measurements that each bound was set from.
 
 An error is max |backend - referee| / max |referee| of one array; of a set of arrays the largest counts. In float64 at
-these bounds nothing but rounding passes: a wrong pad or a lost ReLU shows as 0.001 to 1.
+these bounds nothing but rounding passes: a wrong pad or a lost ReLU shows as 1e-4 to 1.
 """
 
 from __future__ import annotations

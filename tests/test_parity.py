@@ -7,7 +7,7 @@ import pytest
 from conftest import DATA, Case, expected_activations, expected_training, loaded, material
 
 import spec
-from harness.compare import relative_error
+from harness.compare import relative_error, relative_errors
 from spec import reference
 from spec.tolerances import TOLERANCES, on_pictures
 
@@ -76,7 +76,7 @@ def test_loss_and_gradients_in_float64(case, backend):
     assert isinstance(loss, float)
     assert abs(loss - expected.loss) <= bounds.loss * expected.loss
     assert list(grads) == list(expected.grads)
-    errors = {name: relative_error(grads[name], expected.grads[name]) for name in grads}
+    errors = relative_errors(grads, expected.grads)
     assert {name: error for name, error in errors.items() if error > bounds.gradients} == {}
 
 
@@ -86,7 +86,7 @@ def _nudged(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _worst(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
-    return max(relative_error(got[name], expected[name]) for name in expected)
+    return max(relative_errors(got, expected).values())
 
 
 # Random images, of these the ones on which no two values in a pool or around a ReLU's corner tie: see the next test.
