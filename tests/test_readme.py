@@ -1,0 +1,126 @@
+"""What the README shows is true, and its commands and code run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DATA
+from typer.testing import CliRunner
+
+import harness.compare
+import spec
+from harness.cli import app
+from spec.tolerances import TOLERANCES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [line[2:].split("  #")[0].strip() for block in _blocks("console") for line in block.splitlines()]
+
+
+def test_the_first_screen_shows_both_commands():
+    assert COMMANDS[:2] == ["make compare", "make test"]
+    assert README.index("make compare") < 600
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_make_has_the_target(command):
+    done = subprocess.run(["make", "--dry-run", command.split()[1]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("python ", "diff "))])
+def test_plain_commands_run(command):
+    words = shlex.split(command)
+    program = [sys.executable] if words[0] == "python" else words[:1]
+    done = subprocess.run([*program, *words[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == (1 if words[0] == "diff" else 0), done.stderr  # diff: 1 says that files differ
+    assert done.stdout
+
+
+class _Reached(Exception):
+    """Everything before the frameworks went well."""
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("googlenet ") and "doctor" not in c])
+def test_googlenet_commands_run(command, monkeypatch, tmp_path):
+    """Those that compare, up to the point where the backends would start; test_compare.py goes on from there."""
+
+    def reached(*args, **kwargs):
+        raise _Reached
+
+    words = shlex.split(command)[1:]
+    if "--data-dir" in words and DATA is None:
+        pytest.skip("GOOGLENET_DATA does not name the official files")
+    words = [str(DATA) if word == "../shared/fashion-mnist" else word for word in words]
+    monkeypatch.setattr(harness.compare, "compare", reached)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, words)
+    if words[0] == "compare":
+        assert isinstance(result.exception, _Reached), result.output
+    else:
+        assert result.exit_code == 0, result.output
+
+
+def test_the_code_runs_in_every_backend(backend):
+    for code in _blocks("python"):
+        scope: dict = {}
+        exec(code.replace("googlenet_pt", backend.__name__), scope)
+    assert scope["logits"].shape == (2, 10)
+    assert list(scope["grads"]) == list(spec.param_shapes(spec.preset("d2l")))
+    assert np.isfinite(scope["loss"])
+
+
+def test_every_exported_name_is_explained(backend):
+    assert set(re.findall(r"^\| `(\w+)\(", README, flags=re.MULTILINE)) == set(backend.__all__)
+
+
+def test_the_table_of_presets_is_true():
+    rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| (\d)x(\d+)x\d+, (\d+) \| ([\d,]+) \|$", README, flags=re.MULTILINE)
+    assert [
+        (name, int(channels), int(size), int(classes), int(count.replace(",", "")))
+        for name, channels, size, classes, count in rows
+    ] == [
+        (name, config.in_channels, config.input_size, config.num_classes, spec.parameter_count(config))
+        for name, config in spec.PRESETS.items()
+    ]
+
+
+def test_the_measured_table_has_the_networks_stages_and_keeps_the_bounds():
+    shapes = spec.stage_shapes(spec.preset("d2l"), (1, 96, 96))
+    rows = re.findall(r"^(\w+) +([\dx ]*?\d) +(\d\.\de-\d+|0\.0e\+00) +(\S+) +(\S+)$", _blocks("text")[0], re.MULTILINE)
+    measured = {name: (shape, errors) for name, shape, *errors in rows}
+    assert list(measured) == list(shapes)
+    for name, (shape, errors) in measured.items():
+        assert shape == " x ".join(map(str, shapes[name]))
+        assert max(map(float, errors)) <= TOLERANCES["float64"].activations
+
+
+def test_every_array_is_covered_by_the_rules_of_naming():
+    """The README's normative section, as an expression: it describes all arrays and nothing else."""
+    block = (
+        r"inception(3[ab]|4[a-e]|5[ab])\.(branch1x1|branch3x3_reduce|branch3x3|branch5x5_reduce|branch5x5|pool_proj)"
+    )
+    conv = rf"(conv1|conv2_reduce|conv2|{block}|aux[12]\.conv)"
+    dense = r"(aux[12]\.fc[12]|fc)"
+    plain = re.compile(rf"({conv}|{dense})\.(weight|bias)")
+    normed = re.compile(rf"{conv}\.(weight|norm\.(weight|bias|running_mean|running_var))|{dense}\.(weight|bias)")
+    for name, config in spec.PRESETS.items():
+        pattern = normed if config.batch_norm else plain
+        assert all(pattern.fullmatch(array) for array in spec.param_shapes(config)), name
+
+
+@pytest.mark.parametrize("verb", ["presets", "spec", "compare", "doctor"])
+def test_every_verb_is_shown(verb):
+    assert any(command.split()[:2] == ["googlenet", verb] for command in COMMANDS)
