@@ -55,7 +55,6 @@ def describe(device: str = "auto") -> Description:
         devices=["cpu", *(gpu.device_kind for gpu in gpus)],
         threads=None,
         built_for=jax.extend.backend.get_backend().platform_version.strip().split("\n")[0] if gpus else "CPU only",
-        problems=[],
     )
 
 

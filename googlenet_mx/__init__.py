@@ -10,11 +10,13 @@ import warnings
 
 import numpy
 
+from harness.backend import processors
+
 # MXNet 1.9.1 reads numpy.bool while it is imported; NumPy 1.24 took that name away.
 if "bool" not in vars(numpy):
     numpy.bool = numpy.bool_
 # MXNet takes half of the processors unless told how many it may use.
-os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(len(os.sched_getaffinity(0))))
+os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(processors()))
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # numpy.mirr and other names that MXNet looks up
     import mxnet  # noqa: F401

@@ -52,7 +52,8 @@ def describe(device: str = "auto") -> Description:
         device=str(selected) if selected.device_type == "gpu" else "cpu",
         devices=["cpu", *gpus],
         threads=_openmp_threads(),
-        built_for=f"CUDA, compute capability {', '.join(_BUILT_FOR)}" if with_cuda else "CPU only",
+        built_for="CUDA 11.7" if with_cuda else "CPU only",
+        compute_capabilities=list(_BUILT_FOR) if with_cuda else [],
         problems=problems,
     )
 

@@ -52,16 +52,7 @@ def full_precision() -> Iterator[None]:
 def describe(device: str = "auto") -> Description:
     """Version, devices and threads as PyTorch itself reports them."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    problems = []
-    built_for = torch.cuda.get_arch_list() if gpus else []
-    for i, gpu in enumerate(gpus):
-        major, minor = torch.cuda.get_device_capability(i)
-        same_major = [arch for arch in built_for if arch.startswith(f"sm_{major}")]
-        if not same_major and f"compute_{major}{minor}" not in built_for:
-            problems.append(
-                f"{gpu} has compute capability {major}.{minor}; this PyTorch is built for {', '.join(built_for)}: "
-                "install a build of PyTorch for that GPU"
-            )
+    built_for = [arch.removeprefix("sm_") for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
     selected = select_device(device)
     return Description(
         framework="PyTorch",
@@ -70,5 +61,5 @@ def describe(device: str = "auto") -> Description:
         devices=["cpu", *gpus],
         threads=torch.get_num_threads(),
         built_for=f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only",
-        problems=problems,
+        compute_capabilities=[f"{arch.rstrip('af')[:-1]}.{arch.rstrip('af')[-1]}" for arch in built_for],
     )

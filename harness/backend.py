@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -22,7 +23,15 @@ class Description:
     devices: list[str]  # all that the framework can use here
     threads: int | None  # that it computes with on the CPU; None where the framework does not say
     built_for: str
+    compute_capabilities: list[str] = field(default_factory=list)  # of machine code in the wheel, "8.6"; where known
     problems: list[str] = field(default_factory=list)  # each with its remedy
+
+
+def processors() -> int:
+    """Processors that this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_names(names: list[str]) -> list[str]:

@@ -14,8 +14,6 @@ from rich.text import Text
 from harness.backend import BACKENDS
 from harness.processes import Answer, run_worker
 
-_BUSY_ENOUGH = 0.6  # of the processors; below that a framework leaves some of them idle
-
 
 def examine(device: str, done: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
     """Every backend in a process of its own: version, devices, threads, problems. Plain values.
@@ -27,7 +25,7 @@ def examine(device: str, done: Callable[[str], None] = lambda name: None) -> dic
     gpus = _nvidia_gpus()
     backends = {}
     for name in BACKENDS:
-        backends[name] = _finding(name, run_worker(name, {"kind": "describe", "device": device}, {}), gpus)
+        backends[name] = finding(name, run_worker(name, {"kind": "describe", "device": device}, {}), gpus)
         done(name)
     return {
         "python": platform.python_version(),
@@ -38,23 +36,38 @@ def examine(device: str, done: Callable[[str], None] = lambda name: None) -> dic
     }
 
 
-def _finding(name: str, answer: Answer, gpus: list[dict[str, str]]) -> dict[str, Any]:
+def finding(name: str, answer: Answer, gpus: list[dict[str, str]]) -> dict[str, Any]:
+    """What a worker's answer means on a machine with those GPUs."""
     if answer.refused is not None:
         return {"works": False, "problems": [answer.refused]}
     if answer.crash is not None:
         return {"works": False, "problems": [f"the process died: {answer.crash}"]}
     facts = answer.facts
     problems = list(facts["problems"])
-    if facts["busy"] < _BUSY_ENOUGH * facts["processors"]:
+    if facts["busy_threads"] is not None and facts["busy_threads"] < facts["processors"]:
         problems.append(
-            f"keeps {facts['busy']:.1f} of {facts['processors']} processors busy: "
-            "check OMP_NUM_THREADS, and what else is running"
+            f"computes with {facts['busy_threads']} threads on {facts['processors']} processors: check OMP_NUM_THREADS"
         )
-    if gpus and facts["devices"] == ["cpu"]:
-        remedy = "pip install '.[mx-cuda]'" if name == "mx" else "pip install '.[cuda]'"
-        names = ", ".join(f"{gpu['name']} (compute capability {gpu['compute_capability']})" for gpu in gpus)
-        problems.append(f"does not see {names}; built for: {facts['built_for']}; {remedy}")
+    for gpu in gpus:
+        which = f"{gpu['name']} (compute capability {gpu['compute_capability']}, driver {gpu['driver']})"
+        if facts["devices"] == ["cpu"]:
+            extra = "mx-cuda" if name == "mx" else "cuda"
+            problems.append(f"does not see {which}; built for: {facts['built_for']}; pip install '.[{extra}]'")
+        elif not _runs_on(gpu["compute_capability"], facts["compute_capabilities"]):
+            known = ", ".join(facts["compute_capabilities"])
+            remedy = "use --device cpu" if name == "mx" else f"install a build of {facts['framework']} for it"
+            problems.append(f"cannot run on {which}: its machine code is for {known}; {remedy}")
     return {"works": True, **facts, "problems": problems}
+
+
+def _runs_on(capability: str, built_for: list[str]) -> bool:
+    """Machine code runs on GPUs of the same major number and the same or a higher minor one.
+
+    Source: CUDA C++ programming guide, "Binary compatibility".
+    """
+    major, minor = map(int, capability.split("."))
+    codes = [tuple(map(int, code.split("."))) for code in built_for]
+    return not codes or any(code[0] == major and code[1] <= minor for code in codes)
 
 
 def _nvidia_gpus() -> list[dict[str, str]]:
@@ -75,8 +88,8 @@ def render(findings: dict[str, Any], console: Console) -> None:
         console.print(f"{gpu['name']}, compute capability {gpu['compute_capability']}, driver {gpu['driver']}")
     for name, found in findings["backends"].items():
         if found["works"]:
-            threads = "" if found["threads"] is None else f"{found['threads']} threads, "
-            busy = f"{threads}{found['busy']:.1f} of {found['processors']} processors busy"
+            said = "" if found["threads"] is None else f"{found['threads']} threads said, "
+            busy = f"{said}{found['busy_threads']} computing, {found['processors']} processors"
             what = (
                 f"{found['framework']} {found['version']}; {', '.join(found['devices'])}; {found['built_for']}; {busy}"
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import spec
-from harness.backend import load
+from harness.backend import load, processors
 
 
 def main(backend: str, folder: Path) -> None:
@@ -39,18 +38,28 @@ def main(backend: str, folder: Path) -> None:
 
 
 def _describe(package: ModuleType, task: dict[str, Any]) -> dict[str, Any]:
-    """What the framework says of itself, and how many processors it really keeps busy."""
+    """What the framework says of itself, and how many threads it really computes with."""
     description = dataclasses.asdict(package.describe(task["device"]))
-    config = spec.preset("d2l")
-    model = package.GoogLeNet(config, device="cpu")
+    model = package.GoogLeNet(spec.preset("d2l"), device="cpu")
     images = np.random.default_rng(0).random((32, 1, 96, 96), dtype=np.float32)
     package.predict(model, images)  # builds, and warms up
-    wall, busy = time.perf_counter(), time.process_time()
-    while time.perf_counter() - wall < 1:
+    before, start = _ticks_by_thread(), time.perf_counter()
+    while time.perf_counter() - start < 1:
         package.predict(model, images)
-    description["busy"] = (time.process_time() - busy) / (time.perf_counter() - wall)
-    description["processors"] = len(os.sched_getaffinity(0))
+    worked = [ticks - before.get(thread, 0) for thread, ticks in _ticks_by_thread().items()]
+    # Threads that did a good part of what the busiest one did: a share of the time would say how busy others are.
+    description["busy_threads"] = sum(ticks > max(worked) / 4 for ticks in worked) if worked else None
+    description["processors"] = processors()
     return description
+
+
+def _ticks_by_thread() -> dict[str, int]:
+    """Processor time of each of this process's threads in clock ticks; empty where the system does not tell."""
+    ticks = {}
+    for stat in Path("/proc/self/task").glob("*/stat"):
+        fields = stat.read_text().rsplit(")", 1)[1].split()  # what follows the name, which may hold spaces
+        ticks[stat.parent.name] = int(fields[11]) + int(fields[12])  # user and system
+    return ticks
 
 
 def _probe(

@@ -1,7 +1,8 @@
 """What the network is, independent of any framework. NumPy and the standard library only.
 
-Read in this order: `python -m spec` prints the table; `spec/network.py` is the table as data; `spec/reference.py` is
-the network as arithmetic, forward and backward; `spec/optimizers.py` is one training step.
+Read in this order: `python -m spec` prints the table; `spec/network.py` is the table as data, `spec/shapes.py` what
+follows from an image's size; `spec/reference.py` is the network as arithmetic, forward and backward;
+`spec/optimizers.py` is one training step.
 """
 
 from spec.arrays import Array, Arrays
@@ -17,17 +18,14 @@ from spec.network import (
     Outputs,
     Pool,
     is_statistic,
-    layer_costs,
     layers,
-    minimum_input_size,
     param_shapes,
     parameter_count,
     preset,
-    stage_names,
-    stage_shapes,
 )
 from spec.optimizers import SGD, Adam, Optimizer
 from spec.params import check_params
+from spec.shapes import layer_costs, minimum_input_size, stage_names, stage_shapes
 
 __all__ = [
     "PRESETS",

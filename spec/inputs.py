@@ -8,7 +8,8 @@ import numpy as np
 
 from spec.arrays import Array
 from spec.errors import InvalidInput
-from spec.network import Config, Shape, stage_shapes
+from spec.network import Config, Shape
+from spec.shapes import stage_shapes
 
 
 def check_images(config: Config, images: Array) -> Array:

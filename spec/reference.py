@@ -23,6 +23,7 @@ from spec.network import (
     AUX_SIDE,
     BRANCH_POOL,
     LRN,
+    BatchNorm,
     Config,
     Layer,
     Pool,
@@ -59,6 +60,11 @@ def convolution(x: Array, w: Array, b: Array | None, stride: int, pad: int) -> t
         return _unpad(dpadded, pad), dw, dy.sum((0, 2, 3))
 
     return y, back
+
+
+def identity(x: Array) -> tuple[Array, Back]:
+    """x as it is: what stands in for an operation that a preset leaves out."""
+    return x, lambda dy: dy
 
 
 def relu(x: Array) -> tuple[Array, Back]:
@@ -169,7 +175,7 @@ def dense(x: Array, w: Array, b: Array) -> tuple[Array, Back3]:
 def dropout(x: Array, kept: Array | None, fraction: float) -> tuple[Array, Back]:
     """x where `kept` (boolean, like x), zero elsewhere, divided by 1 - fraction; None keeps everything as it is."""
     if kept is None:
-        return x, lambda dy: dy
+        return identity(x)
     scale = kept / (1 - fraction)
     return x * scale, lambda dy: dy * scale
 
@@ -310,10 +316,8 @@ class _Pass:
         layer = self.layers[name]
         bias = None if layer.norm else self.params[f"{name}.bias"]
         y, back_conv = convolution(x, self.params[f"{name}.weight"], bias, layer.stride, layer.pad)
-        back_norm: Back = lambda dy: dy  # noqa: E731
-        if layer.norm:
-            y, back_norm = self.norm(f"{name}.norm", y)
-        y, back_relu = relu(y) if layer.relu else (y, lambda dy: dy)
+        y, back_norm = self.norm(f"{name}.norm", y, self.config.batch_norm) if self.config.batch_norm else identity(y)
+        y, back_relu = relu(y) if layer.relu else identity(y)
 
         def back(dy: Array) -> Array:
             dx, dw, db = back_conv(back_norm(back_relu(dy)))
@@ -324,10 +328,8 @@ class _Pass:
 
         return y, back
 
-    def norm(self, name: str, x: Array) -> tuple[Array, Back]:
+    def norm(self, name: str, x: Array, settings: BatchNorm) -> tuple[Array, Back]:
         """Batch norm: by the batch's own mean and biased variance in training, by the running ones otherwise."""
-        settings = self.config.batch_norm
-        assert settings is not None  # noqa: S101  # only layers of a batch-norm preset come here
         mean, var = self.params[f"{name}.running_mean"], self.params[f"{name}.running_var"]
         if self.training:
             m, count = settings.momentum, x.size // x.shape[1]
@@ -348,7 +350,7 @@ class _Pass:
         """Dense layer, ReLU where the layer has it."""
         layer: Layer = self.layers[name]
         y, back_dense = dense(x, self.params[f"{name}.weight"], self.params[f"{name}.bias"])
-        y, back_relu = relu(y) if layer.relu else (y, lambda dy: dy)
+        y, back_relu = relu(y) if layer.relu else identity(y)
 
         def back(dy: Array) -> Array:
             dx, self.grads[f"{name}.weight"], self.grads[f"{name}.bias"] = back_dense(back_relu(dy))

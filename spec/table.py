@@ -11,10 +11,9 @@ from spec.network import (
     Config,
     Shape,
     is_statistic,
-    layer_costs,
     param_shapes,
-    stage_shapes,
 )
+from spec.shapes import layer_costs, stage_shapes
 
 
 @dataclass(frozen=True)

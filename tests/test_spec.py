@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spec
-from spec.network import input_sizes
+from spec.shapes import input_sizes
 
 # ---------------------------------------------------------------------------------------------------- parameters
 
