@@ -54,7 +54,7 @@ def describe(device: str = "auto") -> Description:
         device=selected.device_kind if selected.platform == "gpu" else "cpu",
         devices=["cpu", *(gpu.device_kind for gpu in gpus)],
         threads=None,
-        built_for=jax.extend.backend.get_backend().platform_version.strip().split("\n")[0] if gpus else "CPU only",
+        built_for=gpus[0].client.platform_version.splitlines()[0] if gpus else "CPU only",
     )
 
 

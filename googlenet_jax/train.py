@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import jax
 import numpy as np
 import optax
@@ -26,14 +28,18 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> nnx.Optimizer:
     """Optax's optimizer for a row of `spec.optimizers`; its SGD and Adam are the textbook's."""
-    if isinstance(optimizer, spec.SGD):
-        transform = optax.sgd(optimizer.rate, optimizer.momentum)
-    else:
-        transform = optax.adam(optimizer.rate, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
-    native = nnx.Optimizer(model, transform, wrt=nnx.Param)
+    native = nnx.Optimizer(model, _transform(optimizer), wrt=nnx.Param)
     # On the device from the start: the step would be compiled again when its own results come back from there.
     nnx.update(native, jax.device_put(nnx.state(native), model.device))
     return native
+
+
+@cache
+def _transform(optimizer: spec.Optimizer) -> optax.GradientTransformation:
+    """One object for equal settings: to JAX another one would be another program, to be compiled again."""
+    if isinstance(optimizer, spec.SGD):
+        return optax.sgd(optimizer.rate, optimizer.momentum)
+    return optax.adam(optimizer.rate, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
 
 
 def train_step(model: GoogLeNet, optimizer: nnx.Optimizer, images: spec.Array, labels: spec.Array) -> jax.Array:

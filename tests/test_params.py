@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Case, loaded, material
+from conftest import Case, expected_activations, loaded, material
 
 import spec
-from harness.compare import probe_params
+from harness.compare import probe_params, relative_error
+from spec.tolerances import TOLERANCES
 
 
 @pytest.mark.parametrize("aux", [True, False])
@@ -79,26 +80,39 @@ def test_parameters_that_do_not_fit_are_all_named_and_change_nothing(backend):
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "message"),
+    ("images", "message"),
     [
-        (np.zeros((2, 3, 28, 28)), [0, 1], "expected images of 1 channels, got 3"),
-        (np.zeros((28, 28)), [0, 1], r"expected \(N, channels, height, width\)"),
-        (np.zeros((0, 1, 28, 28)), [], "N at least 1"),
-        (np.full((2, 1, 28, 28), np.nan), [0, 1], "NaN or infinity in 2 of 2 images"),
-        (np.zeros((2, 1, 28, 28)), [0, 10], r"expected classes from 0 to 9, got \[10\]"),
-        (np.zeros((2, 1, 28, 28)), [0, -1], r"expected classes from 0 to 9, got \[-1\]"),
-        (np.zeros((2, 1, 28, 28)), [0], "one for each of the 2 images"),
-        (np.zeros((2, 1, 28, 28)), [0.5, 1.0], "expected whole numbers"),
+        (np.zeros((2, 3, 28, 28)), "expected images of 1 channels, got 3"),
+        (np.zeros((28, 28)), r"expected \(N, channels, height, width\)"),
+        (np.zeros((0, 1, 28, 28)), "N at least 1"),
+        (np.full((2, 1, 28, 28), np.nan), "NaN or infinity in 2 of 2 images"),
+        (np.full((2, 1, 28, 28), "a"), "expected numbers, got an array of <U1"),
     ],
 )
-def test_images_and_labels_that_do_not_fit(images, labels, message, backend):
+def test_images_that_do_not_fit(images, message, backend):
     model = backend.GoogLeNet(spec.preset("d2l"), device="cpu")
+    for look in (backend.predict, backend.activations, lambda *a: backend.loss_and_grads(*a, np.zeros(2, int))):
+        with pytest.raises(spec.InvalidInput, match=message):
+            look(model, images)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 10], r"expected classes from 0 to 9, got \[10\]"),
+        ([0, -1], r"expected classes from 0 to 9, got \[-1\]"),
+        ([0], "one for each of the 2 images"),
+        ([0.5, 1.0], "expected whole numbers"),
+    ],
+)
+def test_labels_that_do_not_fit(labels, message, backend):
+    model = backend.GoogLeNet(spec.preset("d2l"), device="cpu")
+    optimizer = backend.make_optimizer(model, spec.SGD())
+    images, labels = np.zeros((2, 1, 28, 28)), np.array(labels)
     with pytest.raises(spec.InvalidInput, match=message):
-        backend.loss_and_grads(model, images, np.array(labels))
-    if "classes" not in message and "labels" not in message and "whole" not in message and "one for" not in message:
-        for look in (backend.predict, backend.activations):
-            with pytest.raises(spec.InvalidInput, match=message):
-                look(model, images)
+        backend.loss_and_grads(model, images, labels)
+    with pytest.raises(spec.InvalidInput, match=message):
+        backend.train_step(model, optimizer, images, labels)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("device", "tpu"), ("dtype", "float16")])
@@ -116,11 +130,6 @@ def test_float32_on_a_gpu_is_not_rounded_to_tf32(backend):
     except spec.InvalidInput as no_gpu:
         pytest.skip(str(no_gpu))
     backend.load_params(model, params)
-    from conftest import expected_activations
-
-    from harness.compare import relative_error
-    from spec.tolerances import TOLERANCES
-
     logits = backend.predict(model, images)
     assert relative_error(logits, expected_activations(case, "float32")["fc"]) <= TOLERANCES["float32"].logits
     assert len(backend.loss_and_grads(model, images, labels)[1]) == 116
