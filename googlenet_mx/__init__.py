@@ -5,22 +5,6 @@ graphs of one network; batch norm keeps its running statistics itself, since MXN
 and the unbiased one with cuDNN; both optimizers are written out, since MXNet's differ from the textbook.
 """
 
-import os
-import warnings
-
-import numpy
-
-from harness.backend import processors
-
-# MXNet 1.9.1 reads numpy.bool while it is imported; NumPy 1.24 took that name away.
-if "bool" not in vars(numpy):
-    numpy.bool = numpy.bool_
-# MXNet takes half of the processors unless told how many it may use.
-os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(processors()))
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # numpy.mirr and other names that MXNet looks up
-    import mxnet  # noqa: F401
-
 from googlenet_mx.device import describe
 from googlenet_mx.model import GoogLeNet
 from googlenet_mx.params import dump_params, load_params

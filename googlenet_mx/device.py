@@ -1,14 +1,60 @@
-"""Where MXNet computes: devices, dtypes, threads."""
+"""Where MXNet computes: devices, dtypes, threads; and what it needs before it is imported, which this file sees to."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sysconfig
+import warnings
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
-import mxnet as mx
+import numpy
 
 import spec
-from harness.backend import Description
+from harness.backend import Description, processors
+
+
+def _load_cuda() -> None:
+    """Load CUDA 11's libraries where they come as wheels, which MXNet's CUDA wheel would not find by itself."""
+    try:
+        distribution("mxnet-cu117")
+    except PackageNotFoundError:
+        return
+    nvidia = Path(sysconfig.get_path("purelib"), "nvidia")
+    if nvidia.is_dir():
+        _load_all(nvidia.glob("*/lib/lib*.so*"))
+
+
+def _load_all(libraries: Iterable[Path]) -> list[Path]:
+    """Load what can be loaded, each after those that it depends on; returns those that cannot."""
+    waiting = sorted(libraries)
+    while waiting:
+        still = [library for library in waiting if not _loads(library)]
+        if len(still) == len(waiting):
+            break
+        waiting = still
+    return waiting
+
+
+def _loads(library: Path) -> bool:
+    try:
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True
+
+
+_load_cuda()
+# MXNet 1.9.1 reads numpy.bool while it is imported; NumPy 1.24 took that name away.
+if "bool" not in vars(numpy):
+    numpy.bool = numpy.bool_
+# MXNet takes half of the processors unless told how many it may use.
+os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(processors()))
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # numpy.mirr and other names that MXNet looks up
+    import mxnet as mx
 
 # Machine code in the wheel mxnet-cu117 1.9.1, which holds no PTX that a newer GPU could compile.
 _BUILT_FOR = ("5.0", "6.0", "7.0", "8.0", "8.6")

@@ -75,8 +75,9 @@ def _environment(folder: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": str(links),
-        # Equality is claimed of float32, so NVIDIA's libraries must not round it to TF32.
+        # Equality is claimed of float32, so neither NVIDIA's libraries nor JAX may round it to TF32.
         "NVIDIA_TF32_OVERRIDE": "0",
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
         # JAX would take three quarters of a GPU's memory, and leave the others none.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }

@@ -14,8 +14,9 @@ import pytest
 # Compiling is most of what JAX does here: at level 1 it takes half the time, and computes the same.
 # `googlenet compare` runs at the default level, in test_compare.py.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
-# Float32 is compared, so NVIDIA's libraries must not round it to TF32; MXNet has no other switch.
+# Float32 is compared, so neither NVIDIA's libraries nor JAX may round it to TF32; MXNet has no other switch.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
 import spec
 from harness.backend import BACKENDS, check_names, load
