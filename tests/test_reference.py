@@ -746,3 +746,20 @@ def test_misfits_are_refused_before_any_arithmetic():
     c = case("torchvision")
     with pytest.raises(spec.InvalidInput, match="cannot train on one image of 33 x 33 pixels"):
         reference.loss_and_grads(c.config, c.params, c.images[:1, :, :33, :33], c.labels[:1])
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        {"head": np.ones((2, 1024), bool)},
+        {"aux1": np.ones((2, 1024), bool)},  # d2l has no such head
+        {"fc": np.ones((1, 1024), bool)},
+        {"fc": np.ones(1024, bool)},
+        {"fc": np.ones((2, 1024))},
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(masks):
+    config = spec.preset("d2l", dropout=0.5)
+    params, images = spec.init_params(config), np.zeros((2, 1, 28, 28))
+    with pytest.raises(spec.InvalidInput, match=r"masks: expected boolean arrays of \{'fc': \(2, 1024\)\}, got"):
+        reference.loss_and_grads(config, params, images, np.zeros(2, int), masks)
