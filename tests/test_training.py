@@ -27,7 +27,7 @@ def _referee_steps(case: Case, optimizer: spec.Optimizer, steps: int) -> tuple[l
 STEPS = [
     (Case("d2l", 28, 4), spec.SGD(0.05, 0.9), 3),
     (Case("d2l", 28, 4), spec.Adam(), 2),
-    (Case("torchvision", 64, 4), spec.SGD(0.05, 0.9), 2),
+    (Case("torchvision", 97, 4), spec.SGD(0.05, 0.9), 2),
 ]
 
 
