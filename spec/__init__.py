@@ -1,14 +1,16 @@
-"""What the network is, independent of any framework. NumPy and the standard library only.
+"""What the network is, independent of any framework. NumPy and the standard library only, but for checkpoints.
 
 Read in this order: `python -m spec` prints the table; `spec/network.py` is the table as data, `spec/shapes.py` what
 follows from an image's size; `spec/reference.py` is the network as arithmetic, forward and backward;
-`spec/optimizers.py` is one training step.
+`spec/optimizers.py` is one training step, `spec/recipe.py` a whole training. `spec/checkpoint.py` is networks in files;
+it needs safetensors, and is imported by whoever wants it.
 """
 
 from spec.arrays import Array, Arrays
 from spec.errors import InvalidInput
 from spec.init import SCHEMES, init_params
 from spec.inputs import check_images, check_labels, check_training_batch
+from spec.masks import check_masks, dropout_masks, mask_shapes
 from spec.network import (
     PRESETS,
     BatchNorm,
@@ -17,14 +19,17 @@ from spec.network import (
     Layer,
     Outputs,
     Pool,
+    Step,
+    is_decayed,
     is_statistic,
     layers,
     param_shapes,
     parameter_count,
     preset,
 )
-from spec.optimizers import SGD, Adam, Optimizer
-from spec.params import check_params
+from spec.optimizers import SGD, Adam, AdamW, Optimizer
+from spec.params import check_params, check_state, state_shapes
+from spec.recipe import Recipe
 from spec.shapes import layer_costs, minimum_input_size, stage_names, stage_shapes
 
 __all__ = [
@@ -32,6 +37,7 @@ __all__ = [
     "SCHEMES",
     "SGD",
     "Adam",
+    "AdamW",
     "Array",
     "Arrays",
     "BatchNorm",
@@ -42,18 +48,26 @@ __all__ = [
     "Optimizer",
     "Outputs",
     "Pool",
+    "Recipe",
+    "Step",
     "check_images",
     "check_labels",
+    "check_masks",
     "check_params",
+    "check_state",
     "check_training_batch",
+    "dropout_masks",
     "init_params",
+    "is_decayed",
     "is_statistic",
     "layer_costs",
     "layers",
+    "mask_shapes",
     "minimum_input_size",
     "param_shapes",
     "parameter_count",
     "preset",
     "stage_names",
     "stage_shapes",
+    "state_shapes",
 ]

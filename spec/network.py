@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat, SupportsInt
 
 from spec.errors import InvalidInput
 
@@ -110,10 +110,18 @@ class Config:
     aux_adaptive: bool = False  # average the auxiliary heads' input to 4 x 4 whatever its size
     aux_dropout: float = 0.0
     aux_weight: float = 0.3  # weight of each auxiliary loss
+    label_smoothing: float = 0.0  # share of the loss that asks for all classes alike
 
     def inception(self, name: str) -> Inception:
         """The row of that name, for instance ``inception4a``."""
         return next(row for row in self.inceptions if row.name == name)
+
+
+class Step(NamedTuple):
+    """What a training step returns: scalars that may still be on the device, where waiting for them costs time."""
+
+    loss: SupportsFloat  # before the step
+    correct: SupportsInt  # how many of the batch the classifier got right, before the step
 
 
 class Outputs(NamedTuple):
@@ -231,6 +239,8 @@ def preset(
     num_classes: int | None = None,
     aux: bool | None = None,
     dropout: float | None = None,
+    aux_weight: float | None = None,
+    label_smoothing: float | None = None,
 ) -> Config:
     """A preset's configuration, with the given settings in place of its own.
 
@@ -240,6 +250,8 @@ def preset(
         num_classes: Length of the logits.
         aux: False leaves the auxiliary heads out; True is for presets that have them.
         dropout: Fraction dropped, 0 to below 1, before the classifier and in the auxiliary heads alike.
+        aux_weight: Weight of each auxiliary loss, at least 0.
+        label_smoothing: Share of the loss, 0 to below 1, that asks for all classes alike.
 
     Raises:
         InvalidInput: for an unknown name or a setting that no network can have.
@@ -252,6 +264,8 @@ def preset(
     if num_classes is not None:
         config = replace(config, num_classes=_at_least_one("num_classes", num_classes))
     if aux is not None:
+        if not isinstance(aux, bool):
+            raise InvalidInput(f"aux: expected True or False, got {aux!r}")
         if aux and not config.aux:
             having = ", ".join(known.preset for known in _PRESETS if known.aux)
             raise InvalidInput(f"preset {name} has no auxiliary heads: leave aux out, or take one of {having}")
@@ -260,6 +274,14 @@ def preset(
         if not isinstance(dropout, Real) or not 0 <= dropout < 1:
             raise InvalidInput(f"dropout: expected a fraction from 0 to below 1, got {dropout!r}")
         config = replace(config, dropout=float(dropout), aux_dropout=float(dropout))
+    if aux_weight is not None:
+        if not isinstance(aux_weight, Real) or not 0 <= aux_weight < math.inf:
+            raise InvalidInput(f"aux_weight: expected a number of at least 0, got {aux_weight!r}")
+        config = replace(config, aux_weight=float(aux_weight))
+    if label_smoothing is not None:
+        if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing < 1:
+            raise InvalidInput(f"label_smoothing: expected a share from 0 to below 1, got {label_smoothing!r}")
+        config = replace(config, label_smoothing=float(label_smoothing))
     return config
 
 
@@ -341,6 +363,11 @@ def param_shapes(config: Config) -> dict[str, Shape]:
 def is_statistic(name: str) -> bool:
     """Whether the array of that canonical name is a running statistic, which gradients do not train."""
     return name.endswith((".running_mean", ".running_var"))
+
+
+def is_decayed(name: str) -> bool:
+    """Whether weight decay applies to the array of that canonical name: to weights, not to biases or batch norm."""
+    return name.endswith(".weight") and not name.endswith(".norm.weight")
 
 
 def parameter_count(config: Config) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from spec.arrays import Array, Arrays
 from spec.errors import InvalidInput
-from spec.network import Config, Shape, param_shapes
+from spec.network import Config, Shape, is_statistic, param_shapes
 
 
 def check_params(config: Config, params: Arrays) -> None:
@@ -15,8 +17,33 @@ def check_params(config: Config, params: Arrays) -> None:
     Raises:
         InvalidInput: naming every missing, unexpected, misshapen, non-numeric and non-finite array at once.
     """
-    expected = param_shapes(config)
-    given = {name: np.asarray(value) for name, value in params.items()}
+    _check_arrays(f"parameters do not fit {_describe(config)}", param_shapes(config), params)
+
+
+def check_state(config: Config, slots: Sequence[str], state: Arrays) -> None:
+    """Make sure that `state` holds exactly an optimizer's arrays, in canonical names and shapes, all finite.
+
+    Args:
+        config: The network.
+        slots: The optimizer's, as `spec.optimizers` names them.
+        state: As `state_shapes` says.
+
+    Raises:
+        InvalidInput: naming every missing, unexpected, misshapen, non-numeric and non-finite array at once.
+    """
+    what = f"optimizer state (slots: {', '.join(slots) or 'none'}) does not fit {_describe(config)}"
+    _check_arrays(what, state_shapes(config, slots), state)
+
+
+def state_shapes(config: Config, slots: Sequence[str]) -> dict[str, Shape]:
+    """Canonical name and shape of every array of the state of an optimizer with those slots."""
+    trained = {name: shape for name, shape in param_shapes(config).items() if not is_statistic(name)}
+    arrays = {f"{slot}/{name}": shape for slot in slots if slot != "t" for name, shape in trained.items()}
+    return ({"t": ()} if "t" in slots else {}) | arrays
+
+
+def _check_arrays(what: str, expected: dict[str, Shape], arrays: Arrays) -> None:
+    given = {name: np.asarray(value) for name, value in arrays.items()}
     missing = [f"{name} {shape}" for name, shape in expected.items() if name not in given]
     unexpected = [f"{name} {value.shape}" for name, value in given.items() if name not in expected]
     both = [(name, given[name], shape) for name, shape in expected.items() if name in given]
@@ -35,10 +62,10 @@ def check_params(config: Config, params: Arrays) -> None:
         "NaN or infinity": not_finite,
     }
     if any(problems.values()):
-        lines = [f"parameters do not fit {_describe(config)}:"]
-        for what, names in problems.items():
+        lines = [f"{what}:"]
+        for problem, names in problems.items():
             if names:
-                lines += [f"  {what} ({len(names)}):", *(f"    {name}" for name in names)]
+                lines += [f"  {problem} ({len(names)}):", *(f"    {name}" for name in names)]
         raise InvalidInput("\n".join(lines))
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from spec.arrays import Array, Arrays
-from spec.errors import InvalidInput
 from spec.inputs import check_images, check_labels, check_training_batch
+from spec.masks import check_masks
 from spec.network import (
     AUX_AFTER,
     AUX_POOL_KERNEL,
@@ -27,10 +27,12 @@ from spec.network import (
     Config,
     Layer,
     Pool,
+    Step,
     is_statistic,
     layers,
     param_shapes,
 )
+from spec.optimizers import Optimizer, State
 from spec.params import check_params
 
 Back = Callable[[Array], Array]
@@ -180,14 +182,17 @@ def dropout(x: Array, kept: Array | None, fraction: float) -> tuple[Array, Back]
     return x * scale, lambda dy: dy * scale
 
 
-def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
-    """Mean over the batch of -log softmax(logits)[label], and its gradient with respect to the logits (N, K)."""
-    n = len(labels)
+def softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[float, Array]:
+    """Mean over the batch of -Σ target · log softmax(logits), and its gradient with respect to the logits (N, K).
+
+    target = (1 - smoothing) · [class is the label] + smoothing / K (Szegedy et al. 2016, section 7).
+    """
+    n, classes = logits.shape
+    target = np.full(logits.shape, smoothing / classes)
+    target[np.arange(n), labels] += 1 - smoothing
     shifted = logits - logits.max(1, keepdims=True)
     log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    gradient = np.exp(log_softmax)
-    gradient[np.arange(n), labels] -= 1
-    return float(-log_softmax[np.arange(n), labels].mean()), gradient / n
+    return float(-(target * log_softmax).sum(1).mean()), (np.exp(log_softmax) - target) / n
 
 
 def _windows(x: Array, k: int, stride: int) -> Array:
@@ -364,6 +369,7 @@ class Training:
     """What one training-mode pass yields, by canonical name and in the order of `param_shapes`."""
 
     loss: float
+    correct: int  # how many of the batch the classifier got right
     grads: dict[str, Array]
     statistics: dict[str, Array]  # the running statistics after the pass; empty without batch norm
 
@@ -414,32 +420,42 @@ def loss_and_grads(
     images = check_images(config, images)
     labels = check_labels(config, labels, len(images))
     check_training_batch(config, images.shape)
-    masks = _check_masks(config, masks or {}, len(images))
+    masks = check_masks(config, masks or {}, len(images))
     run = _Pass(config, _float64(params), training=True, masks=masks)
     outputs, backs = run.stages(images.astype(np.float64))
-    loss, gradient = softmax_cross_entropy(outputs["fc"], labels)
+    loss, gradient = softmax_cross_entropy(outputs["fc"], labels, config.label_smoothing)
     for name, back in reversed(backs):
         if name in AUX_AFTER.values():  # a side branch: its gradient joins the trunk's
-            aux_loss, aux_gradient = softmax_cross_entropy(outputs[name], labels)
+            aux_loss, aux_gradient = softmax_cross_entropy(outputs[name], labels, config.label_smoothing)
             loss += config.aux_weight * aux_loss
             gradient = gradient + back(config.aux_weight * aux_gradient)
         else:
             gradient = back(gradient)
     trained = (name for name in param_shapes(config) if not is_statistic(name))
-    return Training(loss, {name: run.grads[name] for name in trained}, run.statistics)
+    correct = int((outputs["fc"].argmax(1) == labels).sum())
+    return Training(loss, correct, {name: run.grads[name] for name in trained}, run.statistics)
 
 
-def _check_masks(config: Config, masks: Arrays, count: int) -> Arrays:
-    inputs = {layer.name: layer.in_channels for layer in layers(config)}
-    expected = {"fc": (count, inputs["fc"])}
-    if config.aux:
-        expected |= {head: (count, inputs[f"{head}.fc2"]) for head in AUX_AFTER.values()}
-    for head, mask in masks.items():
-        if head not in expected or np.shape(mask) != expected[head] or np.asarray(mask).dtype != bool:
-            raise InvalidInput(
-                f"masks: expected boolean arrays of {expected}, got {head} {np.asarray(mask).dtype} {np.shape(mask)}"
-            )
-    return masks
+def train_step(
+    config: Config,
+    params: Arrays,
+    state: State,
+    optimizer: Optimizer,
+    images: Array,
+    labels: Array,
+    masks: Arrays | None = None,
+) -> tuple[Step, dict[str, Array]]:
+    """One step on a batch: the loss before it, and every array after it.
+
+    Args:
+        state: The optimizer's, changed in place; empty before the first step.
+        optimizer: With the rate of this step.
+
+    The other arguments, and what is raised, are those of `loss_and_grads`.
+    """
+    training = loss_and_grads(config, params, images, labels, masks)
+    stepped = optimizer.update(params, training.grads, state)
+    return Step(training.loss, training.correct), {**params, **stepped, **training.statistics}
 
 
 def _float64(params: Arrays) -> Arrays:

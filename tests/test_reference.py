@@ -1,7 +1,7 @@
 """The NumPy network: each operation worked out by hand, and every gradient against finite differences."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import numpy as np
@@ -236,6 +236,33 @@ def test_softmax_cross_entropy_of_large_logits():
     np.testing.assert_array_equal(gradient, [[0, 0, 0], [0.5, -0.5, 0]])
 
 
+def test_softmax_cross_entropy_with_smoothing():
+    """Softmax (1/2, 1/3, 1/6), target 0.7 · (0, 1, 0) + 0.1."""
+    logits = np.log([[3.0, 2.0, 1.0]])
+    loss, gradient = reference.softmax_cross_entropy(logits, np.array([1]), 0.3)
+    assert loss == pytest.approx(0.1 * math.log(2) + 0.8 * math.log(3) + 0.1 * math.log(6), rel=1e-14)
+    np.testing.assert_allclose(gradient, [[1 / 2 - 0.1, 1 / 3 - 0.8, 1 / 6 - 0.1]], rtol=1e-13)
+
+
+def test_softmax_cross_entropy_without_smoothing_is_the_plain_one():
+    logits, labels = noise(4, 7), np.array([6, 0, 3, 3])
+    loss, gradient = reference.softmax_cross_entropy(logits, labels, 0.0)
+    assert loss == pytest.approx(entropy(logits, labels), rel=1e-14)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected[np.arange(4), labels] -= 1
+    np.testing.assert_allclose(gradient, expected / 4, rtol=1e-13)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.99])
+def test_softmax_cross_entropy_has_the_least_loss_at_its_target(smoothing):
+    """Where the softmax is the target the gradient is zero, and the loss the target's entropy."""
+    target = np.full(5, max(smoothing / 5, 1e-300))
+    target[2] = 1 - 4 * smoothing / 5
+    loss, gradient = reference.softmax_cross_entropy(np.log(target)[None], np.array([2]), smoothing)
+    np.testing.assert_allclose(gradient, np.zeros((1, 5)), atol=1e-15)
+    assert loss == pytest.approx(-(target * np.log(target)).sum(), rel=1e-13, abs=1e-15)
+
+
 # ---------------------------------------------------------------------------- operations, by finite differences
 
 STEP = 1e-5
@@ -296,6 +323,11 @@ def cross_entropy(logits):
     return np.array(loss), lambda dy: dy * gradient
 
 
+def smoothed_cross_entropy(logits):
+    loss, gradient = reference.softmax_cross_entropy(logits, np.array([3, 0, 3]), 0.3)
+    return np.array(loss), lambda dy: dy * gradient
+
+
 OPERATIONS = {
     "convolution": (
         lambda x, w, b: reference.convolution(x, w, b, stride=1, pad=1),
@@ -328,6 +360,7 @@ OPERATIONS = {
     "dense": (reference.dense, (noise(3, 4), noise(5, 4), noise(5))),
     "dropout": (half_dropped, (noise(3, 5),)),
     "softmax-cross-entropy": (cross_entropy, (noise(3, 4),)),
+    "softmax-cross-entropy-smoothed": (smoothed_cross_entropy, (noise(3, 4),)),
 }
 
 
@@ -414,6 +447,7 @@ CASES = {
     "bvlc": lambda: make_case("bvlc", 1, 223, 223),
     "bvlc-without-heads": lambda: make_case("bvlc", 2, 37, 33, aux=False),
     "torchvision": lambda: make_case("torchvision", 3, 49, 53),
+    "torchvision-smoothed": lambda: make_case("torchvision", 3, 49, 53, aux_weight=0.7, label_smoothing=0.2),
 }
 
 
@@ -632,6 +666,27 @@ def test_loss_is_the_cross_entropy_plus_three_tenths_of_the_heads():
     assert trained("bvlc").loss == pytest.approx(expected, rel=1e-11)
 
 
+def test_a_smoothed_loss_is_a_mixture_of_plain_ones():
+    """1 - smoothing of the labels' loss, and smoothing of every class's in equal parts: of the heads' loss too."""
+    smoothed = case("torchvision-smoothed")
+    plain = replace(smoothed, config=replace(smoothed.config, label_smoothing=0.0))
+    parts = [(0.8, plain.train())]
+    parts += [(0.2 / 7, replace(plain, labels=np.full(3, label)).train()) for label in range(7)]
+    found = trained("torchvision-smoothed")
+    assert found.loss == pytest.approx(sum(share * part.loss for share, part in parts), rel=1e-12)
+    for array in ("conv1.weight", "inception4e.branch3x3.weight", "aux1.fc1.weight", "aux2.fc2.bias", "fc.bias"):
+        expected = sum(share * part.grads[array] for share, part in parts)
+        np.testing.assert_allclose(found.grads[array], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_without_their_weight_the_heads_learn_nothing():
+    c = replace(case("torchvision"), config=replace(case("torchvision").config, aux_weight=0.0))
+    result = c.train()
+    for array, gradient in result.grads.items():
+        assert bool(gradient.any()) is not array.startswith("aux"), array
+    assert result.loss < trained("torchvision").loss
+
+
 @pytest.mark.parametrize("head", ["aux1", "aux2"])
 def test_heads_in_inference_drop_nothing(head):
     c = case("bvlc")
@@ -727,6 +782,63 @@ def test_float32_arrays_are_computed_in_float64():
     assert logits.dtype == np.float64
     np.testing.assert_array_equal(logits, reference.predict(c.config, double, images.astype(np.float64)))
     assert reference.loss_and_grads(c.config, single, images, c.labels).grads["fc.bias"].dtype == np.float64
+
+
+# --------------------------------------------------------------------------------------------------- a training step
+
+
+def test_correct_counts_the_classifier_s_hits():
+    c = case("d2l")
+    answers = inferred("d2l")["fc"].argmax(1)
+    for wrong in (0, 1, 2):
+        labels = answers.copy()
+        labels[:wrong] = (labels[:wrong] + 1) % 7
+        correct = reference.loss_and_grads(c.config, c.params, c.images, labels).correct
+        assert (type(correct), correct) == (int, 2 - wrong)
+
+
+def test_correct_is_of_the_training_pass():
+    """With everything dropped but the bias each image gets the same answer, which the heads' answers do not change."""
+    c = case("bvlc-without-heads")
+    answer = int(c.params["fc.bias"].argmax())
+    dropped = {"fc": np.zeros((2, 1024), dtype=bool)}
+    labels = np.array([answer, (answer + 1) % 7])
+    assert reference.loss_and_grads(c.config, c.params, c.images, labels, dropped).correct == 1
+
+
+@pytest.mark.parametrize("optimizer", [spec.SGD(momentum=0.5, weight_decay=0.1), spec.AdamW(clip_norm=1.0)])
+def test_a_training_step_is_gradients_then_an_update(optimizer):
+    """Twice, so that the second step sees the first one's weights, statistics and state."""
+    c, state, expected_state = case("torchvision"), {}, {}
+    params = expected = c.params
+    for _ in range(2):
+        training = reference.loss_and_grads(c.config, expected, c.images, c.labels, c.masks)
+        trainable = {name: x for name, x in expected.items() if not spec.is_statistic(name)}
+        expected = optimizer.update(trainable, training.grads, expected_state) | training.statistics
+        step, params = reference.train_step(c.config, params, state, optimizer, c.images, c.labels, c.masks)
+        assert step == spec.Step(training.loss, training.correct)
+        assert list(params) == list(spec.param_shapes(c.config))
+        for name, x in expected.items():
+            np.testing.assert_array_equal(params[name], x)
+    spec.check_state(c.config, optimizer.slots, state)
+    for name, x in expected_state.items():
+        np.testing.assert_array_equal(state[name], x)
+    assert not np.array_equal(params["conv1.norm.running_mean"], c.params["conv1.norm.running_mean"])
+
+
+def test_a_training_step_lowers_the_loss():
+    c = case("d2l")
+    first, params = reference.train_step(c.config, c.params, {}, spec.SGD(rate=1e-3), c.images, c.labels)
+    second, _ = reference.train_step(c.config, params, {}, spec.SGD(rate=1e-3), c.images, c.labels)
+    assert first.loss == trained("d2l").loss
+    assert second.loss < first.loss
+
+
+def test_a_training_step_refuses_what_the_gradients_refuse_and_keeps_the_state():
+    c, state = case("d2l"), {}
+    with pytest.raises(spec.InvalidInput, match="labels: "):
+        reference.train_step(c.config, c.params, state, spec.Adam(), c.images, c.labels[:1])
+    assert state == {}
 
 
 def test_misfits_are_refused_before_any_arithmetic():

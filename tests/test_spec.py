@@ -454,6 +454,15 @@ def test_settings_replace_those_of_the_preset():
     assert spec.preset("bvlc", aux=True) == spec.PRESETS["bvlc"]
 
 
+def test_settings_of_the_loss():
+    assert {(config.aux_weight, config.label_smoothing) for config in spec.PRESETS.values()} == {(0.3, 0.0)}
+    config = spec.preset("bvlc", aux_weight=1, label_smoothing=np.float32(0.5))
+    assert config == replace(spec.PRESETS["bvlc"], aux_weight=1.0, label_smoothing=0.5)
+    assert (type(config.aux_weight), type(config.label_smoothing)) == (float, float)
+    assert spec.preset("bvlc", aux_weight=0).aux_weight == 0
+    assert spec.preset("d2l", aux_weight=0.5) == replace(spec.PRESETS["d2l"], aux_weight=0.5)
+
+
 def test_everything_is_frozen():
     config = spec.preset("bvlc")
     parts = {
@@ -482,6 +491,14 @@ def test_everything_is_frozen():
         ("bvlc", {"dropout": 1}, "dropout: expected a fraction from 0 to below 1, got 1"),
         ("bvlc", {"dropout": -0.1}, "dropout: expected a fraction from 0 to below 1, got -0.1"),
         ("bvlc", {"dropout": math.nan}, "dropout: expected a fraction from 0 to below 1, got nan"),
+        ("bvlc", {"aux_weight": -0.1}, "aux_weight: expected a number of at least 0, got -0.1"),
+        ("bvlc", {"aux_weight": math.inf}, "aux_weight: expected a number of at least 0, got inf"),
+        ("bvlc", {"aux_weight": math.nan}, "aux_weight: expected a number of at least 0, got nan"),
+        ("bvlc", {"aux_weight": "0.3"}, "aux_weight: expected a number of at least 0, got '0.3'"),
+        ("d2l", {"label_smoothing": 1}, "label_smoothing: expected a share from 0 to below 1, got 1"),
+        ("d2l", {"label_smoothing": -0.1}, "label_smoothing: expected a share from 0 to below 1, got -0.1"),
+        ("d2l", {"label_smoothing": math.nan}, "label_smoothing: expected a share from 0 to below 1, got nan"),
+        ("d2l", {"label_smoothing": "0.1"}, "label_smoothing: expected a share from 0 to below 1, got '0.1'"),
     ],
 )
 def test_preset_refuses(name, settings, message):

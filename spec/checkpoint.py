@@ -1,0 +1,190 @@
+"""Networks in files: safetensors with canonical names, a hash of the content, and no way to hold half of one.
+
+A file holds the network's arrays by canonical name, of a run the optimizer's state too (``optimizer/`` before the names
+of `spec.state_shapes`), and in its metadata ``format``, ``config`` (JSON: the arguments of `spec.preset`),
+``metadata`` (JSON: whatever the writer adds) and ``sha256``, over all of these. Nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from spec.arrays import Array, Arrays
+from spec.errors import InvalidInput
+from spec.network import PRESETS, Config, preset
+from spec.params import check_params, check_state
+
+FORMAT = "googlenet-1"
+_STATE = "optimizer/"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds."""
+
+    params: dict[str, Array]  # by canonical name
+    config: Config
+    metadata: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Array] = field(default_factory=dict)  # of the optimizer; empty where there is none
+
+
+def save(
+    path: Path, params: Arrays, config: Config, metadata: dict[str, Any] | None = None, state: Arrays | None = None
+) -> None:
+    """Write a checkpoint. Whatever stood there before stays whole until the new file is whole too.
+
+    Args:
+        path: ``*.safetensors``.
+        params: Arrays by canonical name.
+        config: The network.
+        metadata: JSON values.
+        state: The optimizer's.
+
+    Raises:
+        InvalidInput: when the arrays do not fit the network, or the file cannot be written.
+    """
+    state = state or {}
+    _check(config, params, state)
+    arrays = {name: _plain(x) for name, x in params.items()} | {_STATE + name: _plain(x) for name, x in state.items()}
+    texts = {"format": FORMAT, "config": json.dumps(_config_table(config))}
+    try:
+        texts["metadata"] = json.dumps(metadata or {})
+        content = to_bytes(arrays, texts | {"sha256": _digest(arrays, texts)})
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise InvalidInput(f"{path}: expected JSON as metadata, and arrays of 64 bits at most: {error}") from error
+    write_atomically(path, _in_order(content))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        InvalidInput: when there is none, or it is damaged, or not one of ours.
+    """
+    try:
+        if not path.is_file():
+            raise InvalidInput(f"{path}: expected a checkpoint (a .safetensors file), and there is no such file")
+        with safe_open(path, framework="numpy") as file:
+            texts = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except InvalidInput:
+        raise
+    except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:  # the last three: its dtypes
+        raise InvalidInput(
+            f"{path}: not a safetensors file, or a truncated one ({error}); restore it from a copy"
+        ) from error
+    if texts.get("format") != FORMAT:
+        raise InvalidInput(f"{path}: expected the format {FORMAT!r} in its metadata, got {texts.get('format')!r}")
+    found = texts.pop("sha256", None)
+    if (expected := _digest(arrays, texts)) != found:
+        raise InvalidInput(f"{path}: damaged: its content has SHA-256 {expected}, and says {found}; restore a copy")
+    state = {name.removeprefix(_STATE): x for name, x in arrays.items() if name.startswith(_STATE)}
+    params = {name: x for name, x in arrays.items() if not name.startswith(_STATE)}
+    try:
+        config = preset(**_json_object(texts, "config"))
+        metadata = _json_object(texts, "metadata")
+        _check(config, params, state)
+    except (InvalidInput, TypeError, ValueError) as error:
+        raise InvalidInput(f"{path}: {error}") from error
+    return Checkpoint(params, config, metadata, state)
+
+
+def _check(config: Config, params: Arrays, state: Arrays) -> None:
+    check_params(config, params)
+    check_state(config, tuple({name.split("/")[0]: None for name in state}), state)
+
+
+def _json_object(texts: dict[str, str], key: str) -> dict[str, Any]:
+    try:
+        value = json.loads(texts.get(key, ""))
+    except (RecursionError, ValueError):
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"expected a JSON object as {key!r} in its metadata, got {texts.get(key, '')[:60]!r}")
+    return value
+
+
+def _plain(x: Array) -> Array:
+    """The array as files hold it: row by row, little-endian; what has no dimensions keeps none."""
+    x = np.asarray(x)
+    return np.asarray(x, x.dtype.newbyteorder("<"), order="C")
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its metadata sorted: safetensors writes them in an order that chance decides."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the arrays
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(content)[end:]])
+
+
+def _config_table(config: Config) -> dict[str, Any]:
+    """The arguments with which `preset` makes this configuration.
+
+    Raises:
+        InvalidInput: when there are none, since the configuration was changed by hand.
+    """
+    own = PRESETS.get(config.preset)
+    table: dict[str, Any] = {"name": config.preset, "in_channels": config.in_channels, "aux": config.aux}
+    table |= {"num_classes": config.num_classes, "aux_weight": config.aux_weight}
+    table["label_smoothing"] = config.label_smoothing
+    if own is not None and (config.dropout, config.aux_dropout) != (own.dropout, own.aux_dropout):
+        table["dropout"] = config.dropout
+    if own is None or preset(**table) != config:
+        raise InvalidInput(f"config: expected one that spec.preset makes, got a changed {config.preset!r}")
+    return table
+
+
+def _digest(arrays: Arrays, texts: dict[str, str]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names, and over the texts."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        x = arrays[name]
+        digest.update(f"{name} {x.dtype.str} {x.shape}\n".encode())
+        digest.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)  # bfloat16 has no buffer
+    digest.update(json.dumps(texts, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put a file in place, whole or not at all: beside it, to the disk, then renamed.
+
+    One process at a time may write a path; a file called ``.partial`` is what a killed one left, and is overwritten.
+
+    Raises:
+        InvalidInput: when it cannot be written; what stood at `path` is unchanged.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:  # an interrupt too leaves nothing behind
+        with suppress(OSError):
+            partial.unlink()
+        if not isinstance(error, OSError):
+            raise
+        raise InvalidInput(
+            f"{path}: cannot be written ({error.strerror or error}); what was there before is unchanged"
+        ) from error
+    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where the file system can promise that
+        with suppress(OSError):
+            folder = os.open(path.parent, os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)

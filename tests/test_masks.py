@@ -1,0 +1,130 @@
+"""What dropout keeps: the same everywhere, always, and different wherever it should be."""
+
+import re
+import zlib
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+import spec
+
+
+def fingerprint(masks):
+    return {head: zlib.crc32(np.packbits(mask).tobytes()) for head, mask in masks.items()}
+
+
+@pytest.mark.parametrize(
+    ("preset", "seed", "step", "expected"),
+    [
+        ("cnblogs", 7, 0, {"fc": 2560155903}),
+        ("cnblogs", 7, 1, {"fc": 1458624429}),
+        ("cnblogs", 7, 2**63 - 1, {"fc": 560468677}),
+        ("torchvision", 7, 0, {"fc": 3904252237, "aux1": 1527927736, "aux2": 2002965758}),
+        ("torchvision", 7, 1, {"fc": 2550516763, "aux1": 3592217360, "aux2": 585551854}),
+        ("bvlc", 2**64 - 1, 3, {"fc": 660366643, "aux1": 507798510, "aux2": 752845516}),
+    ],
+)
+def test_the_values_are_these(preset, seed, step, expected):
+    """Pinned: with another NumPy, or other code, a run that was interrupted would go on as another run."""
+    assert fingerprint(spec.dropout_masks(spec.preset(preset), 4, seed, step)) == expected
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = spec.preset("cnblogs")
+    masks = spec.dropout_masks(config, 4, np.uint64(2**64 - 1), np.int64(3))
+    assert fingerprint(masks) == fingerprint(spec.dropout_masks(config, 4, 2**64 - 1, 3))
+
+
+def test_every_seed_step_and_head_has_masks_of_its_own():
+    config, masks = spec.preset("bvlc", dropout=0.5), {}
+    for seed, step in [(0, 0), (0, 1), (1, 0), (1, 1), (2**64 - 1, 0), (0, 2**63 - 1)]:
+        for head, mask in spec.dropout_masks(config, 8, seed, step).items():
+            masks[seed, step, head] = mask
+    assert len(masks) == 18
+    for one, other in combinations(masks, 2):
+        agreement = (masks[one] == masks[other]).mean()
+        assert abs(agreement - 0.5) < 5 * 0.5 / np.sqrt(8 * 1024), (one, other)
+
+
+def test_no_step_goes_on_where_another_one_began():
+    """The next step's mask is not this step's, shifted."""
+    config = spec.preset("cnblogs", dropout=0.5)
+    first, second = (spec.dropout_masks(config, 64, 0, step)["fc"].ravel() for step in (0, 1))
+    start = second[:64]
+    windows = np.lib.stride_tricks.sliding_window_view(first, 64)
+    assert not (windows == start).all(1).any()
+
+
+@pytest.mark.parametrize(("dropout", "heads"), [(None, (0.4, 0.7, 0.7)), (0.1, (0.1,) * 3), (0.9, (0.9,) * 3)])
+def test_the_share_that_is_dropped_is_the_network_s(dropout, heads):
+    masks = spec.dropout_masks(spec.preset("bvlc", dropout=dropout), 400, 3, 5)
+    assert list(masks) == ["fc", "aux1", "aux2"]
+    for mask, fraction in zip(masks.values(), heads, strict=True):
+        deviation = np.sqrt(fraction * (1 - fraction) / mask.size)
+        assert abs((~mask).mean() - fraction) < 5 * deviation
+        assert np.ptp((~mask).mean(1)) < 12 * deviation * np.sqrt(400)  # every image alike
+
+
+@pytest.mark.parametrize("name", spec.PRESETS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_masks_fit_the_network(name, count):
+    config = spec.preset(name, dropout=0.5)
+    masks = spec.dropout_masks(config, count, 0, 0)
+    assert {head: mask.shape for head, mask in masks.items()} == spec.mask_shapes(config, count)
+    assert {mask.dtype for mask in masks.values()} == {np.dtype(bool)}
+    assert set(masks) == ({"fc", "aux1", "aux2"} if config.aux else {"fc"})
+    assert spec.check_masks(config, masks, count) is masks
+
+
+@pytest.mark.parametrize("name", spec.PRESETS)
+def test_where_nothing_is_dropped_there_is_no_mask(name):
+    assert spec.dropout_masks(spec.preset(name, dropout=0.0), 4, 0, 0) == {}
+
+
+def test_leaving_the_heads_out_does_not_change_the_classifier_s_mask():
+    whole, trunk = (spec.dropout_masks(spec.preset("bvlc", aux=aux), 4, 0, 0) for aux in (True, False))
+    assert list(trunk) == ["fc"]
+    np.testing.assert_array_equal(whole["fc"], trunk["fc"])
+
+
+def test_shapes():
+    assert spec.mask_shapes(spec.preset("d2l"), 5) == {"fc": (5, 1024)}
+    assert spec.mask_shapes(spec.preset("torchvision"), 5) == dict.fromkeys(("fc", "aux1", "aux2"), (5, 1024))
+
+
+@pytest.mark.parametrize(
+    ("seed", "step", "message"),
+    [
+        (-1, 0, "seed: expected a whole number from 0 to 2^64 - 1, got -1"),
+        (2**64, 0, "seed: expected a whole number from 0 to 2^64 - 1, got 18446744073709551616"),
+        (1.0, 0, "seed: expected a whole number from 0 to 2^64 - 1, got 1.0"),
+        (0, -1, "step: expected a whole number from 0 to 2^63 - 1, got -1"),
+        (0, 2**63, "step: expected a whole number from 0 to 2^63 - 1, got 9223372036854775808"),
+        (0, None, "step: expected a whole number from 0 to 2^63 - 1, got None"),
+    ],
+)
+def test_what_is_no_seed_or_step_is_refused(seed, step, message):
+    with pytest.raises(spec.InvalidInput, match=re.escape(message)):
+        spec.dropout_masks(spec.preset("cnblogs"), 4, seed, step)
+
+
+@pytest.mark.parametrize(
+    ("masks", "got"),
+    [
+        ({"head": np.ones((2, 1024), bool)}, "head bool (2, 1024)"),
+        ({"fc": np.ones((2, 1024), bool), "aux1": np.ones((2, 1024), bool)}, "aux1 bool (2, 1024)"),
+        ({"fc": np.ones((3, 1024), bool)}, "fc bool (3, 1024)"),
+        ({"fc": np.ones((2, 1024, 1, 1), bool)}, "fc bool (2, 1024, 1, 1)"),
+        ({"fc": np.ones((2, 1024))}, "fc float64 (2, 1024)"),
+        ({"fc": None}, "fc object ()"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(masks, got):
+    with pytest.raises(spec.InvalidInput) as caught:
+        spec.check_masks(spec.preset("cnblogs"), masks, 2)
+    assert str(caught.value) == f"masks: expected boolean arrays of {{'fc': (2, 1024)}}, got {got}"
+
+
+def test_no_mask_at_all_fits():
+    assert spec.check_masks(spec.preset("bvlc"), {}, 2) == {}
