@@ -7,18 +7,22 @@ stores the biased running variance; float64 has to be switched on for the whole 
 
 from googlenet_jax.device import describe
 from googlenet_jax.model import GoogLeNet
+from googlenet_jax.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_jax.params import dump_params, load_params
 from googlenet_jax.probe import activations, loss_and_grads, predict
-from googlenet_jax.train import make_optimizer, train_step
+from googlenet_jax.train import train_step
 
 __all__ = [
     "GoogLeNet",
     "activations",
     "describe",
+    "dump_optimizer",
     "dump_params",
+    "load_optimizer",
     "load_params",
     "loss_and_grads",
     "make_optimizer",
     "predict",
+    "set_rate",
     "train_step",
 ]

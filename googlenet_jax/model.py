@@ -5,7 +5,7 @@ Source: Szegedy et al. 2015, Table 1; every number is held against `spec.param_s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import jax
@@ -102,6 +102,13 @@ class Conv(nnx.Conv):
         return nnx.relu(x) if self.relu else x
 
 
+class Dropout(nnx.Dropout):
+    """Dropout that can be told what to keep; else the model's generator decides."""
+
+    def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:
+        return super().__call__(x) if kept is None else x * kept / (1 - self.rate)
+
+
 class Inception(nnx.Module):
     """Four branches side by side, concatenated over the channels."""
 
@@ -133,10 +140,10 @@ class AuxHead(nnx.Module):
         self.config = config
         self.conv = Conv(config, into, 128, 1, dtype=dtype, rngs=rngs)
         self.fc1 = dense(128 * 4 * 4, 1024, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(config.aux_dropout, deterministic=True, rngs=rngs)
+        self.dropout = Dropout(config.aux_dropout, deterministic=True, rngs=rngs)
         self.fc2 = dense(1024, config.num_classes, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:
         if self.config.aux_adaptive:
             x = adaptive_average_pool(x, 4)  # 4 x 4 x channels
         else:
@@ -144,14 +151,14 @@ class AuxHead(nnx.Module):
         x = self.conv(x)  # 4 x 4 x 128
         x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # 2048, in the order (C, H, W)
         x = nnx.relu(self.fc1(x))
-        return self.fc2(self.dropout(x))
+        return self.fc2(self.dropout(x, kept))
 
 
 class GoogLeNet(nnx.Module):
     """The network of a `spec.Config`, with the initial parameters of `spec.init_params(config, seed)`.
 
     In training mode (``model.train()``) the auxiliary heads run as well. A new model is in inference mode. Dropout
-    draws from a generator of the model's own.
+    keeps what `masks` says (see `spec.dropout_masks`), or draws from a generator of the model's own.
 
     Args:
         config: From `spec.preset`.
@@ -183,15 +190,17 @@ class GoogLeNet(nnx.Module):
         self.inception4e = inception(row("inception4e"))
         self.inception5a = inception(row("inception5a"))
         self.inception5b = inception(row("inception5b"))
-        self.dropout = nnx.Dropout(config.dropout, deterministic=True, rngs=how["rngs"])
+        self.dropout = Dropout(config.dropout, deterministic=True, rngs=how["rngs"])
         self.fc = dense(row("inception5b").out_channels, config.num_classes, **how)
         self.device = select_device(device)
         nnx.update(self, jax.device_put(nnx.state(self), self.device))  # dropout's generators too
         load_params(self, spec.init_params(config, seed))
 
-    def stages(self, x: jax.Array, *, heads: bool) -> Iterator[tuple[str, jax.Array]]:
+    def stages(
+        self, x: jax.Array, *, heads: bool, masks: Mapping[str, jax.Array] | None = None
+    ) -> Iterator[tuple[str, jax.Array]]:
         """Every stage's name and output, in forward order; the auxiliary heads if asked for."""
-        config = self.config
+        config, masks = self.config, masks or {}
         heads = heads and config.aux
         yield "conv1", (x := self.conv1(x))  # 112 x 112 x 64
         yield "pool1", (x := max_pool(x, config.pool))  # 56 x 56 x 64
@@ -207,23 +216,23 @@ class GoogLeNet(nnx.Module):
         yield "pool3", (x := max_pool(x, config.pool))  # 14 x 14 x 480
         yield "inception4a", (x := self.inception4a(x))  # 14 x 14 x 512
         if heads:
-            yield "aux1", self.aux1(x)  # num_classes
+            yield "aux1", self.aux1(x, masks.get("aux1"))  # num_classes
         yield "inception4b", (x := self.inception4b(x))  # 14 x 14 x 512
         yield "inception4c", (x := self.inception4c(x))  # 14 x 14 x 512
         yield "inception4d", (x := self.inception4d(x))  # 14 x 14 x 528
         if heads:
-            yield "aux2", self.aux2(x)  # num_classes
+            yield "aux2", self.aux2(x, masks.get("aux2"))  # num_classes
         yield "inception4e", (x := self.inception4e(x))  # 14 x 14 x 832
         yield "pool4", (x := max_pool(x, config.pool4))  # 7 x 7 x 832
         yield "inception5a", (x := self.inception5a(x))  # 7 x 7 x 832
         yield "inception5b", (x := self.inception5b(x))  # 7 x 7 x 1024
         yield "pool5", (x := self.head_pool(x))  # 1 x 1 x 1024
-        yield "fc", self.fc(self.dropout(x.reshape(len(x), -1)))  # num_classes
+        yield "fc", self.fc(self.dropout(x.reshape(len(x), -1), masks.get("fc")))  # num_classes
 
-    def __call__(self, x: jax.Array) -> spec.Outputs:
+    def __call__(self, x: jax.Array, masks: Mapping[str, jax.Array] | None = None) -> spec.Outputs:
         """Images (N, H, W, C) to logits (N, num_classes); in training mode the auxiliary logits too."""
-        training = not self.deterministic
-        ends = {name: y for name, y in self.stages(x, heads=training) if name in ("aux1", "aux2", "fc")}
+        stages = self.stages(x, heads=not self.deterministic, masks=masks)
+        ends = {name: y for name, y in stages if name in ("aux1", "aux2", "fc")}
         return spec.Outputs(ends["fc"], ends.get("aux1"), ends.get("aux2"))
 
     def lrn(self, x: jax.Array) -> jax.Array:

@@ -28,7 +28,7 @@ def load_params(model: nnx.Module, params: spec.Arrays) -> None:
     """
     spec.check_params(model.config, params)
     for name, variable in _variables(model).items():
-        value = np.array(_to_jax(params[name]), variable[...].dtype)  # a copy: JAX may share memory with NumPy
+        value = np.array(to_jax(params[name]), variable[...].dtype)  # a copy: JAX may share memory with NumPy
         variable[...] = jax.device_put(value, model.device)
 
 
@@ -48,8 +48,9 @@ def to_canonical(x: jax.Array) -> spec.Array:
     return np.asarray(x).transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[x.ndim]).copy()
 
 
-def _to_jax(x: spec.Array) -> spec.Array:
-    return x.transpose({4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[x.ndim])
+def to_jax(x: spec.Array) -> spec.Array:
+    """A view in JAX's layout: HWIO of OIHW, (in, out) of (out, in)."""
+    return x.transpose({4: (2, 3, 1, 0), 2: (1, 0), 1: (0,), 0: ()}[x.ndim])
 
 
 def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:

@@ -67,7 +67,8 @@ def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> 
 
 @nnx.jit
 def _loss_and_grads(model: GoogLeNet, x: jax.Array, y: jax.Array) -> tuple[jax.Array, nnx.State]:
-    return value_and_grads(nnx.clone(model), x, y)  # the copy takes what the pass updates, and is dropped
+    (value, _), grads = value_and_grads(nnx.clone(model), x, y, {})  # the copy takes what the pass updates
+    return value, grads
 
 
 @contextmanager

@@ -1,8 +1,6 @@
-"""Training in JAX: the loss, the optimizers of `spec.optimizers`, one step."""
+"""Training in JAX: the loss, and one step."""
 
 from __future__ import annotations
-
-from functools import cache
 
 import jax
 import numpy as np
@@ -14,61 +12,60 @@ from googlenet_jax.model import GoogLeNet
 
 
 def loss(config: spec.Config, outputs: spec.Outputs, labels: jax.Array) -> jax.Array:
-    """Mean cross-entropy, the auxiliary heads' weighted in."""
-    total = _cross_entropy(outputs.logits, labels)
+    """Mean cross-entropy with smoothed labels, the auxiliary heads' weighted in."""
+    targets = jax.nn.one_hot(labels, config.num_classes, dtype=outputs.logits.dtype)
+    targets = optax.smooth_labels(targets, config.label_smoothing)
+    total = optax.softmax_cross_entropy(outputs.logits, targets).mean()
     for logits in (outputs.aux1, outputs.aux2):
         if logits is not None:
-            total = total + config.aux_weight * _cross_entropy(logits, labels)
+            total = total + config.aux_weight * optax.softmax_cross_entropy(logits, targets).mean()
     return total
 
 
-def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> nnx.Optimizer:
-    """Optax's optimizer for a row of `spec.optimizers`; its SGD and Adam are the textbook's."""
-    native = nnx.Optimizer(model, _transform(optimizer), wrt=nnx.Param)
-    # On the device from the start: the step would be compiled again when its own results come back from there.
-    nnx.update(native, jax.device_put(nnx.state(native), model.device))
-    return native
-
-
-@cache
-def _transform(optimizer: spec.Optimizer) -> optax.GradientTransformation:
-    """One object for equal settings: to JAX another one would be another program, to be compiled again."""
-    if isinstance(optimizer, spec.SGD):
-        return optax.sgd(optimizer.rate, optimizer.momentum)
-    return optax.adam(optimizer.rate, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
-
-
-def train_step(model: GoogLeNet, optimizer: nnx.Optimizer, images: spec.Array, labels: spec.Array) -> jax.Array:
-    """One step on a batch, in training mode; returns the loss before it, still on the device.
+def train_step(
+    model: GoogLeNet,
+    optimizer: nnx.Optimizer,
+    images: spec.Array,
+    labels: spec.Array,
+    masks: spec.Arrays | None = None,
+) -> spec.Step:
+    """One step on a batch, in training mode; returns what was before it, still on the device.
 
     Args:
         model: Changed in place, running statistics included.
         optimizer: From `make_optimizer`.
         images: (N, C, H, W).
         labels: (N,) classes.
+        masks: What dropout keeps, as `spec.dropout_masks` draws it; None for the model's own generator.
 
     Raises:
-        spec.InvalidInput: when images or labels do not fit.
+        spec.InvalidInput: when images, labels or masks do not fit.
     """
     x, y = to_device(model, images, labels)
+    kept = masks_to_device(model, masks, len(x))
     model.train()
-    return _step(model, optimizer, x, y)
+    return _step(model, optimizer, x, y, kept)
 
 
-@nnx.jit
-def _step(model: GoogLeNet, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> jax.Array:
-    value, grads = value_and_grads(model, x, y)
+@nnx.jit(donate_argnums=(0, 1))  # the old parameters' memory takes the new ones
+def _step(
+    model: GoogLeNet, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
+) -> spec.Step:
+    (value, logits), grads = value_and_grads(model, x, y, masks)
     optimizer.update(model, grads)
-    return value
+    return spec.Step(value, (logits.argmax(-1) == y).sum())
 
 
-def value_and_grads(model: GoogLeNet, x: jax.Array, y: jax.Array) -> tuple[jax.Array, nnx.State]:
-    """The loss and its gradients by path; for use under `nnx.jit`. Updates the model's running statistics."""
-    return nnx.value_and_grad(lambda model: loss(model.config, model(x), y))(model)
+def value_and_grads(
+    model: GoogLeNet, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
+) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
+    """Loss and logits, and the gradients by path; for use under `nnx.jit`. Updates the model's running statistics."""
+
+    def forward(model: GoogLeNet) -> tuple[jax.Array, jax.Array]:
+        outputs = model(x, masks)
+        return loss(model.config, outputs, y), outputs.logits
+
+    return nnx.value_and_grad(forward, has_aux=True)(model)
 
 
 def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[jax.Array, jax.Array]:
@@ -83,3 +80,9 @@ def images_to_device(model: GoogLeNet, images: spec.Array) -> jax.Array:
     """Images (N, C, H, W) as an (N, H, W, C) array of the model's dtype on its device."""
     dtype = model.fc.kernel[...].dtype
     return jax.device_put(np.array(images.transpose(0, 2, 3, 1), dtype), model.device)
+
+
+def masks_to_device(model: GoogLeNet, masks: spec.Arrays | None, count: int) -> dict[str, jax.Array]:
+    """The masks as arrays of zeros and ones, of the model's dtype on its device."""
+    masks, dtype = spec.check_masks(model.config, masks or {}, count), model.fc.kernel[...].dtype
+    return {head: jax.device_put(mask.astype(dtype), model.device) for head, mask in masks.items()}

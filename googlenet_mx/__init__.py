@@ -7,18 +7,22 @@ and the unbiased one with cuDNN; both optimizers are written out, since MXNet's 
 
 from googlenet_mx.device import describe
 from googlenet_mx.model import GoogLeNet
+from googlenet_mx.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_mx.params import dump_params, load_params
 from googlenet_mx.probe import activations, loss_and_grads, predict
-from googlenet_mx.train import make_optimizer, train_step
+from googlenet_mx.train import train_step
 
 __all__ = [
     "GoogLeNet",
     "activations",
     "describe",
+    "dump_optimizer",
     "dump_params",
+    "load_optimizer",
     "load_params",
     "loss_and_grads",
     "make_optimizer",
     "predict",
+    "set_rate",
     "train_step",
 ]

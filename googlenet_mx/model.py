@@ -6,10 +6,10 @@ Source: Szegedy et al. 2015, Table 1; every number is held against `spec.param_s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
-from mxnet import autograd
+from mxnet import autograd, nd
 from mxnet.gluon import HybridBlock, nn
 
 import spec
@@ -82,16 +82,14 @@ class Conv(nn.Conv2D):
 
 
 class Dropout(HybridBlock):
-    """Dropout that scales what it keeps by exactly 1 / (1 - rate); MXNet's own rounds that to float32."""
+    """Dropout of what it is not told to keep; told nothing, it keeps all. MXNet's own rounds its scale to float32."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
-    def hybrid_forward(self, F, x):
-        ones = F.ones_like(x)
-        mask = F.Dropout(ones, p=self.rate)  # 0 or about 1 / (1 - rate) in training, 1 in inference
-        return x * F.where(mask > 1, ones / (1 - self.rate), mask)
+    def hybrid_forward(self, F, x, kept=None):
+        return x if kept is None else x * kept / (1 - self.rate)
 
 
 class Inception(HybridBlock):
@@ -130,7 +128,7 @@ class AuxHead(HybridBlock):
         self.dropout = Dropout(config.aux_dropout)
         self.fc2 = nn.Dense(config.num_classes, in_units=1024)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F, x, kept=None):
         if self.config.aux_adaptive:
             x = F.contrib.AdaptiveAvgPooling2D(x, output_size=4)  # 4 x 4 x channels
         else:
@@ -139,14 +137,14 @@ class AuxHead(HybridBlock):
         x = self.conv(x)  # 4 x 4 x 128
         x = F.flatten(x)  # 2048, in the order (C, H, W)
         x = F.relu(self.fc1(x))
-        return self.fc2(self.dropout(x))
+        return self.fc2(self.dropout(x, kept))
 
 
 class GoogLeNet(HybridBlock):
     """The network of a `spec.Config`, with the initial parameters of `spec.init_params(config, seed)`.
 
-    In training mode (inside ``autograd.record()``) the auxiliary heads run as well. Dropout draws from MXNet's own
-    generator (``mx.random.seed``).
+    In training mode (inside ``autograd.record()``) the auxiliary heads run as well. Dropout keeps what `masks` says
+    (see `spec.dropout_masks`), or draws from MXNet's own generator (``mx.random.seed``).
 
     Args:
         config: From `spec.preset`.
@@ -186,9 +184,9 @@ class GoogLeNet(HybridBlock):
         # Not a child: it holds the network, not the network it.
         object.__setattr__(self, "training_pass", TrainingPass(self))
 
-    def stages(self, F, x, *, heads: bool) -> Iterator[tuple]:
+    def stages(self, F, x, *, heads: bool, masks: Mapping | None = None) -> Iterator[tuple]:
         """Every stage's name and output, in forward order; the auxiliary heads if asked for."""
-        config = self.config
+        config, masks = self.config, masks or {}
         heads = heads and config.aux
         yield "conv1", (x := self.conv1(x))  # 112 x 112 x 64
         yield "pool1", (x := max_pool(F, x, config.pool))  # 56 x 56 x 64
@@ -204,24 +202,24 @@ class GoogLeNet(HybridBlock):
         yield "pool3", (x := max_pool(F, x, config.pool))  # 14 x 14 x 480
         yield "inception4a", (x := self.inception4a(x))  # 14 x 14 x 512
         if heads:
-            yield "aux1", self.aux1(x)  # num_classes
+            yield "aux1", self.aux1(x, masks.get("aux1"))  # num_classes
         yield "inception4b", (x := self.inception4b(x))  # 14 x 14 x 512
         yield "inception4c", (x := self.inception4c(x))  # 14 x 14 x 512
         yield "inception4d", (x := self.inception4d(x))  # 14 x 14 x 528
         if heads:
-            yield "aux2", self.aux2(x)  # num_classes
+            yield "aux2", self.aux2(x, masks.get("aux2"))  # num_classes
         yield "inception4e", (x := self.inception4e(x))  # 14 x 14 x 832
         yield "pool4", (x := max_pool(F, x, config.pool4))  # 7 x 7 x 832
         yield "inception5a", (x := self.inception5a(x))  # 7 x 7 x 832
         yield "inception5b", (x := self.inception5b(x))  # 7 x 7 x 1024
         yield "pool5", (x := self.head_pool(F, x))  # 1 x 1 x 1024
-        yield "fc", self.fc(self.dropout(F.flatten(x)))  # num_classes
+        yield "fc", self.fc(self.dropout(F.flatten(x), masks.get("fc")))  # num_classes
 
-    def forward(self, x) -> spec.Outputs:
+    def forward(self, x, masks: Mapping | None = None) -> spec.Outputs:
         """Images (N, C, H, W) to logits (N, num_classes); in training mode the auxiliary logits too."""
         if not autograd.is_training():
             return spec.Outputs(super().forward(x))
-        ends, statistics = self.training_pass(x)
+        ends, statistics = self.training_pass(x, *self.training_pass.kept(x, masks or {}))
         with autograd.pause():
             for norm, batch in zip(self.training_pass.norms(), statistics, strict=True):
                 norm.update(*batch)
@@ -257,7 +255,19 @@ class TrainingPass(HybridBlock):
     def __init__(self, network: GoogLeNet) -> None:
         super().__init__()
         self.network = network
+        config = network.config
+        aux = config.aux_dropout if config.aux else 0.0
+        rates = {"fc": config.dropout, "aux1": aux, "aux2": aux}
+        self.rates = {head: rate for head, rate in rates.items() if rate > 0}
         self.hybridize()
+
+    def kept(self, x, masks: Mapping) -> list:
+        """For every head that drops its mask, drawn here where none is given."""
+        shapes = spec.mask_shapes(self.network.config, len(x))
+        return [
+            masks[head] if head in masks else nd.random.uniform(shape=shapes[head], dtype=x.dtype, ctx=x.ctx) >= rate
+            for head, rate in self.rates.items()
+        ]
 
     def norms(self) -> list[BatchNorm]:
         """Every batch norm of the network, always in the same order."""
@@ -265,8 +275,9 @@ class TrainingPass(HybridBlock):
         self.network.apply(lambda block: found.append(block) if isinstance(block, BatchNorm) else None)
         return found
 
-    def hybrid_forward(self, F, x):
-        ends = [y for name, y in self.network.stages(F, x, heads=True) if name in ("aux1", "aux2", "fc")]
+    def hybrid_forward(self, F, x, *kept):
+        stages = self.network.stages(F, x, heads=True, masks=dict(zip(self.rates, kept, strict=True)))
+        ends = [y for name, y in stages if name in ("aux1", "aux2", "fc")]
         return ends, [norm.batch_statistics for norm in self.norms()]
 
     @staticmethod

@@ -42,7 +42,7 @@ def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> 
     x, y = to_device(model, images, labels)
     parameters = named_parameters(model)
     with autograd.record():
-        ends, _ = model.training_pass(x)
+        ends, _ = model.training_pass(x, *model.training_pass.kept(x, {}))
         value = loss(model.config, model.training_pass.outputs(ends), y)
     value.backward()
     trained = (name for name in spec.param_shapes(model.config) if not spec.is_statistic(name))

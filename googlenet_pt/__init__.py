@@ -6,18 +6,22 @@ canonical ones; batch norm stores the unbiased running variance by itself; SGD a
 
 from googlenet_pt.device import describe
 from googlenet_pt.model import GoogLeNet
+from googlenet_pt.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_pt.params import dump_params, load_params
 from googlenet_pt.probe import activations, loss_and_grads, predict
-from googlenet_pt.train import make_optimizer, train_step
+from googlenet_pt.train import train_step
 
 __all__ = [
     "GoogLeNet",
     "activations",
     "describe",
+    "dump_optimizer",
     "dump_params",
+    "load_optimizer",
     "load_params",
     "loss_and_grads",
     "make_optimizer",
     "predict",
+    "set_rate",
     "train_step",
 ]

@@ -5,7 +5,7 @@ Source: Szegedy et al. 2015, Table 1; every number is held against `spec.param_s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
@@ -41,6 +41,13 @@ class Conv(nn.Conv2d):
         return F.relu(x) if self.relu else x
 
 
+class Dropout(nn.Dropout):
+    """Dropout that can be told what to keep; else PyTorch's generator decides."""
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        return super().forward(x) if kept is None else x * kept / (1 - self.p)
+
+
 class Inception(nn.Module):
     """Four branches side by side, concatenated over the channels."""
 
@@ -74,10 +81,10 @@ class AuxHead(nn.Module):
         self.config = config
         self.conv = Conv(config, into, 128, 1)
         self.fc1 = nn.Linear(128 * 4 * 4, 1024)
-        self.dropout = nn.Dropout(config.aux_dropout)
+        self.dropout = Dropout(config.aux_dropout)
         self.fc2 = nn.Linear(1024, config.num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         if self.config.aux_adaptive:
             x = F.adaptive_avg_pool2d(x, 4)  # 4 x 4 x channels
         else:
@@ -85,14 +92,14 @@ class AuxHead(nn.Module):
         x = self.conv(x)  # 4 x 4 x 128
         x = torch.flatten(x, 1)  # 2048, in the order (C, H, W)
         x = F.relu(self.fc1(x))
-        return self.fc2(self.dropout(x))
+        return self.fc2(self.dropout(x, kept))
 
 
 class GoogLeNet(nn.Module):
     """The network of a `spec.Config`, with the initial parameters of `spec.init_params(config, seed)`.
 
-    In training mode the auxiliary heads run as well. Dropout draws from PyTorch's own generator
-    (``torch.manual_seed``).
+    In training mode the auxiliary heads run as well. Dropout keeps what `masks` says (see `spec.dropout_masks`), or
+    draws from PyTorch's own generator (``torch.manual_seed``).
 
     Args:
         config: From `spec.preset`.
@@ -123,14 +130,17 @@ class GoogLeNet(nn.Module):
         self.inception4e = inception(row("inception4e"))
         self.inception5a = inception(row("inception5a"))
         self.inception5b = inception(row("inception5b"))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.fc = nn.Linear(row("inception5b").out_channels, config.num_classes)
-        self.to(device=select_device(device), dtype=select_dtype(dtype))
+        # Kernels laid out (out, height, width, in) make the images so too: 1.4 times as fast on a CPU.
+        self.to(device=select_device(device), dtype=select_dtype(dtype), memory_format=torch.channels_last)
         load_params(self, spec.init_params(config, seed))
 
-    def stages(self, x: Tensor, *, heads: bool) -> Iterator[tuple[str, Tensor]]:
+    def stages(
+        self, x: Tensor, *, heads: bool, masks: Mapping[str, Tensor] | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
         """Every stage's name and output, in forward order; the auxiliary heads if asked for."""
-        config = self.config
+        config, masks = self.config, masks or {}
         heads = heads and config.aux
         yield "conv1", (x := self.conv1(x))  # 112 x 112 x 64
         yield "pool1", (x := max_pool(x, config.pool))  # 56 x 56 x 64
@@ -146,22 +156,23 @@ class GoogLeNet(nn.Module):
         yield "pool3", (x := max_pool(x, config.pool))  # 14 x 14 x 480
         yield "inception4a", (x := self.inception4a(x))  # 14 x 14 x 512
         if heads:
-            yield "aux1", self.aux1(x)  # num_classes
+            yield "aux1", self.aux1(x, masks.get("aux1"))  # num_classes
         yield "inception4b", (x := self.inception4b(x))  # 14 x 14 x 512
         yield "inception4c", (x := self.inception4c(x))  # 14 x 14 x 512
         yield "inception4d", (x := self.inception4d(x))  # 14 x 14 x 528
         if heads:
-            yield "aux2", self.aux2(x)  # num_classes
+            yield "aux2", self.aux2(x, masks.get("aux2"))  # num_classes
         yield "inception4e", (x := self.inception4e(x))  # 14 x 14 x 832
         yield "pool4", (x := max_pool(x, config.pool4))  # 7 x 7 x 832
         yield "inception5a", (x := self.inception5a(x))  # 7 x 7 x 832
         yield "inception5b", (x := self.inception5b(x))  # 7 x 7 x 1024
         yield "pool5", (x := self.head_pool(x))  # 1 x 1 x 1024
-        yield "fc", self.fc(self.dropout(torch.flatten(x, 1)))  # num_classes
+        yield "fc", self.fc(self.dropout(torch.flatten(x, 1), masks.get("fc")))  # num_classes
 
-    def forward(self, x: Tensor) -> spec.Outputs:
+    def forward(self, x: Tensor, masks: Mapping[str, Tensor] | None = None) -> spec.Outputs:
         """Images (N, C, H, W) to logits (N, num_classes); in training mode the auxiliary logits too."""
-        ends = {name: y for name, y in self.stages(x, heads=self.training) if name in ("aux1", "aux2", "fc")}
+        stages = self.stages(x, heads=self.training, masks=masks)
+        ends = {name: y for name, y in stages if name in ("aux1", "aux2", "fc")}
         return spec.Outputs(ends["fc"], ends.get("aux1"), ends.get("aux2"))
 
     def lrn(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training in PyTorch: the loss, the optimizers of `spec.optimizers`, one step."""
+"""Training in PyTorch: the loss, and one step."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from googlenet_pt.model import GoogLeNet
 
 
 def loss(config: spec.Config, outputs: spec.Outputs, labels: Tensor) -> Tensor:
-    """Mean cross-entropy, the auxiliary heads' weighted in."""
-    total = F.cross_entropy(outputs.logits, labels)
+    """Mean cross-entropy with smoothed labels, the auxiliary heads' weighted in."""
+    smoothing = config.label_smoothing
+    total = F.cross_entropy(outputs.logits, labels, label_smoothing=smoothing)
     for logits in (outputs.aux1, outputs.aux2):
         if logits is not None:
-            total = total + config.aux_weight * F.cross_entropy(logits, labels)
+            total = total + config.aux_weight * F.cross_entropy(logits, labels, label_smoothing=smoothing)
     return total
 
 
-def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
-    """PyTorch's optimizer for a row of `spec.optimizers`; its SGD and Adam are the textbook's."""
-    if isinstance(optimizer, spec.SGD):
-        return torch.optim.SGD(model.parameters(), lr=optimizer.rate, momentum=optimizer.momentum)
-    betas = (optimizer.beta1, optimizer.beta2)
-    return torch.optim.Adam(model.parameters(), lr=optimizer.rate, betas=betas, eps=optimizer.epsilon)
-
-
-def train_step(model: GoogLeNet, optimizer: torch.optim.Optimizer, images: spec.Array, labels: spec.Array) -> Tensor:
-    """One step on a batch, in training mode; returns the loss before it, still on the device.
+def train_step(
+    model: GoogLeNet,
+    optimizer: torch.optim.Optimizer,
+    images: spec.Array,
+    labels: spec.Array,
+    masks: spec.Arrays | None = None,
+) -> spec.Step:
+    """One step on a batch, in training mode; returns what was before it, still on the device.
 
     Args:
         model: Changed in place, running statistics included.
         optimizer: From `make_optimizer`.
         images: (N, C, H, W).
         labels: (N,) classes.
+        masks: What dropout keeps, as `spec.dropout_masks` draws it; None for PyTorch's own generator.
 
     Raises:
-        spec.InvalidInput: when images or labels do not fit.
+        spec.InvalidInput: when images, labels or masks do not fit.
     """
     x, y = to_device(model, images, labels)
+    kept = masks_to_device(model, masks, len(x))
     model.train()
     optimizer.zero_grad()
-    value = loss(model.config, model(x), y)
+    outputs = model(x, kept)
+    value = loss(model.config, outputs, y)
     value.backward()
     optimizer.step()
-    return value.detach()
+    return spec.Step(value.detach(), (outputs.logits.argmax(1) == y).sum())
 
 
 def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[Tensor, Tensor]:
@@ -55,3 +57,9 @@ def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple
     spec.check_training_batch(model.config, images.shape)
     weight = model.fc.weight
     return torch.as_tensor(images).to(weight), torch.as_tensor(labels).to(weight.device)
+
+
+def masks_to_device(model: GoogLeNet, masks: spec.Arrays | None, count: int) -> dict[str, Tensor]:
+    """The masks as tensors of zeros and ones, of the model's dtype on its device."""
+    masks = spec.check_masks(model.config, masks or {}, count)
+    return {head: torch.as_tensor(mask).to(model.fc.weight) for head, mask in masks.items()}

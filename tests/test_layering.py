@@ -41,11 +41,10 @@ def test_imports(package):
         assert _imports(path) & watched <= ALLOWED[package], path
 
 
-def test_the_spec_needs_numpy_only():
-    outside = set()
-    for path in (ROOT / "spec").glob("*.py"):
-        outside |= _imports(path) - {"spec"} - sys.stdlib_module_names
-    assert outside == {"numpy"}
+def test_the_spec_needs_numpy_only_and_its_files_safetensors():
+    outside = {path.name: _imports(path) - {"spec"} - sys.stdlib_module_names for path in (ROOT / "spec").glob("*.py")}
+    assert outside.pop("checkpoint.py") == {"numpy", "safetensors"}
+    assert set().union(*outside.values()) == {"numpy"}
 
 
 def _loaded_after(code: str) -> set[str]:
@@ -75,6 +74,11 @@ except SystemExit:
 )
 def test_no_framework_is_loaded(code):
     assert not _loaded_after(code) & (FRAMEWORKS | set(PACKAGES.values()))
+
+
+def test_the_spec_does_not_load_what_only_files_need():
+    assert "safetensors" not in _loaded_after("import spec, spec.reference, spec.recipe, spec.table")
+    assert "safetensors" in _loaded_after("import spec.checkpoint")
 
 
 def test_help_does_not_even_load_numpy():

@@ -14,7 +14,7 @@ import spec
 from harness.backend import PACKAGES, load
 
 ROOT = Path(__file__).parent.parent
-FILES = {"__init__.py", "device.py", "model.py", "params.py", "probe.py", "train.py"}
+FILES = {"__init__.py", "device.py", "model.py", "optimizer.py", "params.py", "probe.py", "train.py"}
 
 
 def _source(package: str, file: str) -> ast.Module:
@@ -30,7 +30,20 @@ def test_every_backend_has_the_same_files():
 def test_every_backend_exports_the_same_names():
     names = [load(backend).__all__ for backend in TESTED]
     assert all(name == names[0] for name in names)
-    assert {"GoogLeNet", "load_params", "dump_params", "predict", "activations", "loss_and_grads"} <= set(names[0])
+    assert set(names[0]) == {
+        "GoogLeNet",
+        "activations",
+        "describe",
+        "dump_optimizer",
+        "dump_params",
+        "load_optimizer",
+        "load_params",
+        "loss_and_grads",
+        "make_optimizer",
+        "predict",
+        "set_rate",
+        "train_step",
+    }
 
 
 def _parameters(function) -> list[tuple]:

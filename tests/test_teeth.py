@@ -10,13 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Case, loaded, material
+from test_backend_optimizers import NESTEROV_DECAY
+from test_trajectory import (
+    D2L_ADAM,
+    D2L_SGD,
+    Result,
+    Run,
+    goes_on,
+    initial,
+    loss_error,
+    parameter_error,
+    referee_goes_on,
+    turns,
+)
 
 import spec
 from harness.compare import SGD, BackendReport, Expected, expect, judge, relative_error, relative_errors
 from harness.processes import Answer
 from harness.worker import probe
 from spec import reference
-from spec.tolerances import TOLERANCES
+from spec.tolerances import TOLERANCES, TRAJECTORY
 
 CASE = Case("d2l", 28, 4)
 BOUNDS = TOLERANCES["float64"]
@@ -276,3 +289,82 @@ def test_presets_that_look_alike_differ():
     assert spec.param_shapes(other) == spec.param_shapes(config)
     difference = relative_error(reference.predict(other, params, images), reference.predict(config, params, images))
     assert difference > 1e-4  # 100 million times the bound
+
+
+# ------------------------------------------------------------------------------- trainings, with faults put into them
+
+SHORT_SGD, SHORT_ADAM = (run._replace(steps=4) for run in (D2L_SGD, D2L_ADAM))
+
+
+def _assert_found(got: Result, expected: Result) -> None:
+    assert loss_error(got, expected) > TRAJECTORY.losses
+    assert parameter_error(got, expected) > TRAJECTORY.parameters
+
+
+def _started(backend: ModuleType, run: Run) -> tuple[Any, Any]:
+    model = loaded(backend, run.config, initial(run))
+    return model, backend.make_optimizer(model, run.optimizer)
+
+
+def _of_referee(run: Run, optimizer: spec.Optimizer | None = None) -> Result:
+    return referee_goes_on(run.config, initial(run), {}, optimizer or run.optimizer, turns(run))
+
+
+def test_a_rate_that_does_not_drop(backend):
+    same = [turn._replace(rate=SHORT_SGD.optimizer.rate) for turn in turns(SHORT_SGD)]
+    _assert_found(goes_on(backend, *_started(backend, SHORT_SGD), same), _of_referee(SHORT_SGD))
+
+
+def test_the_rate_inside_the_momentum_buffer(backend):
+    """As in MXNet and Caffe. A buffer of rate · b is, once the rate is a tenth, what one of 10 · b is here."""
+    model, native = _started(backend, SHORT_SGD)
+    given = turns(SHORT_SGD)
+    losses, _ = goes_on(backend, model, native, given[:2])
+    state = backend.dump_optimizer(model, native)
+    drop = given[1].rate / given[2].rate
+    backend.load_optimizer(model, native, {name: drop * x for name, x in state.items()})
+    rest = goes_on(backend, model, native, given[2:])
+    _assert_found(Result(losses + rest.losses, rest.params), _of_referee(SHORT_SGD))
+
+
+def test_masks_of_the_step_before(backend):
+    given = turns(SHORT_ADAM)
+    late = [turn._replace(masks=before.masks) for turn, before in zip(given[1:], given, strict=False)]
+    shifted = goes_on(backend, *_started(backend, SHORT_ADAM), [given[0], *late])
+    _assert_found(shifted, _of_referee(SHORT_ADAM))
+
+
+def test_weight_decay_of_biases(monkeypatch):
+    """Put into the referee, since JAX would take long to compile it; so are the next two."""
+    right = _of_referee(NESTEROV_DECAY)
+    monkeypatch.setattr("spec.optimizers.is_decayed", lambda name: True)
+    _assert_found(_of_referee(NESTEROV_DECAY), right)
+
+
+@dataclasses.dataclass(frozen=True)
+class _EpsilonMisplaced(spec.Adam):
+    """Adam with its epsilon somewhere else."""
+
+    where: str = ""
+
+    def update(self, params: spec.Arrays, grads: spec.Arrays, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        old = dict(params)
+        super().update(params, grads, state)
+        t = int(state["t"])
+        for name in grads:
+            m, v = state[f"m/{name}"] / (1 - self.beta1**t), state[f"v/{name}"] / (1 - self.beta2**t)
+            if self.where == "inside the root":
+                divisor = np.sqrt(v + self.epsilon)
+            elif self.where == "inside the correction":
+                divisor = np.sqrt(v) + self.epsilon / math.sqrt(1 - self.beta2**t)
+            else:
+                divisor = np.sqrt(v) + self.epsilon
+            old[name] = params[name] - self.rate * m / divisor
+        return old
+
+
+@pytest.mark.parametrize("where", ["inside the root", "inside the correction"])
+def test_epsilon_misplaced_in_adam(where):
+    right, settings = _of_referee(SHORT_ADAM), dataclasses.asdict(SHORT_ADAM.optimizer)
+    assert parameter_error(_of_referee(SHORT_ADAM, _EpsilonMisplaced(**settings)), right) <= TRAJECTORY.parameters
+    _assert_found(_of_referee(SHORT_ADAM, _EpsilonMisplaced(**settings, where=where)), right)

@@ -1,0 +1,96 @@
+"""Optimizers in JAX: the rows of `spec.optimizers`, and their state by canonical name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import spec
+from googlenet_jax.model import GoogLeNet
+from googlenet_jax.params import canonical_name, to_canonical, to_jax
+
+_SLOTS = {"trace": "momentum", "mu": "m", "nu": "v"}  # optax's: canonical
+
+
+def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> nnx.Optimizer:
+    """Optax's optimizer for a row of `spec.optimizers`; its SGD, Adam and AdamW are the textbook's."""
+    native = nnx.Optimizer(model, _transform(optimizer, model.fc.kernel[...].dtype), wrt=nnx.Param)
+    # On the device from the start: the step would be compiled again when its own results come back from there.
+    nnx.update(native, jax.device_put(nnx.state(native), model.device))
+    return native
+
+
+@cache
+def _transform(optimizer: spec.Optimizer, dtype: jnp.dtype) -> optax.GradientTransformation:
+    """One object for equal settings: to JAX another one would be another program, to be compiled again."""
+
+    def build(learning_rate: jax.Array) -> optax.GradientTransformation:
+        steps = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
+        if isinstance(optimizer, spec.SGD):
+            steps.append(optax.add_decayed_weights(optimizer.weight_decay, _decayed))
+            steps.append(optax.sgd(learning_rate, optimizer.momentum or None, optimizer.nesterov))
+        elif isinstance(optimizer, spec.AdamW):
+            settings = (optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+            steps.append(optax.adamw(learning_rate, *settings, weight_decay=optimizer.weight_decay, mask=_decayed))
+        else:
+            steps.append(optax.adam(learning_rate, optimizer.beta1, optimizer.beta2, optimizer.epsilon))
+        return optax.chain(*steps)
+
+    # The rate alone is a number on the device, which may change from step to step without compiling anew.
+    return optax.inject_hyperparams(build, hyperparam_dtype=dtype)(learning_rate=optimizer.rate)
+
+
+def _decayed(params: nnx.State) -> nnx.State:
+    return nnx.map_state(lambda path, _: spec.is_decayed(canonical_name(path)), params)
+
+
+def set_rate(optimizer: nnx.Optimizer, rate: float) -> None:
+    """The rate of the steps to come."""
+    variable = optimizer.opt_state.hyperparams["learning_rate"]
+    old = variable[...]
+    variable[...] = jax.device_put(np.asarray(rate, old.dtype), old.sharding)
+
+
+def dump_optimizer(model: GoogLeNet, optimizer: nnx.Optimizer) -> dict[str, spec.Array]:
+    """New canonical arrays with the optimizer's state, as `spec.state_shapes` says; zeros before the first step."""
+    arrays = {}
+    for name, variable in _variables(optimizer):
+        value = variable[...]
+        arrays[name] = np.array(float(value)) if name == "t" else to_canonical(value)
+    return {name: arrays[name] for name in spec.state_shapes(model.config, _slots(optimizer))}
+
+
+def load_optimizer(model: GoogLeNet, optimizer: nnx.Optimizer, state: spec.Arrays) -> None:
+    """Copy canonical arrays into the optimizer, converting to the model's dtype.
+
+    Raises:
+        spec.InvalidInput: naming every array that is missing, unexpected or misshapen; nothing is then changed.
+    """
+    spec.check_state(model.config, _slots(optimizer), state)
+    for name, variable in _variables(optimizer):
+        value = np.array(to_jax(state[name]), variable[...].dtype)  # a copy: JAX may share memory with NumPy
+        variable[...] = jax.device_put(value, model.device)
+
+
+def _variables(optimizer: nnx.Optimizer) -> Iterator[tuple[str, nnx.Variable]]:
+    """Canonical name and variable of every array of the state."""
+    for path, variable in nnx.iter_graph(optimizer.opt_state):
+        if not isinstance(variable, nnx.Variable):
+            continue
+        for i, part in enumerate(path):
+            if part in _SLOTS:
+                yield f"{_SLOTS[part]}/{canonical_name(path[i + 1 :])}", variable
+        if path[-1] == "count" and len(path) > 1:  # Adam's; the first one counts for the rate
+            yield "t", variable
+
+
+def _slots(optimizer: nnx.Optimizer) -> tuple[str, ...]:
+    """Its slots, by the names of `spec.optimizers`."""
+    found = {name.split("/")[0] for name, _ in _variables(optimizer)}
+    return tuple(slot for slot in ("t", "momentum", "m", "v") if slot in found)

@@ -1,0 +1,127 @@
+"""Optimizers in MXNet: the rows of `spec.optimizers`, and their state by canonical name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mxnet as mx
+import numpy as np
+from mxnet import gluon, nd
+
+import spec
+from googlenet_mx.model import GoogLeNet
+from googlenet_mx.params import named_parameters
+
+
+class TextbookSGD(mx.optimizer.Optimizer):
+    """`spec.SGD`. MXNet's own keeps the rate inside the momentum buffer, and rounds settings to float32."""
+
+    def __init__(self, row: spec.SGD) -> None:
+        super().__init__(learning_rate=row.rate, wd=row.weight_decay)
+        self.row = row
+
+    def create_state(self, index: int, weight: nd.NDArray) -> tuple[nd.NDArray, ...]:
+        """The slots."""
+        return tuple(nd.zeros_like(weight) for _ in self.row.slots)
+
+    def update(self, index: int, weight: nd.NDArray, grad: nd.NDArray, state: tuple) -> None:
+        """One step for one array, in place."""
+        decay, mu = self._get_wd(index), self.row.momentum
+        if decay:
+            grad = grad + decay * weight
+        for buffer in state:
+            buffer *= mu
+            buffer += grad
+            grad = grad + mu * buffer if self.row.nesterov else buffer
+        weight -= self.learning_rate * grad
+
+
+class TextbookAdam(mx.optimizer.Optimizer):
+    """`spec.Adam` and `spec.AdamW`. MXNet's own leaves epsilon out of the bias correction, and rounds settings."""
+
+    def __init__(self, row: spec.Adam) -> None:
+        super().__init__(learning_rate=row.rate, wd=getattr(row, "weight_decay", 0.0))
+        self.row = row
+
+    def create_state(self, index: int, weight: nd.NDArray) -> tuple[nd.NDArray, ...]:
+        """The running means of the gradient and of its square."""
+        return nd.zeros_like(weight), nd.zeros_like(weight)
+
+    def update(self, index: int, weight: nd.NDArray, grad: nd.NDArray, state: tuple) -> None:
+        """One step for one array, in place."""
+        self._update_count(index)
+        row, rate, t = self.row, self.learning_rate, self._index_update_count[index]
+        m, v = state
+        m *= row.beta1
+        m += (1 - row.beta1) * grad
+        v *= row.beta2
+        v += (1 - row.beta2) * grad**2
+        weight *= 1 - rate * self._get_wd(index)
+        weight -= rate * (m / (1 - row.beta1**t)) / ((v / (1 - row.beta2**t)).sqrt() + row.epsilon)
+
+
+def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> gluon.Trainer:
+    """Gluon's trainer around a row of `spec.optimizers`."""
+    for name, parameter in named_parameters(model).items():
+        parameter.wd_mult = float(spec.is_decayed(name))
+    own = TextbookSGD(optimizer) if isinstance(optimizer, spec.SGD) else TextbookAdam(optimizer)
+    return gluon.Trainer(model.collect_params(), own, kvstore=None)
+
+
+def clip(optimizer: gluon.Trainer) -> None:
+    """`spec.optimizers.clip` of the gradients, in place; Gluon's own adds 1e-8 to the denominator."""
+    norm = optimizer.optimizer.row.clip_norm
+    if norm is not None:
+        grads = [parameter.grad() for parameter in optimizer._params if parameter.grad_req != "null"]
+        total = nd.add_n(*[(grad**2).sum() for grad in grads]).sqrt()
+        scale = nd.broadcast_minimum(norm / total, nd.ones_like(total))
+        for grad in grads:
+            grad *= scale
+
+
+def set_rate(optimizer: gluon.Trainer, rate: float) -> None:
+    """The rate of the steps to come."""
+    optimizer.set_learning_rate(rate)
+
+
+def dump_optimizer(model: GoogLeNet, optimizer: gluon.Trainer) -> dict[str, spec.Array]:
+    """New canonical arrays with the optimizer's state, as `spec.state_shapes` says; zeros before the first step."""
+    slots = optimizer.optimizer.row.slots
+    arrays = {"t": np.array(float(optimizer.optimizer.num_update))}
+    for name, native in _states(model, optimizer):
+        for slot, x in zip(_arrays(slots), native, strict=True):
+            arrays[f"{slot}/{name}"] = x.asnumpy()
+    return {name: arrays[name] for name in spec.state_shapes(model.config, slots)}
+
+
+def load_optimizer(model: GoogLeNet, optimizer: gluon.Trainer, state: spec.Arrays) -> None:
+    """Copy canonical arrays into the optimizer, converting to the model's dtype.
+
+    Raises:
+        spec.InvalidInput: naming every array that is missing, unexpected or misshapen; nothing is then changed.
+    """
+    own = optimizer.optimizer
+    spec.check_state(model.config, own.row.slots, state)
+    for name, native in _states(model, optimizer):
+        for slot, x in zip(_arrays(own.row.slots), native, strict=True):
+            x[:] = nd.array(state[f"{slot}/{name}"], dtype=x.dtype)
+    if "t" in own.row.slots:
+        own.num_update = own.begin_num_update = int(state["t"])
+        own._index_update_count.clear()  # every array counts on from there
+
+
+def _arrays(slots: tuple[str, ...]) -> list[str]:
+    return [slot for slot in slots if slot != "t"]
+
+
+def _states(model: GoogLeNet, optimizer: gluon.Trainer) -> Iterator[tuple[str, tuple[nd.NDArray, ...]]]:
+    """Canonical name and slots of every trained array; MXNet makes them in the first step, and here before it."""
+    (updater,) = optimizer._updaters
+    for name, parameter in named_parameters(model).items():
+        if spec.is_statistic(name):
+            continue
+        index = optimizer._param2idx[parameter.name]
+        if index not in updater.states:
+            updater.states[index] = optimizer.optimizer.create_state(index, parameter.data())
+            updater.states_synced[index] = True
+        yield name, updater.states[index]

@@ -1,0 +1,246 @@
+"""Every optimizer of every backend against the referee's, and optimizer states out of and into every backend."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TESTED, loaded
+from test_trajectory import (
+    D2L_ADAM,
+    D2L_SGD,
+    Result,
+    Run,
+    Turn,
+    goes_on,
+    initial,
+    loss_error,
+    parameter_error,
+    referee_goes_on,
+    result,
+    turns,
+)
+
+import spec
+from harness.backend import load
+from harness.compare import relative_errors
+from spec.tolerances import TOLERANCES, TRAJECTORY
+
+SGD, ADAM = D2L_SGD._replace(steps=4), D2L_ADAM._replace(steps=4)
+
+
+def _row(run: Run, **settings: Any) -> Run:
+    return run._replace(optimizer=replace(run.optimizer, **settings))
+
+
+NO_MOMENTUM = _row(SGD, momentum=0.0, clip_norm=1e6)
+
+
+def _expected(run: Run) -> Result:
+    return referee_goes_on(run.config, initial(run), {}, run.optimizer, turns(run))
+
+
+# ------------------------------------------------------------------------------------------------------ its state
+
+
+def _start(backend: ModuleType, run: Run, dtype: str = "float64") -> tuple[Any, Any]:
+    model = loaded(backend, run.config, initial(run), dtype)
+    return model, backend.make_optimizer(model, run.optimizer)
+
+
+def _resumed(
+    backend: ModuleType,
+    run: Run,
+    params: dict[str, np.ndarray],
+    state: dict[str, np.ndarray],
+    given: list[Turn],
+    dtype: str = "float64",
+) -> tuple[Result, dict[str, np.ndarray]]:
+    """A fresh model and optimizer, from there on; and the optimizer's last state."""
+    model = loaded(backend, run.config, params, dtype)
+    native = backend.make_optimizer(model, run.optimizer)
+    backend.load_optimizer(model, native, state)
+    return goes_on(backend, model, native, given), backend.dump_optimizer(model, native)
+
+
+def _same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_without_momentum_there_is_no_state(backend):
+    model, native = _start(backend, NO_MOMENTUM)
+    assert backend.dump_optimizer(model, native) == {}
+    backend.load_optimizer(model, native, {})
+    with pytest.raises(spec.InvalidInput, match=r"slots: none"):
+        backend.load_optimizer(model, native, {"momentum/fc.bias": np.zeros(10)})
+
+
+@pytest.mark.parametrize("run", [SGD, ADAM], ids=["sgd", "adam"])
+def test_a_state_has_the_canonical_names_shapes_and_values(run, backend):
+    model, native = _start(backend, run)
+    fresh = backend.dump_optimizer(model, native)
+    assert {name: x.shape for name, x in fresh.items()} == spec.state_shapes(run.config, run.optimizer.slots)
+    assert all(not x.any() for x in fresh.values())
+
+    goes_on(backend, model, native, turns(run)[:2])
+
+    state, expected = backend.dump_optimizer(model, native), {}
+    referee_goes_on(run.config, initial(run), expected, run.optimizer, turns(run)[:2])
+    assert list(state) == list(fresh)
+    assert {x.dtype for x in state.values()} == {np.dtype("float64")}
+    errors = relative_errors(state, expected)
+    assert {name: error for name, error in errors.items() if error > TOLERANCES["float64"].gradients} == {}
+
+
+@pytest.mark.parametrize(
+    ("run", "dtype"), [(SGD, "float64"), (ADAM, "float64"), (ADAM, "float32")], ids=["sgd", "adam", "adam-float32"]
+)
+def test_going_on_from_a_dumped_state_is_bit_identical(run, dtype, backend):
+    model, native = _start(backend, run, dtype)
+    goes_on(backend, model, native, turns(run)[:2])
+    params, state = backend.dump_params(model), backend.dump_optimizer(model, native)
+
+    expected = goes_on(backend, model, native, turns(run)[2:])
+    got, got_state = _resumed(backend, run, params, state, turns(run)[2:], dtype)
+
+    assert got.losses == expected.losses
+    assert _same(got.params, expected.params)
+    assert _same(got_state, backend.dump_optimizer(model, native))
+
+
+@pytest.mark.parametrize("run", [D2L_SGD, D2L_ADAM], ids=["sgd", "adam"])
+def test_a_training_that_changes_its_backend_at_every_step_is_the_same(run):
+    """There and back: every one hands over to the next and to the one before, the referee included."""
+    relay = [*TESTED, "referee", *reversed(TESTED)]
+    given = turns(run)[: len(relay)]
+    expected = referee_goes_on(run.config, initial(run), {}, run.optimizer, given)
+    params, losses = initial(run), []
+    state = {name: np.zeros(shape) for name, shape in spec.state_shapes(run.config, run.optimizer.slots).items()}
+    for name, turn in zip(relay, given, strict=True):
+        if name == "referee":
+            (loss,), params = referee_goes_on(run.config, params, state, run.optimizer, [turn])
+        else:
+            ((loss,), params), state = _resumed(load(name), run, params, state, [turn])
+        losses.append(loss)
+    got = Result(losses, params)
+    assert loss_error(got, expected) <= TRAJECTORY.losses
+    assert parameter_error(got, expected) <= TRAJECTORY.parameters
+
+
+@pytest.mark.parametrize(("run", "slot"), [(SGD, "momentum"), (ADAM, "v")], ids=["sgd", "adam"])
+def test_a_state_that_does_not_fit_is_refused_whole(run, slot, backend):
+    model, native = _start(backend, run)
+    state = {name: np.full(shape, 3.0) for name, shape in spec.state_shapes(run.config, run.optimizer.slots).items()}
+    backend.load_optimizer(model, native, state)
+    bad = {name: np.full_like(x, 5.0) for name, x in state.items()}
+    bad[f"{slot}/conv1.weight"] = bad[f"{slot}/conv1.weight"].transpose(2, 3, 1, 0)
+    bad[f"{slot}/conv3.weight"] = bad.pop(f"{slot}/conv2.weight")
+    bad[f"{slot}/fc.bias"] = np.full(10, np.nan)
+    with pytest.raises(spec.InvalidInput) as refused:
+        backend.load_optimizer(model, native, bad)
+    for part in (
+        f"missing (1):\n    {slot}/conv2.weight (192, 64, 3, 3)",
+        f"unexpected (1):\n    {slot}/conv3.weight (192, 64, 3, 3)",
+        f"{slot}/conv1.weight: expected (64, 1, 7, 7), got (7, 7, 1, 64)",
+        f"NaN or infinity (1):\n    {slot}/fc.bias",
+    ):
+        assert part in str(refused.value)
+    assert _same(backend.dump_optimizer(model, native), state)
+
+
+def test_the_state_of_another_optimizer_is_refused(backend):
+    sgd, adam = _start(backend, SGD), _start(backend, ADAM)
+    for (model, native), (other_model, other) in ((sgd, adam), (adam, sgd)):
+        before = backend.dump_optimizer(model, native)
+        with pytest.raises(spec.InvalidInput, match=r"optimizer state .* does not fit"):
+            backend.load_optimizer(model, native, backend.dump_optimizer(other_model, other))
+        assert _same(backend.dump_optimizer(model, native), before)
+
+
+@pytest.mark.parametrize("run", [SGD, ADAM], ids=["sgd", "adam"])
+def test_a_state_shares_nothing_with_its_arrays(run, backend):
+    model, native = _start(backend, run)
+    shapes = spec.state_shapes(run.config, run.optimizer.slots)
+    given = {name: np.full(shape, 2.0) for name, shape in shapes.items()}
+    backend.load_optimizer(model, native, given)
+    dumped = backend.dump_optimizer(model, native)
+    kept = {name: x.copy() for name, x in dumped.items()}
+    for x in given.values():
+        x[...] = 7
+    assert _same(backend.dump_optimizer(model, native), kept)
+    goes_on(backend, model, native, turns(run)[:1])
+    assert _same(given, {name: np.full(shape, 7.0) for name, shape in shapes.items()})
+    assert _same(dumped, kept)
+    stepped = backend.dump_optimizer(model, native)
+    for x in dumped.values():
+        x[...] = 9  # the arrays are the caller's, and writable
+    assert _same(backend.dump_optimizer(model, native), stepped)
+
+
+@pytest.mark.skipif("jax" not in TESTED, reason="JAX is not under test")
+def test_another_rate_and_a_loaded_state_compile_nothing_in_jax(caplog):
+    import jax
+
+    backend = load("jax")
+    model, native = _start(backend, SGD)
+    goes_on(backend, model, native, turns(SGD)[:1])
+    params, state = backend.dump_params(model), backend.dump_optimizer(model, native)
+
+    def compiled() -> list[str]:
+        return [record.message for record in caplog.records if record.message.startswith("Compiling")]
+
+    fresh = loaded(backend, SGD.config, params)
+    resumed = backend.make_optimizer(fresh, SGD.optimizer)
+    backend.load_optimizer(fresh, resumed, state)
+    turn = turns(SGD)[1]
+    with jax.log_compiles():
+        backend.set_rate(native, 0.125)
+        backend.train_step(model, native, turn.images, turn.labels)
+        backend.train_step(fresh, resumed, turn.images, turn.labels)
+        assert compiled() == []
+        jax.jit(lambda x: 3 * x + 1)(turn.images)
+        assert len(compiled()) == 1  # which is how it would show
+
+
+# ---------------------------------------------------------------------------------------------------- every row
+
+NESTEROV_DECAY = _row(SGD, nesterov=True, weight_decay=0.1)
+ADAMW = ADAM._replace(optimizer=spec.AdamW(1e-4, weight_decay=0.1))
+ROWS = {  # several settings to a row, as each row costs JAX a compilation
+    "no-momentum-clip-norm-not-reached": NO_MOMENTUM,
+    "nesterov-weight-decay-clip-norm": _row(NESTEROV_DECAY, clip_norm=1.0),
+    "adamw-label-smoothing": ADAMW._replace(label_smoothing=0.1),
+}
+SETTINGS = {  # and each one by itself, beside the row that it changes
+    "no-momentum": (NO_MOMENTUM, SGD),
+    "nesterov": (_row(SGD, nesterov=True), SGD),
+    "weight-decay": (NESTEROV_DECAY, _row(SGD, nesterov=True)),
+    "clip-norm": (ROWS["nesterov-weight-decay-clip-norm"], NESTEROV_DECAY),
+    "decoupled-weight-decay": (ADAMW, ADAM),
+    "label-smoothing": (ROWS["adamw-label-smoothing"], ADAMW),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_changes_what_is_computed(name):
+    """Or else agreeing with the referee would say nothing about it."""
+    run, without = SETTINGS[name]
+    assert parameter_error(_expected(run), _expected(without)) > 1e5 * TRAJECTORY.parameters
+
+
+def test_a_norm_that_is_never_reached_clips_nothing():
+    loose, without = _expected(NO_MOMENTUM), _expected(_row(NO_MOMENTUM, clip_norm=None))
+    assert loose.losses == without.losses
+    assert _same(loose.params, without.params)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_steps_equal_the_referees(name, backend):
+    expected = _expected(ROWS[name])
+    got = result(backend, ROWS[name])
+    assert loss_error(got, expected) <= TRAJECTORY.losses
+    errors = relative_errors(got.params, expected.params)
+    assert {name: error for name, error in errors.items() if error > TRAJECTORY.parameters} == {}
