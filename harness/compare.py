@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -236,7 +237,7 @@ def compare(
     arrays = {**params, "images": images, "labels": batch.labels}
 
     def run(name: str) -> Answer:
-        answer = run_worker(name, task, arrays, **({"python": pythons[name]} if name in pythons else {}))
+        answer = run_worker(name, task, arrays, pythons.get(name, sys.executable))
         done(name)
         return answer
 

@@ -27,7 +27,7 @@ _FASHION_FILES = {
     "t10k-labels-idx1-ubyte.gz": ("bb300cfdad3c16e7a12a480ee83cd310", (10000,)),
 }
 _DEFAULT_COUNT = 4  # images: enough for batch norm, few enough for the referee
-_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 # What Pillow raises of a file that is not a picture, is damaged, or would fill the memory.
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -60,33 +60,34 @@ def load_batch(
         raise InvalidInput(f"batch: expected at least 1 image, got {count}")
     if size < 1:
         raise InvalidInput(f"size: expected at least 1 pixel, got {size}")
+    if config.in_channels not in (1, 3):
+        raise InvalidInput(f"pictures have 1 or 3 channels; this network takes {config.in_channels}")
     wanted = count or _DEFAULT_COUNT
     if list(sources) == ["digits"]:
-        pictures, labels = _digits()
+        pixels, labels = digits()
+        pictures = [resized(Image.fromarray(x), config.in_channels, size) for x in pixels[:wanted]]
         source = "scikit-learn's handwritten digits"
     elif list(sources) == ["fashion-mnist"]:
         pixels, labels = fashion_mnist("t10k", data_dir)
-        pictures = [Image.fromarray(picture) for picture in pixels[:wanted]]
+        pictures = [resized(Image.fromarray(x), config.in_channels, size) for x in pixels[:wanted]]
         source = "Fashion-MNIST, test images"
     else:
         paths, source = _picture_paths(sources)
         if count is None:
             wanted = min(len(paths), _DEFAULT_COUNT) if Path(sources[0]).is_dir() else len(paths)
-        pictures = _open_all(paths[:wanted])
+        pictures = _read_all(paths[:wanted], config.in_channels, size)
         labels = np.arange(len(pictures)) % config.num_classes
     if len(pictures) < wanted:
         raise InvalidInput(f"{source}: expected at least {wanted} images (--batch), found {len(pictures)}")
-    images = np.stack([_resized(picture, config.in_channels, size) for picture in pictures[:wanted]])
-    return Batch(images, np.asarray(labels[:wanted], dtype=np.int64), source)
+    return Batch(np.stack(pictures) / 255, np.asarray(labels[:wanted], dtype=np.int64), source)
 
 
-def _digits() -> tuple[list[Image.Image], Array]:
-    """Scikit-learn's 1,797 digits: 8 x 8 pixels of 0 to 16, brought to 0 to 255."""
+def digits() -> tuple[Array, Array]:
+    """Images (1797, 8, 8), uint8, and labels (1797,) of scikit-learn's digits; its 0 to 16 brought to 0 to 255."""
     from sklearn.datasets import load_digits  # slow to import, and not needed for other sources
 
-    digits = load_digits()
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    return [Image.fromarray(picture) for picture in pixels], digits.target
+    found = load_digits()
+    return np.round(found.images * (255 / 16)).astype(np.uint8), found.target
 
 
 def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str]:
@@ -98,9 +99,9 @@ def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str]:
             f"data: expected digits, fashion-mnist, a folder or picture files, and there is no {', '.join(missing)}"
         )
     if len(paths) == 1 and paths[0].is_dir():
-        found = sorted(path for path in paths[0].rglob("*") if path.suffix.lower() in _PICTURE_SUFFIXES)
+        found = sorted(path for path in paths[0].rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
         if not found:
-            known = ", ".join(sorted(_PICTURE_SUFFIXES))
+            known = ", ".join(sorted(PICTURE_SUFFIXES))
             raise InvalidInput(f"{paths[0]}: expected pictures ({known}) in this folder or below it, found none")
         return found, f"pictures in {paths[0]}"
     folders = [str(path) for path in paths if path.is_dir()]
@@ -109,36 +110,39 @@ def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str]:
     return paths, ", ".join(path.name for path in paths)
 
 
-def _open_all(paths: Sequence[Path]) -> list[Image.Image]:
-    """The pictures, decoded; every one that cannot be is named in one error."""
+def _read_all(paths: Sequence[Path], channels: int, size: int) -> list[Array]:
+    """The pictures as `read_picture` gives them; every one that cannot be read is named in one error."""
     pictures, problems = [], []
     for path in paths:
         try:
-            with warnings.catch_warnings():
-                # Pillow warns of a picture that is suspiciously large, and refuses one twice that size.
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(path) as picture:
-                    picture.load()
-                    pictures.append(picture.copy())
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-            Image.DecompressionBombWarning,
-        ) as error:
-            problems.append(f"  {path}: {error}")
+            pictures.append(read_picture(path, channels, size))
+        except InvalidInput as error:
+            problems.append(f"  {error}")
     if problems:
         raise InvalidInput("\n".join(["not a picture that can be read:", *problems]))
     return pictures
 
 
-def _resized(picture: Image.Image, channels: int, size: int) -> Array:
-    """(channels, size, size), float64 from 0 to 1; grey for one channel, RGB for three."""
-    if channels not in (1, 3):
-        raise InvalidInput(f"pictures have 1 or 3 channels; this network takes {channels}")
+def read_picture(path: Path, channels: int, size: int) -> Array:
+    """One picture file, decoded and `resized`.
+
+    Raises:
+        InvalidInput: naming the file, when it is not a picture, is damaged, or would fill the memory.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of a picture that is suspiciously large, and refuses one twice that size.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                return resized(picture, channels, size)
+    except _UNREADABLE as error:
+        raise InvalidInput(f"{path}: {error}") from error
+
+
+def resized(picture: Image.Image, channels: int, size: int) -> Array:
+    """(channels, size, size), uint8, contiguous; grey for one channel, RGB for three."""
     converted = picture.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(converted, dtype=np.float64).reshape(size, size, channels).transpose(2, 0, 1) / 255
+    return np.ascontiguousarray(np.asarray(converted).reshape(size, size, channels).transpose(2, 0, 1))
 
 
 def fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[Array, Array]:
@@ -180,7 +184,7 @@ def _cached(name: str) -> Path:
     import pooch  # only where something may have to be downloaded
 
     pooch.get_logger().setLevel("WARNING")
-    folder = Path(pooch.os_cache("googlenet")) / "fashion-mnist"
+    folder = cache_folder() / "fashion-mnist"
     md5, _ = _FASHION_FILES[name]
     try:
         # Without a known hash pooch takes what is there or what arrives; it would delete what does not fit.
@@ -198,3 +202,10 @@ def _cached(name: str) -> Path:
             "in its place: run again to download it once more, or name a folder with --data-dir"
         )
     return path
+
+
+def cache_folder() -> Path:
+    """Where this project keeps what it can make or download again: below $XDG_CACHE_HOME, if that is set."""
+    import pooch
+
+    return Path(pooch.os_cache("googlenet"))

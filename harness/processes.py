@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,11 @@ class Answer:
 
 
 def run_worker(
-    backend: str, task: Mapping[str, Any], arrays: Mapping[str, spec.Array], python: str = sys.executable
+    backend: str,
+    task: Mapping[str, Any],
+    arrays: Mapping[str, spec.Array],
+    python: str = sys.executable,
+    listen: Callable[[dict[str, Any]], None] | None = None,
 ) -> Answer:
     """Run one task in a new process and wait for its answer.
 
@@ -39,6 +43,8 @@ def run_worker(
         task: What `harness.worker` reads; JSON.
         arrays: By name, what the task works on.
         python: The interpreter; its environment needs NumPy and the backend's framework, not this project.
+        listen: Called with each message that the worker sends on the way. With it Ctrl-C is the worker's: it is passed
+            on, and the answer waited for.
 
     Raises:
         spec.InvalidInput: when that interpreter cannot be started.
@@ -49,7 +55,7 @@ def run_worker(
         np.savez(folder / "task.npz", **arrays)
         command = [python, "-P", "-m", "harness.worker", backend, str(folder)]
         try:
-            done = subprocess.run(command, env=_environment(folder), capture_output=True, text=True, errors="replace")
+            done = _run(command, _environment(folder), listen)
         except OSError as error:
             raise spec.InvalidInput(f"--python {backend}={python}: cannot be started ({error.strerror})") from error
         try:
@@ -65,6 +71,29 @@ def run_worker(
     return Answer(facts, found)
 
 
+def _run(
+    command: list[str], environment: dict[str, str], listen: Callable[[dict[str, Any]], None] | None
+) -> subprocess.CompletedProcess[str]:
+    """Like `subprocess.run`, and hands the messages over as they come."""
+    if listen is None:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        # At a terminal the worker has had the signal already, and has no use for two; else this is how it gets it.
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, lambda number, _: worker.send_signal(number)) for number in numbers]
+        try:
+            for line in worker.stdout or ():
+                listen(json.loads(line))
+            worker.wait()
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+            worker.kill()
+        errors.seek(0)
+        return subprocess.CompletedProcess(command, worker.returncode, "", errors.read())
+
+
 def _environment(folder: Path) -> dict[str, str]:
     """The worker finds our packages, and nothing else of this environment, through a folder of links."""
     links = folder / "packages"
@@ -73,6 +102,9 @@ def _environment(folder: Path) -> dict[str, str]:
     for package in ("spec", "harness", *PACKAGES.values()):
         (links / package).symlink_to(home / package)
     return {
+        # OpenMP's threads wait for each other in busy loops unless told otherwise: two processes on the same cores then
+        # bring each other to a standstill.
+        "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
         "PYTHONPATH": str(links),
         # Equality is claimed of float32, so neither NVIDIA's libraries nor JAX may round it to TF32.

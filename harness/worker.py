@@ -1,15 +1,20 @@
 """One backend in a process of its own: `python -m harness.worker BACKEND FOLDER`.
 
-The folder holds the task (`task.json`, `task.npz`) and takes the answer (`answer.json`, `answer.npz`). Only NumPy and
-the backend's framework are needed here, so that the process can run in another environment than the one that asks.
+The folder holds the task (`task.json`, `task.npz`) and takes the answer (`answer.json`, `answer.npz`); messages on the
+way are lines of JSON on the standard output. Only NumPy and the backend's framework are needed here, and for training
+safetensors and filelock, so that the process can run in another environment than the one that asks.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,10 +29,15 @@ def main(backend: str, folder: Path) -> None:
     """Do the task in the folder, and leave the answer there; a refusal is an answer too."""
     task = json.loads((folder / "task.json").read_text())
     arrays: dict[str, spec.Array] = {}
+    stopped = _stop_on_signals() if task["kind"] == "train" else None
     try:
         package = load(backend)
         if task["kind"] == "describe":
             answer = _describe(package, task)
+        elif stopped is not None:
+            answer = _train(package, backend, task, stopped)
+        elif task["kind"] == "evaluate":
+            answer, arrays = _evaluate(package, task)
         else:
             with np.load(folder / "task.npz", allow_pickle=False) as given:
                 answer, arrays = _probe(package, task, dict(given))
@@ -35,6 +45,64 @@ def main(backend: str, folder: Path) -> None:
         answer = {"refused": str(refusal)}
     np.savez(folder / "answer.npz", **arrays)
     (folder / "answer.json").write_text(json.dumps(answer))
+
+
+def _stop_on_signals() -> threading.Event:
+    """From now on Ctrl-C and SIGTERM only set this; in training the step at hand is finished, and all is saved."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    return stopped
+
+
+def _teller(stopped: threading.Event) -> Callable[[dict[str, Any]], None]:
+    """Sends messages to whoever started this process; when nobody is left to read them, it is time to stop."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what frameworks print does not belong among the messages
+
+    def tell(message: dict[str, Any]) -> None:
+        try:
+            channel.write(json.dumps(message) + "\n")
+            channel.flush()
+        except BrokenPipeError:
+            stopped.set()
+
+    return tell
+
+
+def _train(package: ModuleType, backend: str, task: dict[str, Any], stopped: threading.Event) -> dict[str, Any]:
+    from harness.loop import Diverged, train
+
+    try:
+        return {"complete": train(package, backend, task, _teller(stopped), stopped.is_set)}
+    except Diverged as error:
+        return {"diverged": str(error)}
+
+
+def _evaluate(package: ModuleType, task: dict[str, Any]) -> tuple[dict[str, Any], dict[str, spec.Array]]:
+    """The scores of a checkpoint on a prepared dataset."""
+    from harness.loader import open_dataset
+    from harness.scores import evaluate
+    from spec import checkpoint
+
+    found = checkpoint.load(Path(task["checkpoint"]))
+    dataset = open_dataset(Path(task["dataset"]))
+    model = package.GoogLeNet(found.config, dtype=task["dtype"], device=task["device"])
+    package.load_params(model, found.params)
+    split = {"train": dataset.train, "test": dataset.test}[task["part"]]
+    tell = _teller(threading.Event())
+    scores = evaluate(
+        package,
+        model,
+        split,
+        batch=task["batch"],
+        classes=found.config.num_classes,
+        dtype=task["dtype"],
+        mean=task["mean"],
+        std=task["std"],
+        done=lambda images: tell({"event": "evaluating", "images": images, "of": len(split)}),
+    )
+    return {"loss": scores.loss, "accuracy": scores.accuracy}, {"confusion": scores.confusion}
 
 
 def _describe(package: ModuleType, task: dict[str, Any]) -> dict[str, Any]:

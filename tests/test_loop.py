@@ -1,0 +1,301 @@
+"""The training loop in every backend: the referee's run, step for step; stopping and going on, here and elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from conftest import TESTED
+from filelock import FileLock
+from PIL import Image
+
+import spec
+from harness import loop
+from harness.backend import load
+from harness.compare import relative_errors
+from harness.data import digits
+from harness.dataset import prepare
+from harness.loader import open_dataset, training_batches
+from harness.runs import CHECKPOINT, CONFIG, ENVIRONMENT, METRICS, of_checkpoint, read_metrics
+from harness.train import settings_for
+from spec import checkpoint, reference
+from spec.recipe import Constant, OneCycle, Recipe
+from spec.tolerances import TOLERANCES
+
+# 4 steps an epoch (12, 12, 12 and 4 images): momentum, decay, dropout, a rate that changes at every step.
+RECIPE = Recipe(
+    preset="d2l",
+    size=28,
+    batch=12,
+    epochs=2,
+    optimizer=spec.SGD(rate=0.05, momentum=0.9, weight_decay=1e-3),
+    schedule=OneCycle(),
+    init="he",
+    mean=0.25,
+    std=0.5,
+    label_smoothing=0.1,
+    dropout=0.4,
+)
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """40 training and 10 test images of scikit-learn's digits, prepared."""
+    folder = tmp_path_factory.mktemp("digits")
+    images, labels = digits()
+    for label in range(10):
+        (folder / str(label)).mkdir()
+        for i, picture in enumerate(images[labels == label][:5]):
+            Image.fromarray(picture).save(folder / str(label) / f"{i}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return prepare(f"folder:{folder}", 1, 28)
+
+
+def run(
+    package: ModuleType,
+    dataset: Path,
+    folder: Path,
+    *,
+    recipe: Recipe = RECIPE,
+    dtype: str = "float64",
+    stop_after: int | None = None,
+    start: Path | None = None,
+    messages: list | None = None,
+    stopped=lambda: False,
+    save_every: float = 1e9,
+) -> bool:
+    """Train in a folder, or go on in it."""
+    task = {
+        "folder": str(folder),
+        "settings": settings_for(recipe, dataset, seed=5, dtype=dtype, device="cpu").as_json(),
+        "dataset": str(dataset),
+        "start": str(start) if start else None,
+        "log_every": 1,
+        "save_every": save_every,
+        "stop_after": stop_after,
+    }
+    task = json.loads(json.dumps(task))  # as it reaches the loop in a process of its own
+    tell = (lambda message: None) if messages is None else messages.append
+    return loop.train(package, package.__name__.split("_")[1], task, tell, stopped)
+
+
+def _referee(dataset: Path, recipe: Recipe, steps: int) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
+    """Losses, accuracies and final parameters of the referee's own training."""
+    opened = open_dataset(dataset)
+    config = recipe.config(num_classes=len(opened.classes))
+    params, state = spec.init_params(config, 5, recipe.init), {}
+    losses, accuracies, per_epoch = [], [], math.ceil(len(opened.train) / recipe.batch)
+    while len(losses) < steps:
+        epoch = len(losses) // per_epoch
+        for images, labels in training_batches(
+            opened.train, recipe.batch, seed=5, epoch=epoch, dtype="float64", mean=recipe.mean, std=recipe.std
+        ):
+            number = len(losses)
+            optimizer = dataclasses.replace(recipe.optimizer, rate=recipe.rate(number, per_epoch))
+            masks = spec.dropout_masks(config, len(images), 5, number)
+            step, params = reference.train_step(config, params, state, optimizer, images, labels, masks)
+            losses.append(step.loss)
+            accuracies.append(step.correct / len(images))
+    return losses, accuracies, params
+
+
+@pytest.fixture(scope="module")
+def expected(dataset):
+    return _referee(dataset, RECIPE, STEPS)
+
+
+@pytest.fixture(scope="module")
+def straight(dataset, backend, tmp_path_factory) -> Path:
+    """A whole run in each backend, not interrupted."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    assert run(backend, dataset, folder)
+    return folder
+
+
+def _without_clock(folder: Path) -> list[dict]:
+    return [
+        {key: value for key, value in record.items() if key not in ("seconds", "images_per_second")}
+        for record in read_metrics(folder)
+    ]
+
+
+def test_the_loop_trains_as_the_referee_does(straight, expected):
+    losses, accuracies, params = expected
+    steps = [record for record in read_metrics(straight) if record["kind"] == "step"]
+    assert [record["step"] for record in steps] == list(range(1, STEPS + 1))
+    np.testing.assert_allclose([record["loss"] for record in steps], losses, rtol=TOLERANCES["float64"].loss, atol=0)
+    np.testing.assert_allclose([record["accuracy"] for record in steps], accuracies, rtol=1e-15)
+    assert [record["rate"] for record in steps] == [RECIPE.rate(i, 4) for i in range(STEPS)]
+    errors = relative_errors(checkpoint.load(straight / CHECKPOINT).params, params)
+    assert max(errors.values()) <= 1e-11
+
+
+def test_an_epoch_is_the_mean_over_its_images_and_the_test_images(straight, dataset, expected):
+    losses, accuracies, params = expected
+    first, last = (record for record in read_metrics(straight) if record["kind"] == "epoch")
+    sizes = [12, 12, 12, 4]
+    assert first["train_loss"] == pytest.approx(np.average(losses[:4], weights=sizes), rel=1e-12)
+    assert last["train_accuracy"] == pytest.approx(np.average(accuracies[4:], weights=sizes), rel=1e-12)
+    test = open_dataset(dataset).test
+    config = RECIPE.config(num_classes=10)
+    logits = reference.predict(config, params, (test.images / 255 - RECIPE.mean) / RECIPE.std)
+    assert last["test_loss"] == pytest.approx(reference.softmax_cross_entropy(logits, test.labels)[0], rel=1e-10)
+    assert last["test_accuracy"] == pytest.approx((logits.argmax(1) == test.labels).mean(), rel=1e-15)
+
+
+def test_a_run_can_be_read_without_this_program(straight, backend):
+    settings = json.loads((straight / CONFIG).read_text())
+    assert settings["backend"] == backend.__name__.split("_")[1]
+    assert settings["recipe"]["optimizer"] == {
+        "name": "sgd",
+        "rate": 0.05,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 1e-3,
+    }
+    (start,) = json.loads((straight / ENVIRONMENT).read_text())
+    assert start["framework"] == backend.describe("cpu").framework
+    assert [record["kind"] for record in read_metrics(straight)] == (["step"] * 4 + ["epoch"]) * 2
+    assert sorted(path.name for path in straight.iterdir() if not path.name.startswith(".")) == sorted(
+        [CHECKPOINT, CONFIG, ENVIRONMENT, METRICS]
+    )
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5], ids=["first", "mid-epoch", "last-of-epoch", "first-of-next"])
+def test_a_resumed_run_ends_with_the_same_bytes(step, straight, dataset, backend, tmp_path):
+    folder = tmp_path / "run"
+    assert not run(backend, dataset, folder, stop_after=step)
+    _, position = of_checkpoint(checkpoint.load(folder / CHECKPOINT), folder)
+    assert (position.step, position.evaluated) == (step, 1 if step == 5 else 0)
+    assert run(backend, dataset, folder)
+    assert (folder / CHECKPOINT).read_bytes() == (straight / CHECKPOINT).read_bytes()
+    assert _without_clock(folder) == _without_clock(straight)
+    assert [start["from_step"] for start in json.loads((folder / ENVIRONMENT).read_text())] == [0, step]
+
+
+def test_what_was_done_after_the_last_checkpoint_is_done_again(straight, dataset, backend, tmp_path):
+    """As after a SIGKILL: the records are ahead of the checkpoint, and the last of them is torn."""
+    folder = tmp_path / "run"
+    run(backend, dataset, folder, stop_after=2)
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps({"kind": "step", "step": 3, "loss": 99.0, "seconds": 1.0}) + '\n{"kind": "st')
+    assert run(backend, dataset, folder)
+    assert _without_clock(folder) == _without_clock(straight)
+
+
+def test_a_complete_run_stays_as_it_is(straight, dataset, backend, tmp_path):
+    before = (straight / CHECKPOINT).read_bytes()
+    assert run(backend, dataset, straight)
+    assert (straight / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.skipif(len(TESTED) < 2, reason="one backend is tested")
+def test_a_run_may_change_its_framework_on_the_way(dataset, expected, tmp_path):
+    """3 steps in one, 3 in the next, the rest in the third; momentum and dropout's masks travel too."""
+    losses, _, params = expected
+    folders = [tmp_path / name for name in TESTED]
+    for i, (name, folder) in enumerate(zip(TESTED, folders, strict=True)):
+        last = i == len(TESTED) - 1
+        complete = run(
+            load(name),
+            dataset,
+            folder,
+            stop_after=None if last else 3 * (i + 1),
+            start=folders[i - 1] if i else None,
+        )
+        assert complete == last
+    steps = [record for record in read_metrics(folders[-1]) if record["kind"] == "step"]
+    np.testing.assert_allclose([record["loss"] for record in steps], losses, rtol=1e-12, atol=0)
+    found = checkpoint.load(folders[-1] / CHECKPOINT)
+    assert max(relative_errors(found.params, params).values()) <= 1e-12
+    _, position = of_checkpoint(found, folders[-1])
+    assert [entry["backend"] for entry in position.lineage] == list(TESTED)
+    assert [entry["from_step"] for entry in position.lineage] == [3 * i for i in range(len(TESTED))]
+
+
+def test_stopping_takes_effect_after_the_step_at_hand(dataset, backend, tmp_path):
+    folder, asked = tmp_path / "run", []
+
+    def stopped() -> bool:
+        asked.append(True)
+        return len(asked) > 4
+
+    messages: list = []
+    assert not run(backend, dataset, folder, stopped=stopped, messages=messages)
+    _, position = of_checkpoint(checkpoint.load(folder / CHECKPOINT), folder)
+    saved = [message["step"] for message in messages if message["event"] == "saved"]
+    assert saved == [position.step]
+    assert 1 <= position.step < STEPS
+
+
+class TestRefusals:
+    """One backend is enough: none of this is the framework's."""
+
+    @pytest.fixture
+    def package(self):
+        return load(TESTED[0])
+
+    def test_two_at_once(self, package, dataset, tmp_path):
+        folder = tmp_path / "run"
+        folder.mkdir()
+        with FileLock(folder / ".lock"), pytest.raises(spec.InvalidInput, match="another process is training here"):
+            run(package, dataset, folder)
+        assert not (folder / CHECKPOINT).exists()
+
+    def test_a_checkpoint_of_another_run(self, package, dataset, tmp_path):
+        folder = tmp_path / "run"
+        run(package, dataset, folder, stop_after=1)
+        before = (folder / CHECKPOINT).read_bytes()
+        with pytest.raises(spec.InvalidInput, match="other settings"):
+            run(package, dataset, folder, recipe=dataclasses.replace(RECIPE, epochs=3))
+        assert (folder / CHECKPOINT).read_bytes() == before
+
+    def test_weights_without_a_run(self, package, dataset, tmp_path):
+        folder = tmp_path / "run"
+        folder.mkdir()
+        config = RECIPE.config(num_classes=10)
+        checkpoint.save(folder / CHECKPOINT, spec.init_params(config), config)
+        with pytest.raises(spec.InvalidInput, match="without its state"):
+            run(package, dataset, folder)
+
+    def test_a_damaged_checkpoint(self, package, dataset, tmp_path):
+        folder = tmp_path / "run"
+        run(package, dataset, folder, stop_after=1)
+        content = bytearray((folder / CHECKPOINT).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / CHECKPOINT).write_bytes(content)
+        records = (folder / METRICS).read_text()
+        with pytest.raises(spec.InvalidInput, match="damaged"):
+            run(package, dataset, folder)
+        assert (folder / CHECKPOINT).read_bytes() == content
+        assert (folder / METRICS).read_text() == records
+
+    def test_a_loss_that_is_no_number(self, package, dataset, tmp_path):
+        folder = tmp_path / "run"
+        recipe = dataclasses.replace(RECIPE, optimizer=spec.SGD(rate=1e12), schedule=Constant())
+        with (
+            np.errstate(all="ignore"),
+            pytest.raises(loop.Diverged, match=r"after step \d.*smaller rate"),
+        ):
+            run(package, dataset, folder, recipe=recipe)
+        assert not (folder / CHECKPOINT).exists()
+
+
+def test_a_stalled_run_is_told_what_to_try(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_PATIENCE", 3)
+    messages: list = []
+    stuck = dataclasses.replace(RECIPE, optimizer=spec.SGD(rate=0.0), init="xavier", epochs=1)
+    run(load(TESTED[0]), dataset, tmp_path / "stuck", recipe=stuck, messages=messages)
+    (warning,) = [message["text"] for message in messages if message["event"] == "warning"]
+    assert "guessing has 2.3026" in warning
+    messages.clear()
+    moving = dataclasses.replace(stuck, init="he", optimizer=spec.SGD(rate=0.05))
+    run(load(TESTED[0]), dataset, tmp_path / "moving", recipe=moving, messages=messages)
+    assert not [message for message in messages if message["event"] == "warning"]
