@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+# JAX compiles on one processor while the other backends are tested on the other.
+PARALLEL := -n 2 --dist loadgroup
 
 .PHONY: help setup compare test test-slow lint clean
 help:
@@ -16,10 +18,10 @@ compare: $(READY)
 	$(BIN)/googlenet compare
 
 test: $(READY)
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest $(PARALLEL) -m 'not slow'
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(PARALLEL) -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ import pytest
 # Compiling is most of what JAX does here: at level 1 it takes half the time, and computes the same.
 # `googlenet compare` runs at the default level, in test_compare.py.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Two processes that compute at once must not wait for each other in busy loops.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Float32 is compared, so neither NVIDIA's libraries nor JAX may round it to TF32; MXNet has no other switch.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
@@ -42,6 +44,20 @@ def pytest_runtest_teardown() -> None:
     mappings = Path("/proc/self/maps")
     if "jax" in sys.modules and mappings.exists() and mappings.read_bytes().count(b"\n") > 20_000:
         sys.modules["jax"].clear_caches()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `pytest -n 2 --dist loadgroup` JAX compiles, on one processor, while the others are tested on the other.
+
+    A backend's tests stay together, since they share what was compiled; and so do those of the command line, since
+    they share the runs that they look at.
+    """
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if item.path.stem in ("test_train", "test_compare"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        elif "backend" in parameters:
+            item.add_marker(pytest.mark.xdist_group("jax" if parameters["backend"] == "jax" else "others"))
 
 
 @pytest.fixture(scope="session", params=TESTED)

@@ -25,18 +25,17 @@ QUICK = [
 
 
 def _thorough() -> list[Case]:
-    """Every preset at every size of the claim, batch 1 and 4, random and real images."""
+    """Every preset at every size of the claim, one image or four, random and real ones."""
     kinds = ("random", "digits" if DATA is None else "fashion-mnist")
     cases = []
     for preset in spec.PRESETS:
-        for batch, large in ((1, 231), (4, 224)):
-            for size in (28, 96, 97, large):
-                case = Case(preset, size, batch)
-                try:
-                    spec.stage_shapes(case.config, (case.config.in_channels, size, size))
-                except spec.InvalidInput:
-                    continue
-                cases += [case._replace(images=kind) for kind in kinds]
+        for size, batch in ((28, 4), (96, 1), (97, 4), (224, 4), (231, 1)):
+            case = Case(preset, size, batch)
+            try:
+                spec.stage_shapes(case.config, (case.config.in_channels, size, size))
+            except spec.InvalidInput:
+                continue
+            cases += [case._replace(images=kind) for kind in kinds]
     return [case for case in cases if case not in QUICK]
 
 
@@ -66,10 +65,6 @@ def test_loss_and_gradients_in_float64(case, backend):
     config, params, images, labels = material(case)
     model = loaded(backend, config, params)
     bounds = TOLERANCES["float64"] if case.images == "random" else on_pictures(config, "float64")
-    if case.preset == "torchvision" and case.size == 28 and case.batch == 1:
-        with pytest.raises(spec.InvalidInput, match="a single value per channel at inception4a"):
-            backend.loss_and_grads(model, images, labels)
-        return
     expected = expected_training(case)
 
     loss, grads = backend.loss_and_grads(model, images, labels)
@@ -79,6 +74,12 @@ def test_loss_and_gradients_in_float64(case, backend):
     assert list(grads) == list(expected.grads)
     errors = relative_errors(grads, expected.grads)
     assert {name: error for name, error in errors.items() if error > bounds.gradients} == {}
+
+
+def test_batch_norm_cannot_train_on_a_single_small_image(backend):
+    config, params, images, labels = material(Case("torchvision", 28, 1))
+    with pytest.raises(spec.InvalidInput, match="a single value per channel at inception4a"):
+        backend.loss_and_grads(loaded(backend, config, params), images, labels)
 
 
 def _nudged(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA
+from conftest import DATA, TESTED
 from typer.testing import CliRunner
 
 import harness.compare
+import harness.processes
+import harness.train
 import spec
+from harness.backend import load
 from harness.cli import app
+from harness.dataset import prepare
+from harness.runs import CHECKPOINT, Position
+from harness.train import create, settings_for
+from spec.checkpoint import save
+from spec.recipe import OPTIMIZERS, SCHEDULES, Recipe, recipe, recipe_path, recipes
 from spec.tolerances import TOLERANCES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+TRAINING = (ROOT / "docs" / "training.md").read_text()
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def _blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-COMMANDS = [line[2:].split("  #")[0].strip() for block in _blocks("console") for line in block.splitlines()]
+COMMANDS = [
+    line[2:].split("  #")[0].strip()
+    for text in (README, TRAINING)
+    for block in _blocks("console", text)
+    for line in block.splitlines()
+]
 
 
 def test_the_first_screen_shows_both_commands():
@@ -53,14 +69,18 @@ class _Reached(Exception):
     """Everything before the frameworks went well."""
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("googlenet ") and "doctor" not in c])
+TRAINING_VERBS = ("train", "eval", "runs")  # on runs that are not there: tests/test_train.py goes through with them
+SHOWN = [c for c in dict.fromkeys(COMMANDS) if c.startswith("googlenet ") and "doctor" not in c]
+
+
+@pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] not in TRAINING_VERBS])
 def test_googlenet_commands_run(command, monkeypatch, tmp_path):
     """Those that compare, up to the point where the backends would start; test_compare.py goes on from there."""
 
     def reached(*args, **kwargs):
         raise _Reached
 
-    words = shlex.split(command)[1:]
+    words = shlex.split(command.split(" > ")[0])[1:]
     if "--data-dir" in words and DATA is None:
         pytest.skip("GOOGLENET_DATA does not name the official files")
     words = [str(DATA) if word == "../shared/fashion-mnist" else word for word in words]
@@ -71,6 +91,70 @@ def test_googlenet_commands_run(command, monkeypatch, tmp_path):
         assert isinstance(result.exception, _Reached), result.output
     else:
         assert result.exit_code == 0, result.output
+
+
+@pytest.fixture
+def folder_of_the_docs(tmp_path, monkeypatch) -> Path:
+    """A run of two backends, and a recipe, as the shown commands have them; nothing is really trained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copy(recipe_path("fast"), "mine.toml")
+    dataset = prepare("digits", 1, 28)
+    settings = settings_for(recipe("fast"), dataset, 0, "float32", "auto")
+    for part in create(Path("runs/d2l"), ["pt", "mx"], settings):
+        position = Position(lineage=[{"backend": part.backend, "from_step": 0}])
+        metadata = {"run": settings.as_json(), "position": position.as_json()}
+        config = settings.config
+        save(part.folder / CHECKPOINT, spec.init_params(config), config, metadata)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in TRAINING_VERBS])
+def test_training_commands_run(command, folder_of_the_docs, monkeypatch):
+    """Up to the point where a backend's process would start."""
+
+    def reached(*args, **kwargs):
+        raise _Reached
+
+    words = shlex.split(command)[1:]
+    if "fashion-mnist" in words:
+        if DATA is None:
+            pytest.skip("GOOGLENET_DATA does not name the official files")
+        words[words.index("--run") + 1] += "-new"
+    monkeypatch.setattr(harness.train, "run_worker", reached)
+    monkeypatch.setattr(harness.processes, "run_worker", reached)
+    result = CliRunner().invoke(app, words)
+    if words[0] == "runs":
+        assert result.exit_code == 0, result.output
+    else:
+        assert isinstance(result.exception, _Reached), result.output
+
+
+def test_the_documented_code_of_training_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for code in _blocks("python", TRAINING):
+        exec(code.replace("googlenet_pt", load(TESTED[0]).__name__), {})
+    assert (tmp_path / "d2l.safetensors").is_file()
+
+
+def test_the_table_of_recipes_is_true():
+    rows = re.findall(r"^\| `([\w-]+)` \| (\w+) ([\d.]+)[^|]*\| (\d+), (\d+), (\d+) \| ", TRAINING, flags=re.MULTILINE)
+    found = {name: recipe(name) for name in recipes()}
+    assert sorted(
+        (name, kind.lower(), float(rate), *map(int, numbers)) for name, kind, rate, *numbers in rows
+    ) == sorted(
+        (name, type(row.optimizer).__name__.lower(), row.optimizer.rate, row.batch, row.epochs, row.size)
+        for name, row in found.items()
+    )
+
+
+def test_every_key_of_a_recipe_is_documented():
+    def names(row: type) -> list[str]:
+        return [field.name for field in dataclasses.fields(row)]
+
+    assert all(f"`{field}`" in TRAINING or f"[{field}]" in TRAINING for field in names(Recipe))
+    for row in (*OPTIMIZERS.values(), *SCHEDULES.values()):
+        assert all(f"`{field}`" in TRAINING for field in names(row) if field != "every"), row
 
 
 def test_the_code_runs_in_every_backend(backend):
@@ -121,6 +205,6 @@ def test_every_array_is_covered_by_the_rules_of_naming():
         assert all(pattern.fullmatch(array) for array in spec.param_shapes(config)), name
 
 
-@pytest.mark.parametrize("verb", ["presets", "spec", "compare", "doctor"])
+@pytest.mark.parametrize("verb", [command.name or command.callback.__name__ for command in app.registered_commands])
 def test_every_verb_is_shown(verb):
     assert any(command.split()[:2] == ["googlenet", verb] for command in COMMANDS)
