@@ -183,7 +183,7 @@ def test_a_backend_that_is_not_installed(tmp_path):
         (["compare", "--backends", "tf"], "unknown backend: expected one or more of pt, mx, jax, got tf"),
         (["compare", "--backends", "pt,pt"], "expected each one once"),
         (["compare", "--backends", ""], "unknown backend"),
-        (["compare", "--dtype", "float16"], "dtype: expected one of float64, float32, got 'float16'"),
+        (["compare", "--dtype", "float16"], "dtype: expected one of float32, float64, got 'float16'"),
         (["compare", "--device", "tpu"], "device: expected one of auto, cpu, gpu"),
         (["compare", "--preset", "torchvision", "--size", "14"], "expected a height and a width of 15 pixels or more"),
         (["compare", "--preset", "cnblogs", "--size", "96"], "expected a height and a width of 193 to 416 pixels"),
@@ -214,7 +214,7 @@ def test_doctor_and_a_gpu_where_there_is_none():
     for name in TESTED:
         found = findings["backends"][name]
         assert found["works"]
-        assert found["busy_threads"] == found["processors"]
+        assert abs(found["busy_threads"] - found["processors"]) <= 1  # one off where other tests compute beside it
     if findings["backends"][FIRST]["devices"] != ["cpu"]:
         pytest.skip("there is a GPU")
     assert "finds no GPU here" in compare_small("--device", "gpu", status=2).stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -244,7 +244,7 @@ def test_killed_at_any_moment_the_previous_checkpoint_loads(home):
         assert position.step > reached
         reached = position.step
     assert during >= 3
-    googlenet(home, "train", "--resume", str(run), "--steps", str(reached + 1))
+    googlenet(home, "train", "--resume", str(run), "--steps", str(reached + 1), *options)
     assert not partial.exists()
     records = [record["step"] for record in read_metrics(run / FIRST) if record["kind"] == "step"]
     assert records == list(range(1, reached + 2))
@@ -283,11 +283,10 @@ class TestFailures:
     def test_a_full_disk(self, home, stopped):
         path = stopped / FIRST / CHECKPOINT
         before = path.read_bytes()
-        limit = len(before) // 2
-        done = googlenet(
-            home, "train", "--resume", str(stopped), status=2,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        )  # fmt: skip
+        words, env = command(home, "train", "--resume", str(stopped))
+        limited = f"ulimit -f {len(before) // 2048}; exec {shlex.join(words)}"  # KiB: half of what is to be written
+        done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, cwd=home, env=env)
+        assert done.returncode == 2, done.stderr
         assert "cannot be written (File too large)" in done.stderr
         assert "what was there before is unchanged" in done.stderr.replace("\n", " ")
         assert path.read_bytes() == before
