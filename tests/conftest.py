@@ -42,7 +42,7 @@ def pytest_runtest_teardown() -> None:
     in, compiling ends in a segmentation fault.
     """
     mappings = Path("/proc/self/maps")
-    if "jax" in sys.modules and mappings.exists() and mappings.read_bytes().count(b"\n") > 45_000:
+    if "jax" in sys.modules and mappings.exists() and mappings.read_bytes().count(b"\n") > 40_000:
         sys.modules["jax"].clear_caches()
 
 
