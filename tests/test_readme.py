@@ -31,6 +31,7 @@ from spec.tolerances import TOLERANCES
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TRAINING = (ROOT / "docs" / "training.md").read_text()
+RESULTS = (ROOT / "RESULTS.md").read_text()
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -39,7 +40,7 @@ def _blocks(language: str, text: str = README) -> list[str]:
 
 COMMANDS = [
     line[2:].split("  #")[0].strip()
-    for text in (README, TRAINING)
+    for text in (README, TRAINING, RESULTS)
     for block in _blocks("console", text)
     for line in block.splitlines()
 ]
