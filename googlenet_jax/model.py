@@ -33,7 +33,7 @@ def max_pool(x: jax.Array, pool: spec.Pool) -> jax.Array:
 def convolution(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple, **settings) -> jax.Array:
     """XLA's convolution; where the map is smaller than the kernel, a product of its windows with the kernel.
 
-    There XLA takes 5 to 20 times as long on a CPU: at 28 x 28 pixels that was most of a training step.
+    There XLA takes up to 20 times as long on a CPU: at 28 x 28 pixels that was most of a training step.
     """
     side, rows, columns = len(kernel), *x.shape[1:3]
     if min(rows, columns) >= side or strides != (1, 1):

@@ -52,7 +52,7 @@ class TextbookAdam(mx.optimizer.Optimizer):
     def update(self, index: int, weight: nd.NDArray, grad: nd.NDArray, state: tuple) -> None:
         """One step for one array, in place.
 
-        Every intermediate result has the same memory: new one for each costs twice the time of the whole step.
+        Every intermediate result has the same memory: new memory for each doubles the time of this.
         """
         self._update_count(index)
         row, rate, t = self.row, self.learning_rate, self._index_update_count[index]

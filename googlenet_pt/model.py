@@ -132,7 +132,8 @@ class GoogLeNet(nn.Module):
         self.inception5b = inception(row("inception5b"))
         self.dropout = Dropout(config.dropout)
         self.fc = nn.Linear(row("inception5b").out_channels, config.num_classes)
-        # Kernels laid out (out, height, width, in) make the images so too: 1.4 times as fast on a CPU.
+        # Kernels laid out (out, height, width, in) make the images so too: on a CPU a training step is 1.2 times as
+        # fast at 28 pixels, 1.5 times at 96.
         self.to(device=select_device(device), dtype=select_dtype(dtype), memory_format=torch.channels_last)
         load_params(self, spec.init_params(config, seed))
 

@@ -53,7 +53,8 @@ def dump_optimizer(model: GoogLeNet, optimizer: torch.optim.Optimizer) -> dict[s
         if "t" in slots:
             arrays["t"] = np.array(float(state.get("step", 0.0)))
         for slot in _NATIVE.keys() & slots:
-            arrays[f"{slot}/{name}"] = state.get(_NATIVE[slot], torch.zeros_like(parameter)).cpu().numpy().copy()
+            native = state[_NATIVE[slot]] if state else torch.zeros_like(parameter)
+            arrays[f"{slot}/{name}"] = native.cpu().numpy().copy()
     return {name: arrays[name] for name in spec.state_shapes(model.config, slots)}
 
 

@@ -196,8 +196,13 @@ def compare(
     raise typer.Exit(0 if report.passed else 1)
 
 
+# What may stand beside --resume; everything else was settled when the run began.
+_GOING_ON = frozenset("resume backend data_dir steps log_every save_every python as_json".split())
+
+
 @app.command()
 def train(
+    context: typer.Context,
     backends: Annotated[
         list[str] | None, typer.Argument(help="pt, mx, jax: one or several, one after the other.", show_default="all")
     ] = None,
@@ -250,7 +255,7 @@ def train(
     from spec import InvalidInput, stage_shapes
     from spec.recipe import recipe as read_recipe
 
-    pythons = _interpreters(python or [], ["pt", "mx", "jax"])
+    pythons = _interpreters(python or [], list(BACKENDS))
     if resume is None:
         if backend is not None:
             raise InvalidInput("--backend: only with --resume; name backends before the options: googlenet train jax")
@@ -265,15 +270,10 @@ def train(
         folder = run or default_name(recipe, data)
         parts = create(folder, names, settings)
     else:
-        given: dict[str, Any] = {
-            "--recipe": recipe != "fast",
-            "--preset": preset,
-            "--epochs": epochs,
-            "--size": size,
-            "--batch": batch,
-        }
-        given |= {"backends": backends, "--run": run, "--aux": heads is not None}
-        if unused := [name for name, value in given.items() if value]:
+        sources = {option.opts[0]: context.get_parameter_source(option.name) for option in context.command.params}
+        allowed = {option.opts[0] for option in context.command.params if option.name in _GOING_ON}
+        given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        if unused := [name for name in given if name not in allowed]:
             raise InvalidInput(f"--resume goes on with a run as it is: leave out {', '.join(unused)}")
         parts = reopen(resume, backend)
         folder = parts[0].folder.parent

@@ -24,6 +24,7 @@ from PIL import Image
 from harness import data
 from harness.loader import open_dataset
 from spec import Array, InvalidInput
+from spec.checkpoint import sync_folder
 
 _FORMAT = 1  # part of every cache key: raise it whenever the same source would be written differently
 _FASHION_CLASSES = (  # Source: github.com/zalandoresearch/fashion-mnist, README.
@@ -299,13 +300,13 @@ def _write(
 
 def _publish(unfinished: Path, folder: Path) -> None:
     """Rename the folder, unless another process was first: then there is the same under that name already."""
-    _sync_folder(unfinished)
+    sync_folder(unfinished)
     try:
         unfinished.rename(folder)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
 @contextmanager
@@ -315,14 +316,6 @@ def _synced(path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -51,8 +51,10 @@ class Diverged(Exception):
     """The loss is no longer a number."""
 
 
-def train(package: ModuleType, backend: str, task: dict[str, Any], tell: Tell, stopped: Callable[[], bool]) -> bool:
-    """Train in a run folder of a backend, from its checkpoint if it has one; returns whether the run is complete.
+def train(
+    package: ModuleType, backend: str, task: dict[str, Any], tell: Tell, stopped: Callable[[], bool]
+) -> tuple[int, bool]:
+    """Train in a run folder of a backend, from its checkpoint if it has one.
 
     Args:
         package: The backend.
@@ -63,17 +65,24 @@ def train(package: ModuleType, backend: str, task: dict[str, Any], tell: Tell, s
             ``saved`` or ``warning``.
         stopped: Whether to stop, saving, after the step at hand.
 
+    Returns:
+        The number of steps done, and whether the run is complete.
+
     Raises:
         spec.InvalidInput: when the folder is in use, a file in it is damaged, or something cannot be written.
         Diverged: when the loss is no longer a number.
     """
     folder = Path(task["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
             return _Loop(package, backend, folder, task, tell, stopped).run()
     except Timeout as error:
         raise spec.InvalidInput(f"{folder}: another process is training here; wait for it, or stop it") from error
+    except OSError as error:
+        raise spec.InvalidInput(
+            f"{folder}: cannot be read or written ({error.strerror or error}); the last checkpoint is unchanged"
+        ) from error
 
 
 class _Stopped(Exception):
@@ -156,8 +165,8 @@ class _Loop:
         }
         write_json(path, [*starts, start])
 
-    def run(self) -> bool:
-        """Train until the end, or until told to stop; returns whether this is the end."""
+    def run(self) -> tuple[int, bool]:
+        """Train until the end, or until told to stop; returns the steps done, and whether this is the end."""
         with self.metrics:
             while True:
                 position, per_epoch = self.position, self.settings.steps_per_epoch
@@ -167,7 +176,7 @@ class _Loop:
                         self._end_epoch()
                 elif stopping or position.step == self.steps:
                     self._save()
-                    return position.evaluated == self.settings.recipe.epochs
+                    return position.step, position.evaluated == self.settings.recipe.epochs
                 else:
                     self._epoch()
 

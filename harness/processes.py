@@ -42,7 +42,8 @@ def run_worker(
         backend: ``pt``, ``mx`` or ``jax``.
         task: What `harness.worker` reads; JSON.
         arrays: By name, what the task works on.
-        python: The interpreter; its environment needs NumPy and the backend's framework, not this project.
+        python: The interpreter; its environment needs NumPy and the backend's framework, not this project. To train
+            or evaluate it needs safetensors and filelock too.
         listen: Called with each message that the worker sends on the way. With it Ctrl-C is the worker's: it is passed
             on, and the answer waited for.
 
@@ -78,18 +79,18 @@ def _run(
     if listen is None:
         return subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
-        # At a terminal the worker has had the signal already, and has no use for two; else this is how it gets it.
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, lambda number, _: worker.send_signal(number)) for number in numbers]
-        try:
-            for line in worker.stdout or ():
-                listen(json.loads(line))
-            worker.wait()
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-            worker.kill()
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as worker:
+            # At a terminal the worker has had the signal already, and has no use for two; else this is how it gets it.
+            numbers = (signal.SIGINT, signal.SIGTERM)
+            before = [signal.signal(number, lambda number, _: worker.send_signal(number)) for number in numbers]
+            try:
+                for line in worker.stdout or ():
+                    listen(json.loads(line))
+                worker.wait()
+            finally:
+                for number, handler in zip(numbers, before, strict=True):
+                    signal.signal(number, handler)
+                worker.kill()  # if it is this side that failed
         errors.seek(0)
         return subprocess.CompletedProcess(command, worker.returncode, "", errors.read())
 

@@ -41,7 +41,8 @@ class Screen:
         self.speed = ""
         self.task = self.progress.add_task(part.backend, total=part.settings.steps, state="starting")
         self.progress.start()
-        self._line(f"{part.backend}: starting in {part.folder}")
+        if not self.console.is_terminal:
+            self.console.print(f"{part.backend}: starting in {part.folder}", highlight=False, soft_wrap=True)
 
     def message(self, part: Part, message: dict[str, Any]) -> None:
         """As `harness.loop.train` tells it."""
@@ -77,10 +78,6 @@ class Screen:
         if records := read_metrics(part.folder):
             draw_curves({part.backend: records}, part.folder / CURVES, _title(part.settings))
 
-    def _line(self, text: str) -> None:
-        if not self.console.is_terminal:
-            self.console.print(text, highlight=False, soft_wrap=True)
-
 
 def _epoch(record: Mapping[str, Any]) -> str:
     return (
@@ -95,14 +92,12 @@ def _title(settings: Settings) -> str:
     return f"{recipe.preset} on {settings.data}, {size}, batch {recipe.batch}, {settings.dtype}, seed {settings.seed}"
 
 
-def draw_run(run: Path) -> Path | None:
-    """One picture with the curves of all backends of a run; None where nothing has been recorded yet."""
+def draw_run(run: Path) -> None:
+    """One picture with the curves of all backends of a run, once something has been recorded."""
     folders = backend_folders(run)
     records = {name: found for name, folder in folders.items() if (found := read_metrics(folder))}
-    if not records:
-        return None
-    draw_curves(records, run / CURVES, _title(read_settings(next(iter(folders.values())))))
-    return run / CURVES
+    if records:
+        draw_curves(records, run / CURVES, _title(read_settings(next(iter(folders.values())))))
 
 
 def results(run: Path) -> list[Result]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -194,16 +195,14 @@ def train(
             "save_every": options.save_every,
             "stop_after": options.stop_after,
         }
-        reached: list[int] = [0]
-        listen = _listen(part, listener, reached)
+        listen = partial(listener.message, part)
         answer = run_worker(part.backend, task, {}, pythons.get(part.backend, sys.executable), listen)
         if answer.refused is not None:
             raise InvalidInput(answer.refused)
         result = summarize(part.backend, part.folder, part.settings)
-        problem = answer.crash or answer.facts.get("diverged")
-        result = replace(result, step=max(result.step, reached[0]), problem=problem)
-        if problem is None:
-            result.complete = answer.facts["complete"]
+        result.problem = answer.crash or answer.facts.get("diverged")
+        if result.problem is None:
+            result.step, result.complete = answer.facts["step"], answer.facts["complete"]
             asked = options.stop_after is not None and result.step >= options.stop_after
             if not result.complete and not asked:
                 result.problem = f"interrupted; go on with: googlenet train --resume {part.folder.parent}"
@@ -212,14 +211,6 @@ def train(
         if result.problem is not None:
             break
     return results
-
-
-def _listen(part: Part, listener: Listener, reached: list[int]) -> Callable[[dict[str, Any]], None]:
-    def listen(message: dict[str, Any]) -> None:
-        reached[0] = message.get("step", reached[0])
-        listener.message(part, message)
-
-    return listen
 
 
 def summarize(backend: str, folder: Path, settings: Settings) -> Result:

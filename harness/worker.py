@@ -29,30 +29,34 @@ def main(backend: str, folder: Path) -> None:
     """Do the task in the folder, and leave the answer there; a refusal is an answer too."""
     task = json.loads((folder / "task.json").read_text())
     arrays: dict[str, spec.Array] = {}
-    stopped = _stop_on_signals() if task["kind"] == "train" else None
+    stopped = threading.Event()
+    if task["kind"] == "train":
+        _stop_on_signals(stopped)
     try:
         package = load(backend)
         if task["kind"] == "describe":
             answer = _describe(package, task)
-        elif stopped is not None:
+        elif task["kind"] == "train":
             answer = _train(package, backend, task, stopped)
         elif task["kind"] == "evaluate":
-            answer, arrays = _evaluate(package, task)
+            answer, arrays = _evaluate(package, task, stopped)
         else:
             with np.load(folder / "task.npz", allow_pickle=False) as given:
                 answer, arrays = _probe(package, task, dict(given))
     except spec.InvalidInput as refusal:
         answer = {"refused": str(refusal)}
+    except ModuleNotFoundError as error:
+        if error.name not in ("safetensors", "filelock"):
+            raise
+        answer = {"refused": f"{sys.executable} has no {error.name}, which training needs: pip install {error.name}"}
     np.savez(folder / "answer.npz", **arrays)
     (folder / "answer.json").write_text(json.dumps(answer))
 
 
-def _stop_on_signals() -> threading.Event:
+def _stop_on_signals(stopped: threading.Event) -> None:
     """From now on Ctrl-C and SIGTERM only set this; in training the step at hand is finished, and all is saved."""
-    stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    return stopped
 
 
 def _teller(stopped: threading.Event) -> Callable[[dict[str, Any]], None]:
@@ -74,12 +78,15 @@ def _train(package: ModuleType, backend: str, task: dict[str, Any], stopped: thr
     from harness.loop import Diverged, train
 
     try:
-        return {"complete": train(package, backend, task, _teller(stopped), stopped.is_set)}
+        step, complete = train(package, backend, task, _teller(stopped), stopped.is_set)
+        return {"step": step, "complete": complete}
     except Diverged as error:
         return {"diverged": str(error)}
 
 
-def _evaluate(package: ModuleType, task: dict[str, Any]) -> tuple[dict[str, Any], dict[str, spec.Array]]:
+def _evaluate(
+    package: ModuleType, task: dict[str, Any], stopped: threading.Event
+) -> tuple[dict[str, Any], dict[str, spec.Array]]:
     """The scores of a checkpoint on a prepared dataset."""
     from harness.loader import open_dataset
     from harness.scores import evaluate
@@ -90,7 +97,7 @@ def _evaluate(package: ModuleType, task: dict[str, Any]) -> tuple[dict[str, Any]
     model = package.GoogLeNet(found.config, dtype=task["dtype"], device=task["device"])
     package.load_params(model, found.params)
     split = {"train": dataset.train, "test": dataset.test}[task["part"]]
-    tell = _teller(threading.Event())
+    tell = _teller(stopped)
     scores = evaluate(
         package,
         model,

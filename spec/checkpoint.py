@@ -181,10 +181,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise InvalidInput(
             f"{path}: cannot be written ({error.strerror or error}); what was there before is unchanged"
         ) from error
-    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where the file system can promise that
-        with suppress(OSError):
-            folder = os.open(path.parent, os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries, a new name among them, to the disk, where the file system can promise that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -40,8 +40,8 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Drops:
-    """drop^(number of epochs in `epochs` that are over)."""
+class StepDecay:
+    """drop^(number of `epochs` that are over): lower by a step at each."""
 
     epochs: tuple[float, ...]
     drop: float = 0.1
@@ -91,11 +91,11 @@ class OneCycle:
         return self.end + (1 - self.end) * (1 + math.cos(math.pi * (step - peak) / (steps - peak))) / 2
 
 
-Schedule = Constant | Drops | Paper | Cosine | OneCycle
+Schedule = Constant | StepDecay | Paper | Cosine | OneCycle
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
-    "drops": Drops,
+    "step": StepDecay,
     "paper": Paper,
     "cosine": Cosine,
     "one-cycle": OneCycle,
@@ -191,7 +191,7 @@ def _optimizer_checks(row: Optimizer) -> list[tuple[bool, str]]:
 
 
 def _schedule_checks(row: Schedule) -> list[tuple[bool, str]]:
-    if isinstance(row, Drops):
+    if isinstance(row, StepDecay):
         rising = all(a < b for a, b in zip((0.0, *row.epochs), row.epochs, strict=False))
         return [
             (rising, f"schedule.epochs: expected rising numbers above 0, got {list(row.epochs)}"),
@@ -270,7 +270,7 @@ def recipe_of(table: dict[str, Any]) -> Recipe:
 # What a key counts as that is missing or of the wrong kind, once that has been said.
 _STAND_INS: dict[type, dict[str, Any]] = {
     Recipe: {"preset": "bvlc", "size": 224, "batch": 1, "epochs": 1, "optimizer": SGD()},
-    Drops: {"epochs": (1.0,)},
+    StepDecay: {"epochs": (1.0,)},
 }
 
 
@@ -333,5 +333,4 @@ def _say(hint: Any) -> str:
         hint = typing.get_args(hint)[0]  # float | None: leaving it out is how a file says None
     if typing.get_origin(hint) is tuple:
         return "a list of numbers"
-    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(kinds[0], "a table")
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(hint, "a table")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 # Compiling is most of what JAX does here: at level 1 it takes half the time, and computes the same.
 # `googlenet compare` runs at the default level, in test_compare.py.
@@ -24,7 +25,7 @@ os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 import spec
 from harness.backend import BACKENDS, check_names, load
 from harness.compare import probe_params
-from harness.data import load_batch
+from harness.data import digits, load_batch
 from spec import reference
 
 TESTED = tuple(check_names(os.environ.get("GOOGLENET_BACKENDS", ",".join(BACKENDS)).split(",")))
@@ -46,6 +47,7 @@ def pytest_runtest_teardown() -> None:
         sys.modules["jax"].clear_caches()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `pytest -n 2 --dist loadgroup` JAX compiles, on one processor, while the others are tested on the other.
 
@@ -64,6 +66,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def backend(request: pytest.FixtureRequest) -> ModuleType:
     """Each backend under test; one that cannot be imported fails here, and does not skip."""
     return load(request.param)
+
+
+def save_digits(folder: Path, each: int) -> None:
+    """A folder of pictures with one subfolder a class, ``digit 0`` to ``digit 9``, of `each` of scikit-learn's."""
+    images, labels = digits()
+    for label in range(10):
+        (folder / f"digit {label}").mkdir(parents=True)
+        for i, picture in enumerate(images[labels == label][:each]):
+            Image.fromarray(picture).save(folder / f"digit {label}" / f"{i}.png")
 
 
 class Case(NamedTuple):

@@ -20,7 +20,9 @@ from test_trajectory import (
     loss_error,
     parameter_error,
     referee_goes_on,
+    referee_result,
     result,
+    start,
     turns,
 )
 
@@ -39,16 +41,7 @@ def _row(run: Run, **settings: Any) -> Run:
 NO_MOMENTUM = _row(SGD, momentum=0.0, clip_norm=1e6)
 
 
-def _expected(run: Run) -> Result:
-    return referee_goes_on(run.config, initial(run), {}, run.optimizer, turns(run))
-
-
 # ------------------------------------------------------------------------------------------------------ its state
-
-
-def _start(backend: ModuleType, run: Run, dtype: str = "float64") -> tuple[Any, Any]:
-    model = loaded(backend, run.config, initial(run), dtype)
-    return model, backend.make_optimizer(model, run.optimizer)
 
 
 def _resumed(
@@ -71,7 +64,7 @@ def _same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 def test_without_momentum_there_is_no_state(backend):
-    model, native = _start(backend, NO_MOMENTUM)
+    model, native = start(backend, NO_MOMENTUM)
     assert backend.dump_optimizer(model, native) == {}
     backend.load_optimizer(model, native, {})
     with pytest.raises(spec.InvalidInput, match=r"slots: none"):
@@ -80,7 +73,7 @@ def test_without_momentum_there_is_no_state(backend):
 
 @pytest.mark.parametrize("run", [SGD, ADAM], ids=["sgd", "adam"])
 def test_a_state_has_the_canonical_names_shapes_and_values(run, backend):
-    model, native = _start(backend, run)
+    model, native = start(backend, run)
     fresh = backend.dump_optimizer(model, native)
     assert {name: x.shape for name, x in fresh.items()} == spec.state_shapes(run.config, run.optimizer.slots)
     assert all(not x.any() for x in fresh.values())
@@ -99,7 +92,7 @@ def test_a_state_has_the_canonical_names_shapes_and_values(run, backend):
     ("run", "dtype"), [(SGD, "float64"), (ADAM, "float64"), (ADAM, "float32")], ids=["sgd", "adam", "adam-float32"]
 )
 def test_going_on_from_a_dumped_state_is_bit_identical(run, dtype, backend):
-    model, native = _start(backend, run, dtype)
+    model, native = start(backend, run, dtype)
     goes_on(backend, model, native, turns(run)[:2])
     params, state = backend.dump_params(model), backend.dump_optimizer(model, native)
 
@@ -132,7 +125,7 @@ def test_a_training_that_changes_its_backend_at_every_step_is_the_same(run):
 
 @pytest.mark.parametrize(("run", "slot"), [(SGD, "momentum"), (ADAM, "v")], ids=["sgd", "adam"])
 def test_a_state_that_does_not_fit_is_refused_whole(run, slot, backend):
-    model, native = _start(backend, run)
+    model, native = start(backend, run)
     state = {name: np.full(shape, 3.0) for name, shape in spec.state_shapes(run.config, run.optimizer.slots).items()}
     backend.load_optimizer(model, native, state)
     bad = {name: np.full_like(x, 5.0) for name, x in state.items()}
@@ -152,7 +145,7 @@ def test_a_state_that_does_not_fit_is_refused_whole(run, slot, backend):
 
 
 def test_the_state_of_another_optimizer_is_refused(backend):
-    sgd, adam = _start(backend, SGD), _start(backend, ADAM)
+    sgd, adam = start(backend, SGD), start(backend, ADAM)
     for (model, native), (other_model, other) in ((sgd, adam), (adam, sgd)):
         before = backend.dump_optimizer(model, native)
         with pytest.raises(spec.InvalidInput, match=r"optimizer state .* does not fit"):
@@ -162,7 +155,7 @@ def test_the_state_of_another_optimizer_is_refused(backend):
 
 @pytest.mark.parametrize("run", [SGD, ADAM], ids=["sgd", "adam"])
 def test_a_state_shares_nothing_with_its_arrays(run, backend):
-    model, native = _start(backend, run)
+    model, native = start(backend, run)
     shapes = spec.state_shapes(run.config, run.optimizer.slots)
     given = {name: np.full(shape, 2.0) for name, shape in shapes.items()}
     backend.load_optimizer(model, native, given)
@@ -185,7 +178,7 @@ def test_another_rate_and_a_loaded_state_compile_nothing_in_jax(caplog):
     import jax
 
     backend = load("jax")
-    model, native = _start(backend, SGD)
+    model, native = start(backend, SGD)
     goes_on(backend, model, native, turns(SGD)[:1])
     params, state = backend.dump_params(model), backend.dump_optimizer(model, native)
 
@@ -228,18 +221,18 @@ SETTINGS = {  # and each one by itself, beside the row that it changes
 def test_every_setting_changes_what_is_computed(name):
     """Or else agreeing with the referee would say nothing about it."""
     run, without = SETTINGS[name]
-    assert parameter_error(_expected(run), _expected(without)) > 1e5 * TRAJECTORY.parameters
+    assert parameter_error(referee_result(run), referee_result(without)) > 1e5 * TRAJECTORY.parameters
 
 
 def test_a_norm_that_is_never_reached_clips_nothing():
-    loose, without = _expected(NO_MOMENTUM), _expected(_row(NO_MOMENTUM, clip_norm=None))
+    loose, without = referee_result(NO_MOMENTUM), referee_result(_row(NO_MOMENTUM, clip_norm=None))
     assert loose.losses == without.losses
     assert _same(loose.params, without.params)
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_steps_equal_the_referees(name, backend):
-    expected = _expected(ROWS[name])
+    expected = referee_result(ROWS[name])
     got = result(backend, ROWS[name])
     assert loss_error(got, expected) <= TRAJECTORY.losses
     errors = relative_errors(got.params, expected.params)

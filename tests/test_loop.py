@@ -10,15 +10,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from conftest import TESTED
+from conftest import TESTED, save_digits
 from filelock import FileLock
-from PIL import Image
 
 import spec
 from harness import loop
 from harness.backend import load
 from harness.compare import relative_errors
-from harness.data import digits
 from harness.dataset import prepare
 from harness.loader import open_dataset, training_batches
 from harness.runs import CHECKPOINT, CONFIG, ENVIRONMENT, METRICS, of_checkpoint, read_metrics
@@ -27,11 +25,11 @@ from spec import checkpoint, reference
 from spec.recipe import Constant, OneCycle, Recipe
 from spec.tolerances import TOLERANCES
 
-# 4 steps an epoch (12, 12, 12 and 4 images): momentum, decay, dropout, a rate that changes at every step.
+# 5 steps an epoch (9, 9, 9, 9 and 4 images): momentum, decay, dropout, a rate that changes at every step.
 RECIPE = Recipe(
     preset="d2l",
     size=28,
-    batch=12,
+    batch=9,
     epochs=2,
     optimizer=spec.SGD(rate=0.05, momentum=0.9, weight_decay=1e-3),
     schedule=OneCycle(),
@@ -41,18 +39,14 @@ RECIPE = Recipe(
     label_smoothing=0.1,
     dropout=0.4,
 )
-STEPS = 8
+STEPS = 10
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
     """40 training and 10 test images of scikit-learn's digits, prepared."""
     folder = tmp_path_factory.mktemp("digits")
-    images, labels = digits()
-    for label in range(10):
-        (folder / str(label)).mkdir()
-        for i, picture in enumerate(images[labels == label][:5]):
-            Image.fromarray(picture).save(folder / str(label) / f"{i}.png")
+    save_digits(folder, 5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         return prepare(f"folder:{folder}", 1, 28)
@@ -64,26 +58,27 @@ def run(
     folder: Path,
     *,
     recipe: Recipe = RECIPE,
-    dtype: str = "float64",
     stop_after: int | None = None,
     start: Path | None = None,
     messages: list | None = None,
     stopped=lambda: False,
-    save_every: float = 1e9,
 ) -> bool:
-    """Train in a folder, or go on in it."""
+    """Train in a folder, or go on in it; whether the run is complete."""
     task = {
         "folder": str(folder),
-        "settings": settings_for(recipe, dataset, seed=5, dtype=dtype, device="cpu").as_json(),
+        "settings": settings_for(recipe, dataset, seed=5, dtype="float64", device="cpu").as_json(),
         "dataset": str(dataset),
         "start": str(start) if start else None,
         "log_every": 1,
-        "save_every": save_every,
+        "save_every": 1e9,
         "stop_after": stop_after,
     }
     task = json.loads(json.dumps(task))  # as it reaches the loop in a process of its own
     tell = (lambda message: None) if messages is None else messages.append
-    return loop.train(package, package.__name__.split("_")[1], task, tell, stopped)
+    step, complete = loop.train(package, package.__name__.split("_")[1], task, tell, stopped)
+    _, position = of_checkpoint(checkpoint.load(folder / CHECKPOINT), folder)
+    assert step == position.step
+    return complete
 
 
 def _referee(dataset: Path, recipe: Recipe, steps: int) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
@@ -103,6 +98,8 @@ def _referee(dataset: Path, recipe: Recipe, steps: int) -> tuple[list[float], li
             step, params = reference.train_step(config, params, state, optimizer, images, labels, masks)
             losses.append(step.loss)
             accuracies.append(step.correct / len(images))
+            if len(losses) == steps:
+                break
     return losses, accuracies, params
 
 
@@ -132,7 +129,7 @@ def test_the_loop_trains_as_the_referee_does(straight, expected):
     assert [record["step"] for record in steps] == list(range(1, STEPS + 1))
     np.testing.assert_allclose([record["loss"] for record in steps], losses, rtol=TOLERANCES["float64"].loss, atol=0)
     np.testing.assert_allclose([record["accuracy"] for record in steps], accuracies, rtol=1e-15)
-    assert [record["rate"] for record in steps] == [RECIPE.rate(i, 4) for i in range(STEPS)]
+    assert [record["rate"] for record in steps] == [RECIPE.rate(i, 5) for i in range(STEPS)]
     errors = relative_errors(checkpoint.load(straight / CHECKPOINT).params, params)
     assert max(errors.values()) <= 1e-11
 
@@ -140,9 +137,9 @@ def test_the_loop_trains_as_the_referee_does(straight, expected):
 def test_an_epoch_is_the_mean_over_its_images_and_the_test_images(straight, dataset, expected):
     losses, accuracies, params = expected
     first, last = (record for record in read_metrics(straight) if record["kind"] == "epoch")
-    sizes = [12, 12, 12, 4]
-    assert first["train_loss"] == pytest.approx(np.average(losses[:4], weights=sizes), rel=1e-12)
-    assert last["train_accuracy"] == pytest.approx(np.average(accuracies[4:], weights=sizes), rel=1e-12)
+    sizes = [9, 9, 9, 9, 4]
+    assert first["train_loss"] == pytest.approx(np.average(losses[:5], weights=sizes), rel=1e-12)
+    assert last["train_accuracy"] == pytest.approx(np.average(accuracies[5:], weights=sizes), rel=1e-12)
     test = open_dataset(dataset).test
     config = RECIPE.config(num_classes=10)
     logits = reference.predict(config, params, (test.images / 255 - RECIPE.mean) / RECIPE.std)
@@ -162,18 +159,18 @@ def test_a_run_can_be_read_without_this_program(straight, backend):
     }
     (start,) = json.loads((straight / ENVIRONMENT).read_text())
     assert start["framework"] == backend.describe("cpu").framework
-    assert [record["kind"] for record in read_metrics(straight)] == (["step"] * 4 + ["epoch"]) * 2
+    assert [record["kind"] for record in read_metrics(straight)] == (["step"] * 5 + ["epoch"]) * 2
     assert sorted(path.name for path in straight.iterdir() if not path.name.startswith(".")) == sorted(
         [CHECKPOINT, CONFIG, ENVIRONMENT, METRICS]
     )
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 5], ids=["first", "mid-epoch", "last-of-epoch", "first-of-next"])
+@pytest.mark.parametrize("step", [1, 3, 5, 6], ids=["first", "mid-epoch", "last-of-epoch", "first-of-next"])
 def test_a_resumed_run_ends_with_the_same_bytes(step, straight, dataset, backend, tmp_path):
     folder = tmp_path / "run"
     assert not run(backend, dataset, folder, stop_after=step)
     _, position = of_checkpoint(checkpoint.load(folder / CHECKPOINT), folder)
-    assert (position.step, position.evaluated) == (step, 1 if step == 5 else 0)
+    assert (position.step, position.evaluated) == (step, 1 if step == 6 else 0)
     assert run(backend, dataset, folder)
     assert (folder / CHECKPOINT).read_bytes() == (straight / CHECKPOINT).read_bytes()
     assert _without_clock(folder) == _without_clock(straight)
@@ -197,27 +194,18 @@ def test_a_complete_run_stays_as_it_is(straight, dataset, backend, tmp_path):
 
 
 @pytest.mark.skipif(len(TESTED) < 2, reason="one backend is tested")
-def test_a_run_may_change_its_framework_on_the_way(dataset, expected, tmp_path):
-    """3 steps in one, 3 in the next, the rest in the third; momentum and dropout's masks travel too."""
-    losses, _, params = expected
+def test_a_run_may_change_its_framework_on_the_way(dataset, tmp_path):
+    """3 steps in one, 3 in the next, 3 in the third are 9 in one; momentum and dropout's masks travel too."""
     folders = [tmp_path / name for name in TESTED]
+    losses, _, params = _referee(dataset, RECIPE, 3 * len(TESTED))
     for i, (name, folder) in enumerate(zip(TESTED, folders, strict=True)):
-        last = i == len(TESTED) - 1
-        complete = run(
-            load(name),
-            dataset,
-            folder,
-            stop_after=None if last else 3 * (i + 1),
-            start=folders[i - 1] if i else None,
-        )
-        assert complete == last
+        run(load(name), dataset, folder, stop_after=3 * (i + 1), start=folders[i - 1] if i else None)
     steps = [record for record in read_metrics(folders[-1]) if record["kind"] == "step"]
     np.testing.assert_allclose([record["loss"] for record in steps], losses, rtol=1e-12, atol=0)
     found = checkpoint.load(folders[-1] / CHECKPOINT)
     assert max(relative_errors(found.params, params).values()) <= 1e-12
     _, position = of_checkpoint(found, folders[-1])
-    assert [entry["backend"] for entry in position.lineage] == list(TESTED)
-    assert [entry["from_step"] for entry in position.lineage] == [3 * i for i in range(len(TESTED))]
+    assert position.lineage == [{"backend": name, "from_step": 3 * i} for i, name in enumerate(TESTED)]
 
 
 def test_stopping_takes_effect_after_the_step_at_hand(dataset, backend, tmp_path):
@@ -248,6 +236,17 @@ class TestRefusals:
         with FileLock(folder / ".lock"), pytest.raises(spec.InvalidInput, match="another process is training here"):
             run(package, dataset, folder)
         assert not (folder / CHECKPOINT).exists()
+
+    def test_a_folder_that_cannot_be_written(self, package, dataset, tmp_path):
+        """Read-only folders do not stop the user that tests run as; a folder in the way of a file does."""
+        folder = tmp_path / "run"
+        run(package, dataset, folder, stop_after=1)
+        before = (folder / CHECKPOINT).read_bytes()
+        (folder / ".lock").unlink(missing_ok=True)
+        (folder / ".lock").mkdir()
+        with pytest.raises(spec.InvalidInput, match="cannot be read or written"):
+            run(package, dataset, folder)
+        assert (folder / CHECKPOINT).read_bytes() == before
 
     def test_a_checkpoint_of_another_run(self, package, dataset, tmp_path):
         folder = tmp_path / "run"

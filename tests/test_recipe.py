@@ -20,10 +20,10 @@ from spec.recipe import (
     SCHEDULES,
     Constant,
     Cosine,
-    Drops,
     OneCycle,
     Paper,
     Recipe,
+    StepDecay,
     recipe,
     recipe_of,
     recipe_path,
@@ -46,10 +46,10 @@ def test_constant():
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (Drops(epochs=(1, 3)), [1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]),
-        (Drops(epochs=(2,), drop=0.5), [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]),
-        (Drops(epochs=(0.5, 1.5), drop=0.5), [1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25]),
-        (Drops(epochs=()), [1] * 8),
+        (StepDecay(epochs=(1, 3)), [1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+        (StepDecay(epochs=(2,), drop=0.5), [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]),
+        (StepDecay(epochs=(0.5, 1.5), drop=0.5), [1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25]),
+        (StepDecay(epochs=()), [1] * 8),
         (Paper(drop=0.5, every=1), [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]),
         (Paper(drop=0.5, every=3), [1] * 6 + [0.5] * 2),
     ],
@@ -92,7 +92,7 @@ def test_one_cycle_rises_to_one_and_falls_to_its_end(rise, steps):
     assert OneCycle(rise=0.3).factor(100, 10, 100) == pytest.approx(4e-6, rel=1e-9)
 
 
-@pytest.mark.parametrize("schedule", [Constant(), Drops((1,)), Paper(), Cosine(), OneCycle()])
+@pytest.mark.parametrize("schedule", [Constant(), StepDecay((1,)), Paper(), Cosine(), OneCycle()])
 def test_a_run_of_one_step_has_a_rate(schedule):
     assert 0 < schedule.factor(0, 1, 1) <= 1
 
@@ -158,7 +158,7 @@ def test_a_recipe_is_frozen():
 
 def test_every_optimizer_and_schedule_has_a_name():
     assert set(OPTIMIZERS.values()) == {spec.SGD, spec.Adam, spec.AdamW}
-    assert set(SCHEDULES.values()) == {Constant, Drops, Paper, Cosine, OneCycle}
+    assert set(SCHEDULES.values()) == {Constant, StepDecay, Paper, Cosine, OneCycle}
 
 
 # --------------------------------------------------------------------------------------------------- round trips
@@ -175,7 +175,7 @@ rising = st.lists(positive, unique=True, max_size=5).map(lambda epochs: tuple(so
 schedules = st.one_of(
     st.just(Constant()),
     st.just(Cosine()),
-    st.builds(Drops, rising, positive),
+    st.builds(StepDecay, rising, positive),
     st.builds(Paper, positive, st.integers(1, 100)),
     st.builds(OneCycle, inner, st.floats(0, 1), st.floats(0, 1)),
 )
@@ -225,10 +225,12 @@ def test_a_recipe_survives_a_toml_file(made):
 
 
 def test_a_table_has_every_key_that_is_set():
-    made = Recipe("bvlc", 224, 32, 1, spec.Adam(clip_norm=1.0), Drops((1.0,)), aux_weight=0.3, dropout=0.5, aux=True)
+    made = Recipe(
+        "bvlc", 224, 32, 1, spec.Adam(clip_norm=1.0), StepDecay((1.0,)), aux_weight=0.3, dropout=0.5, aux=True
+    )
     assert set(made.as_table()) == {field.name for field in fields(Recipe)}
     assert made.as_table()["optimizer"]["name"] == "adam"
-    assert made.as_table()["schedule"] == {"name": "drops", "epochs": (1.0,), "drop": 0.1}
+    assert made.as_table()["schedule"] == {"name": "step", "epochs": (1.0,), "drop": 0.1}
 
 
 def test_the_table_of_the_caller_stays_as_it_is():
@@ -262,7 +264,7 @@ def with_schedule(name, **settings):
 
 
 OPTIMIZER_NAMES = "one of sgd, adam, adamw"
-SCHEDULE_NAMES = "one of constant, drops, paper, cosine, one-cycle"
+SCHEDULE_NAMES = "one of constant, step, paper, cosine, one-cycle"
 PRESET_NAMES = ", ".join(spec.PRESETS)
 
 
@@ -284,13 +286,13 @@ PRESET_NAMES = ", ".join(spec.PRESETS)
         ({k: v for k, v in PLAIN.items() if k != "size"}, "size: missing"),
         ({k: v for k, v in PLAIN.items() if k != "preset"}, "preset: missing"),
         ({k: v for k, v in PLAIN.items() if k != "optimizer"}, "optimizer: missing"),
-        (with_schedule("drops"), "schedule.epochs: missing"),
+        (with_schedule("step"), "schedule.epochs: missing"),
         (with_optimizer("lion"), f"optimizer.name: expected {OPTIMIZER_NAMES}, got 'lion'"),
         (PLAIN | {"optimizer": {"rate": 0.1}}, f"optimizer.name: expected {OPTIMIZER_NAMES}, got None"),
         (PLAIN | {"optimizer": {"name": ["sgd"]}}, f"optimizer.name: expected {OPTIMIZER_NAMES}, got ['sgd']"),
         (PLAIN | {"optimizer": "sgd"}, f"optimizer: expected a table with a name, {OPTIMIZER_NAMES}, got 'sgd'"),
         (PLAIN | {"optimizer": [1]}, f"optimizer: expected a table with a name, {OPTIMIZER_NAMES}, got [1]"),
-        (with_schedule("step"), f"schedule.name: expected {SCHEDULE_NAMES}, got 'step'"),
+        (with_schedule("linear"), f"schedule.name: expected {SCHEDULE_NAMES}, got 'linear'"),
         (PLAIN | {"schedule": 1}, f"schedule: expected a table with a name, {SCHEDULE_NAMES}, got 1"),
         (PLAIN | {"preset": "vgg"}, f"preset: expected one of {PRESET_NAMES}, got 'vgg'"),
         (PLAIN | {"preset": ["d2l"]}, "preset: expected a text, got ['d2l']"),
@@ -307,8 +309,8 @@ PRESET_NAMES = ", ".join(spec.PRESETS)
         (PLAIN | {"source": 1}, "source: expected a text, got 1"),
         (with_optimizer(nesterov=1), "optimizer.nesterov: expected true or false, got 1"),
         (with_optimizer(clip_norm="1"), "optimizer.clip_norm: expected a number, got '1'"),
-        (with_schedule("drops", epochs=3), "schedule.epochs: expected a list of numbers, got 3"),
-        (with_schedule("drops", epochs=[1, "2"]), "schedule.epochs: expected a list of numbers, got [1, '2']"),
+        (with_schedule("step", epochs=3), "schedule.epochs: expected a list of numbers, got 3"),
+        (with_schedule("step", epochs=[1, "2"]), "schedule.epochs: expected a list of numbers, got [1, '2']"),
         (with_schedule("paper", every=1.5), "schedule.every: expected a whole number, got 1.5"),
         (PLAIN | {"size": 0}, "size: expected at least 1 pixel, got 0"),
         (PLAIN | {"batch": -1}, "batch: expected at least 1 image, got -1"),
@@ -330,9 +332,9 @@ PRESET_NAMES = ", ".join(spec.PRESETS)
         (with_optimizer("adam", beta2=-0.1), "optimizer.beta2: expected 0 to below 1, got -0.1"),
         (with_optimizer("adam", epsilon=0), "optimizer.epsilon: expected a number above 0, got 0"),
         (with_optimizer("adamw", weight_decay=math.nan), "optimizer.weight_decay: expected at least 0, got nan"),
-        (with_schedule("drops", epochs=[2, 1]), "schedule.epochs: expected rising numbers above 0, got [2"),
-        (with_schedule("drops", epochs=[0]), "schedule.epochs: expected rising numbers above 0, got [0"),
-        (with_schedule("drops", epochs=[1], drop=0), "schedule.drop: expected a number above 0, got 0"),
+        (with_schedule("step", epochs=[2, 1]), "schedule.epochs: expected rising numbers above 0, got [2"),
+        (with_schedule("step", epochs=[0]), "schedule.epochs: expected rising numbers above 0, got [0"),
+        (with_schedule("step", epochs=[1], drop=0), "schedule.drop: expected a number above 0, got 0"),
         (with_schedule("paper", drop=-1), "schedule.drop: expected a number above 0, got -1"),
         (with_schedule("paper", every=0), "schedule.every: expected at least 1 epoch, got 0"),
         (with_schedule("one-cycle", rise=0), "schedule.rise: expected a share between 0 and 1, got 0"),
@@ -354,7 +356,7 @@ def test_every_mistake_is_named_at_once():
         "epochs": 0,
         "colour": "red",
         "optimizer": {"name": "adamw", "rate": -1, "beta1": "x", "lr": 3},
-        "schedule": {"name": "drops", "drop": 0, "epoch": [1]},
+        "schedule": {"name": "step", "drop": 0, "epoch": [1]},
     }
     expected = [
         "optimizer.lr: unknown",
@@ -403,14 +405,14 @@ source = "mañana 日本"
 name = "sgd"
 
 [schedule]
-name = "drops"
+name = "step"
 epochs = [1, 2.5]
 """
 
 
 def test_a_file_of_one_s_own(tmp_path):
     path = tmp_path / "mañana 日本.toml"
-    expected = Recipe("d2l", 96, 128, 10, spec.SGD(), Drops((1.0, 2.5)), source="mañana 日本")
+    expected = Recipe("d2l", 96, 128, 10, spec.SGD(), StepDecay((1.0, 2.5)), source="mañana 日本")
     for content in (FILE, FILE.replace("\n", "\r\n")):
         path.write_bytes(content.encode())
         assert recipe(str(path)) == expected

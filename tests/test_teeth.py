@@ -15,12 +15,11 @@ from test_trajectory import (
     D2L_ADAM,
     D2L_SGD,
     Result,
-    Run,
     goes_on,
-    initial,
     loss_error,
     parameter_error,
-    referee_goes_on,
+    referee_result,
+    start,
     turns,
 )
 
@@ -301,44 +300,35 @@ def _assert_found(got: Result, expected: Result) -> None:
     assert parameter_error(got, expected) > TRAJECTORY.parameters
 
 
-def _started(backend: ModuleType, run: Run) -> tuple[Any, Any]:
-    model = loaded(backend, run.config, initial(run))
-    return model, backend.make_optimizer(model, run.optimizer)
-
-
-def _of_referee(run: Run, optimizer: spec.Optimizer | None = None) -> Result:
-    return referee_goes_on(run.config, initial(run), {}, optimizer or run.optimizer, turns(run))
-
-
 def test_a_rate_that_does_not_drop(backend):
     same = [turn._replace(rate=SHORT_SGD.optimizer.rate) for turn in turns(SHORT_SGD)]
-    _assert_found(goes_on(backend, *_started(backend, SHORT_SGD), same), _of_referee(SHORT_SGD))
+    _assert_found(goes_on(backend, *start(backend, SHORT_SGD), same), referee_result(SHORT_SGD))
 
 
 def test_the_rate_inside_the_momentum_buffer(backend):
     """As in MXNet and Caffe. A buffer of rate · b is, once the rate is a tenth, what one of 10 · b is here."""
-    model, native = _started(backend, SHORT_SGD)
+    model, native = start(backend, SHORT_SGD)
     given = turns(SHORT_SGD)
     losses, _ = goes_on(backend, model, native, given[:2])
     state = backend.dump_optimizer(model, native)
     drop = given[1].rate / given[2].rate
     backend.load_optimizer(model, native, {name: drop * x for name, x in state.items()})
     rest = goes_on(backend, model, native, given[2:])
-    _assert_found(Result(losses + rest.losses, rest.params), _of_referee(SHORT_SGD))
+    _assert_found(Result(losses + rest.losses, rest.params), referee_result(SHORT_SGD))
 
 
 def test_masks_of_the_step_before(backend):
     given = turns(SHORT_ADAM)
     late = [turn._replace(masks=before.masks) for turn, before in zip(given[1:], given, strict=False)]
-    shifted = goes_on(backend, *_started(backend, SHORT_ADAM), [given[0], *late])
-    _assert_found(shifted, _of_referee(SHORT_ADAM))
+    shifted = goes_on(backend, *start(backend, SHORT_ADAM), [given[0], *late])
+    _assert_found(shifted, referee_result(SHORT_ADAM))
 
 
 def test_weight_decay_of_biases(monkeypatch):
     """Put into the referee, since JAX would take long to compile it; so are the next two."""
-    right = _of_referee(NESTEROV_DECAY)
+    right = referee_result(NESTEROV_DECAY)
     monkeypatch.setattr("spec.optimizers.is_decayed", lambda name: True)
-    _assert_found(_of_referee(NESTEROV_DECAY), right)
+    _assert_found(referee_result(NESTEROV_DECAY), right)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,8 +353,13 @@ class _EpsilonMisplaced(spec.Adam):
         return old
 
 
+def _misplaced(where: str = "") -> Result:
+    optimizer = _EpsilonMisplaced(**dataclasses.asdict(SHORT_ADAM.optimizer), where=where)
+    return referee_result(SHORT_ADAM._replace(optimizer=optimizer))
+
+
 @pytest.mark.parametrize("where", ["inside the root", "inside the correction"])
 def test_epsilon_misplaced_in_adam(where):
-    right, settings = _of_referee(SHORT_ADAM), dataclasses.asdict(SHORT_ADAM.optimizer)
-    assert parameter_error(_of_referee(SHORT_ADAM, _EpsilonMisplaced(**settings)), right) <= TRAJECTORY.parameters
-    _assert_found(_of_referee(SHORT_ADAM, _EpsilonMisplaced(**settings, where=where)), right)
+    right = referee_result(SHORT_ADAM)
+    assert parameter_error(_misplaced(), right) <= TRAJECTORY.parameters
+    _assert_found(_misplaced(where), right)

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, TESTED
+from conftest import DATA, TESTED, save_digits
 from filelock import FileLock
 from PIL import Image
 
 import spec
 from harness.backend import load
-from harness.data import digits
 from harness.runs import CHECKPOINT, METRICS, of_checkpoint, read_metrics
 from spec import checkpoint
 from spec.recipe import recipe, recipes
@@ -42,11 +41,7 @@ optimizer = {{ name = "sgd", rate = 0.05, momentum = 0 }}
 def home(tmp_path_factory) -> Path:
     """A folder with pictures (40 to train with, 10 to test), a recipe, and a cache."""
     home = tmp_path_factory.mktemp("home")
-    images, labels = digits()
-    for label in range(10):
-        (home / "pictures" / f"digit {label}").mkdir(parents=True)
-        for i, picture in enumerate(images[labels == label][:5]):
-            Image.fromarray(picture).save(home / "pictures" / f"digit {label}" / f"{i}.png")
+    save_digits(home / "pictures", 5)
     for epochs in (1, 2, 1000):
         (home / f"{epochs}.toml").write_text(RECIPE.format(epochs=epochs))
     return home
@@ -119,8 +114,9 @@ def test_every_file_of_a_run_is_there(finished):
         assert (position.step, position.evaluated) == (4, 1)
 
 
-def test_weights_of_a_run_are_one_call_away(finished, backend):
-    found = checkpoint.load(finished / FIRST / CHECKPOINT)
+@pytest.mark.parametrize("name", TESTED)  # not the session's fixture, which would have every run made anew for each
+def test_weights_of_a_run_are_one_call_away(name, finished):
+    backend, found = load(name), checkpoint.load(finished / FIRST / CHECKPOINT)
     model = backend.GoogLeNet(found.config, dtype="float64", device="cpu")
     backend.load_params(model, found.params)
     assert backend.predict(model, np.zeros((1, 1, 28, 28))).shape == (1, 10)
@@ -317,6 +313,17 @@ class TestFailures:
         done = googlenet(home, *words, status=1)
         assert "exit status 1" in done.stderr
 
+    def test_an_interpreter_without_what_training_needs(self, home, stopped):
+        """The worker of a backend in an environment where safetensors cannot be found."""
+        python = home / "python"
+        python.write_text(
+            f"#!/bin/sh\nexec {sys.executable} -c \"import runpy, sys; sys.modules['safetensors'] = None; "
+            "sys.argv = sys.argv[3:]; runpy.run_module('harness.worker', run_name='__main__')\" \"$@\"\n"
+        )
+        python.chmod(0o755)
+        words = ["train", "--resume", str(stopped), "--python", f"{FIRST}={python}"]
+        assert "pip install safetensors" in googlenet(home, *words, status=2).stderr.replace("\n", " ")
+
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
@@ -330,6 +337,7 @@ class TestFailures:
             ([FIRST, "--backend", "jax"], "only with --resume"),
             (["--resume", "runs/nothing"], "expected a run"),
             (["--resume", "runs/all", "--epochs", "3"], "leave out --epochs"),
+            ([FIRST, "--resume", "runs/all", "--dtype", "float32", "--no-aux"], "leave out backends, --aux, --dtype"),
             ([FIRST, "--run", "runs/all"], "there is a run of that name"),
         ],
     )
@@ -364,4 +372,3 @@ def test_fashion_mnist_is_learned(name, home):
     records = read_metrics(run / name)
     assert records[-1]["step"] == 30
     assert records[-1]["loss"] < 0.8 * records[0]["loss"]
-    assert load(name)

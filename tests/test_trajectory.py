@@ -116,14 +116,21 @@ def goes_on(backend: ModuleType, model: Any, native: Any, given: Sequence[Turn])
     return Result(losses, backend.dump_params(model))
 
 
-@cache  # the tests of one backend run after another's: nothing would be left of a smaller one
-def expected_result(run: Run) -> Result:
+def referee_result(run: Run) -> Result:
     return referee_goes_on(run.config, initial(run), {}, run.optimizer, turns(run))
 
 
+expected_result = cache(referee_result)  # the tests of one backend run after another's: none may be dropped
+
+
+def start(backend: ModuleType, run: Run, dtype: str = "float64") -> tuple[Any, Any]:
+    """A model and its optimizer, before the first step."""
+    model = loaded(backend, run.config, initial(run), dtype)
+    return model, backend.make_optimizer(model, run.optimizer)
+
+
 def result(backend: ModuleType, run: Run) -> Result:
-    model = loaded(backend, run.config, initial(run))
-    return goes_on(backend, model, backend.make_optimizer(model, run.optimizer), turns(run))
+    return goes_on(backend, *start(backend, run), turns(run))
 
 
 def loss_error(got: Result, expected: Result) -> float:
