@@ -21,7 +21,7 @@ from safetensors.numpy import save as to_bytes
 
 from spec.arrays import Array, Arrays
 from spec.errors import InvalidInput
-from spec.network import PRESETS, Config, preset
+from spec.network import PRESETS, Config, param_shapes, preset
 from spec.params import check_params, check_state
 
 FORMAT = "googlenet-1"
@@ -56,13 +56,13 @@ def save(
     state = state or {}
     _check(config, params, state)
     arrays = {name: _plain(x) for name, x in params.items()} | {_STATE + name: _plain(x) for name, x in state.items()}
-    texts = {"format": FORMAT, "config": json.dumps(_config_table(config))}
     try:
-        texts["metadata"] = json.dumps(metadata or {})
-        content = to_bytes(arrays, texts | {"sha256": _digest(arrays, texts)})
-    except (SafetensorError, TypeError, ValueError) as error:
-        raise InvalidInput(f"{path}: expected JSON as metadata, and arrays of 64 bits at most: {error}") from error
-    write_atomically(path, _in_order(content))
+        content = to_bytes(arrays, describe(arrays, config, metadata or {}))
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error
+    except (SafetensorError, ValueError) as error:
+        raise InvalidInput(f"{path}: expected arrays of 64 bits at most: {error}") from error
+    write_atomically(path, *_in_order(content))
 
 
 def load(path: Path) -> Checkpoint:
@@ -71,32 +71,81 @@ def load(path: Path) -> Checkpoint:
     Raises:
         InvalidInput: when there is none, or it is damaged, or not one of ours.
     """
+    arrays, texts = read_safetensors(path)
+    try:
+        return understand(arrays, texts)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """The arrays and the metadata of any safetensors file.
+
+    Raises:
+        InvalidInput: when there is none, or it is damaged.
+    """
     try:
         if not path.is_file():
             raise InvalidInput(f"{path}: expected a checkpoint (a .safetensors file), and there is no such file")
         with safe_open(path, framework="numpy") as file:
-            texts = dict(file.metadata() or {})
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
     except InvalidInput:
         raise
     except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:  # the last three: its dtypes
         raise InvalidInput(
             f"{path}: not a safetensors file, or a truncated one ({error}); restore it from a copy"
         ) from error
+
+
+def describe(arrays: Arrays, config: Config, metadata: dict[str, Any]) -> dict[str, str]:
+    """The texts that stand beside the arrays in a file, of whatever format, and say what they are.
+
+    Args:
+        arrays: By canonical name, and the optimizer's after ``optimizer/``.
+        config: The network.
+        metadata: JSON values.
+
+    Raises:
+        InvalidInput: when the metadata is not JSON, or no preset makes the configuration.
+    """
+    texts = {"format": FORMAT, "config": json.dumps(config_table(config))}
+    try:
+        texts["metadata"] = json.dumps(metadata)
+        return texts | {"sha256": _digest(arrays, texts)}
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"expected JSON as metadata: {error}") from error
+
+
+def understand(arrays: Arrays, texts: dict[str, str]) -> Checkpoint:
+    """What `describe` described, after making sure that nothing of it has changed since.
+
+    Raises:
+        InvalidInput: when something has, or these are not such texts.
+    """
+    texts = dict(texts)
     if texts.get("format") != FORMAT:
-        raise InvalidInput(f"{path}: expected the format {FORMAT!r} in its metadata, got {texts.get('format')!r}")
+        raise InvalidInput(f"expected the format {FORMAT!r} in its metadata, got {texts.get('format')!r}")
     found = texts.pop("sha256", None)
     if (expected := _digest(arrays, texts)) != found:
-        raise InvalidInput(f"{path}: damaged: its content has SHA-256 {expected}, and says {found}; restore a copy")
+        raise InvalidInput(f"damaged: its content has SHA-256 {expected}, and says {found}; restore a copy")
     state = {name.removeprefix(_STATE): x for name, x in arrays.items() if name.startswith(_STATE)}
     params = {name: x for name, x in arrays.items() if not name.startswith(_STATE)}
+    config = config_of(texts)
+    metadata = _json_object(texts, "metadata")
+    _check(config, params, state)
+    return Checkpoint({name: params[name] for name in param_shapes(config)}, config, metadata, state)
+
+
+def config_of(texts: dict[str, str]) -> Config:
+    """The network that such texts name.
+
+    Raises:
+        InvalidInput: when they name none.
+    """
     try:
-        config = preset(**_json_object(texts, "config"))
-        metadata = _json_object(texts, "metadata")
-        _check(config, params, state)
-    except (InvalidInput, TypeError, ValueError) as error:
-        raise InvalidInput(f"{path}: {error}") from error
-    return Checkpoint(params, config, metadata, state)
+        return preset(**_json_object(texts, "config"))
+    except TypeError as error:
+        raise InvalidInput(f"config: {error}") from error
 
 
 def _check(config: Config, params: Arrays, state: Arrays) -> None:
@@ -120,17 +169,17 @@ def _plain(x: Array) -> Array:
     return np.asarray(x, x.dtype.newbyteorder("<"), order="C")
 
 
-def _in_order(content: bytes) -> bytes:
+def _in_order(content: bytes) -> tuple[bytes, memoryview]:
     """The same file with its metadata sorted: safetensors writes them in an order that chance decides."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format aligns the arrays
-    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(content)[end:]])
+    return len(text).to_bytes(8, "little") + text, memoryview(content)[end:]
 
 
-def _config_table(config: Config) -> dict[str, Any]:
+def config_table(config: Config) -> dict[str, Any]:
     """The arguments with which `preset` makes this configuration.
 
     Raises:
@@ -158,8 +207,8 @@ def _digest(arrays: Arrays, texts: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put a file in place, whole or not at all: beside it, to the disk, then renamed.
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
+    """Put a file of these parts in place, whole or not at all: beside it, to the disk, then renamed.
 
     One process at a time may write a path; a file called ``.partial`` is what a killed one left, and is overwritten.
 
@@ -169,7 +218,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
