@@ -13,6 +13,10 @@ PACKAGES = {"pt": "googlenet_pt", "mx": "googlenet_mx", "jax": "googlenet_jax"}
 BACKENDS = tuple(PACKAGES)
 
 
+class NotInstalled(InvalidInput):
+    """What was asked for needs a package that is not there."""
+
+
 @dataclass
 class Description:
     """What a backend's framework says of itself in the process that asked."""
@@ -53,7 +57,7 @@ def load(name: str) -> ModuleType:
     """The backend's package, imported now.
 
     Raises:
-        InvalidInput: for an unknown name, or when its framework is not installed.
+        InvalidInput: for an unknown name; `NotInstalled` when its framework is not there.
     """
     check_names([name])
     try:
@@ -61,6 +65,6 @@ def load(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith(("googlenet_", "harness", "spec")):
             raise
-        raise InvalidInput(
+        raise NotInstalled(
             f"backend {name} is not installed (no module {error.name!r}): pip install '.[{name}]'"
         ) from error

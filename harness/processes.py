@@ -26,6 +26,7 @@ class Answer:
     facts: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, spec.Array] = field(default_factory=dict)
     refused: str | None = None  # the backend's own words: the caller asked for what cannot be
+    missing: bool = False  # refused, because the framework is not installed
     crash: str | None = None  # the process died or raised
 
 
@@ -66,7 +67,7 @@ def run_worker(
         except (OSError, ValueError):
             return Answer(crash=_last_words(done))
     if "refused" in facts:
-        return Answer(refused=facts["refused"])
+        return Answer(refused=facts["refused"], missing=facts.get("missing", False))
     if done.returncode != 0:
         return Answer(crash=_last_words(done))
     return Answer(facts, found)

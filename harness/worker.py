@@ -8,6 +8,7 @@ safetensors and filelock, so that the process can run in another environment tha
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import signal
@@ -22,7 +23,9 @@ from typing import Any
 import numpy as np
 
 import spec
-from harness.backend import load, processors
+from harness.backend import PACKAGES, NotInstalled, load, processors
+
+_BATCH = 32  # images of a prediction that are computed together
 
 
 def main(backend: str, folder: Path) -> None:
@@ -40,11 +43,17 @@ def main(backend: str, folder: Path) -> None:
             answer = _train(package, backend, task, stopped)
         elif task["kind"] == "evaluate":
             answer, arrays = _evaluate(package, task, stopped)
+        elif task["kind"] == "predict":
+            with np.load(folder / "task.npz", allow_pickle=False) as given:
+                answer, arrays = predict_task(package, task, dict(given))
+        elif task["kind"] in ("read", "write", "run"):
+            with np.load(folder / "task.npz", allow_pickle=False) as given:
+                answer, arrays = file_task(backend, task, dict(given))
         else:
             with np.load(folder / "task.npz", allow_pickle=False) as given:
                 answer, arrays = _probe(package, task, dict(given))
     except spec.InvalidInput as refusal:
-        answer = {"refused": str(refusal)}
+        answer = {"refused": str(refusal), "missing": isinstance(refusal, NotInstalled)}
     except ModuleNotFoundError as error:
         if error.name not in ("safetensors", "filelock"):
             raise
@@ -112,6 +121,34 @@ def _evaluate(
     return {"loss": scores.loss, "accuracy": scores.accuracy}, {"confusion": scores.confusion}
 
 
+def predict_task(
+    package: ModuleType, task: dict[str, Any], given: dict[str, spec.Array]
+) -> tuple[dict[str, Any], dict[str, spec.Array]]:
+    """The logits of images, a batch at a time."""
+    images = given.pop("images")
+    model = package.GoogLeNet(spec.preset(**task["config"]), dtype=task["dtype"], device=task["device"])
+    package.load_params(model, given)
+    parts = [package.predict(model, images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+    return {}, {"logits": np.concatenate(parts)}
+
+
+def file_task(
+    backend: str, task: dict[str, Any], given: dict[str, spec.Array]
+) -> tuple[dict[str, Any], dict[str, spec.Array]]:
+    """A file of the framework's own: its arrays, or it written, or what the network computes that it holds."""
+    files = importlib.import_module(f"{PACKAGES[backend]}.files")
+    path = Path(task["path"])
+    if task["kind"] == "read":
+        return {}, files.read_file(path)
+    config = spec.preset(**task["config"])
+    if task["kind"] == "run":
+        return {}, files.run_file(path, config, task["dtype"], given["images"])
+    if backend == "mx":
+        return {"states": files.write_symbol(path, config, task["dtype"])}, {}
+    files.write_file(path, given, config)
+    return {}, {}
+
+
 def _describe(package: ModuleType, task: dict[str, Any]) -> dict[str, Any]:
     """What the framework says of itself, and how many threads it really computes with."""
     description = dataclasses.asdict(package.describe(task["device"]))
@@ -140,7 +177,7 @@ def _ticks_by_thread() -> dict[str, int]:
 def _probe(
     package: ModuleType, task: dict[str, Any], given: dict[str, spec.Array]
 ) -> tuple[dict[str, Any], dict[str, spec.Array]]:
-    config = spec.preset(task["preset"], aux=task["aux"], dropout=0.0)
+    config = spec.preset(**task["config"])
     images, labels = given.pop("images"), given.pop("labels")
     model = package.GoogLeNet(config, dtype=task["dtype"], device=task["device"])
     package.load_params(model, given)

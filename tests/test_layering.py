@@ -12,13 +12,13 @@ import pytest
 from harness.backend import PACKAGES
 
 ROOT = Path(__file__).parent.parent
-FRAMEWORKS = {"torch", "mxnet", "jax", "jaxlib", "flax", "optax"}
+FRAMEWORKS = {"torch", "mxnet", "jax", "jaxlib", "flax", "optax", "orbax"}
 ALLOWED = {  # of our packages and of the frameworks
     "spec": {"spec"},
     "harness": {"spec", "harness"},
     "googlenet_pt": {"spec", "harness", "googlenet_pt", "torch"},
     "googlenet_mx": {"spec", "harness", "googlenet_mx", "mxnet"},
-    "googlenet_jax": {"spec", "harness", "googlenet_jax", "jax", "jaxlib", "flax", "optax"},
+    "googlenet_jax": {"spec", "harness", "googlenet_jax", "jax", "jaxlib", "flax", "optax", "orbax"},
 }
 
 

@@ -14,7 +14,7 @@ import spec
 from harness.backend import PACKAGES, load
 
 ROOT = Path(__file__).parent.parent
-FILES = {"__init__.py", "device.py", "model.py", "optimizer.py", "params.py", "probe.py", "train.py"}
+FILES = {"__init__.py", "device.py", "files.py", "model.py", "optimizer.py", "params.py", "probe.py", "train.py"}
 
 
 def _source(package: str, file: str) -> ast.Module:

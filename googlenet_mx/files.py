@@ -1,0 +1,49 @@
+"""MXNet's own files: Gluon's parameters, and the symbol that `export` leaves, run the way that their users do."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import mxnet as mx
+from mxnet import gluon, nd
+
+import spec
+from googlenet_mx.device import select_dtype
+from googlenet_mx.model import GoogLeNet
+from googlenet_mx.params import named_parameters
+from googlenet_mx.probe import activations
+
+
+def write_symbol(path: Path, config: spec.Config, dtype: str) -> list[str]:
+    """Write the graph of the network, with its heads, as MXNet's JSON. Its input is ``data``, its outputs the logits
+    and then those of the heads, its parameters have the canonical names.
+
+    Returns:
+        The names that MXNet calls auxiliary states: batch norm's statistics.
+    """
+    with mx.name.NameManager():  # counts the names of the nodes from 0
+        model = GoogLeNet(config, dtype=dtype, device="cpu")
+        for name, parameter in named_parameters(model).items():
+            parameter.name, parameter._var = name, None
+        stages = dict(model.stages(mx.sym, mx.sym.var("data"), heads=True))
+        symbol = mx.sym.Group([stages[name] for name in ("fc", "aux1", "aux2") if name in stages])
+    symbol.save(str(path))
+    return symbol.list_auxiliary_states()
+
+
+def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) -> dict[str, spec.Array]:
+    """Every stage's output when Gluon itself loads the parameters; of a symbol, with its parameters, only the ends."""
+    if path.name.endswith("-symbol.json"):
+        params = path.with_name(path.name.replace("-symbol.json", "-0000.params"))
+        with warnings.catch_warnings():
+            # MXNet says so of every symbol; the parameters, which come after, decide the type.
+            warnings.filterwarnings("ignore", "Cannot decide type", UserWarning)
+            block = gluon.SymbolBlock.imports(str(path), ["data"], str(params))
+        block.cast(select_dtype(dtype))
+        outputs = block(nd.array(images, dtype=select_dtype(dtype)))
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        return {name: x.asnumpy() for name, x in zip(("fc", "aux1", "aux2"), outputs, strict=False)}
+    model = GoogLeNet(config, dtype=dtype, device="cpu")
+    model.load_parameters(str(path), cast_dtype=True)
+    return activations(model, images)

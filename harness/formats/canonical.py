@@ -1,0 +1,90 @@
+"""safetensors: ours, and anyone's; and a folder as Hugging Face lays it out.
+
+The folder holds ``model.safetensors``, which is one of ours, ``config.json`` and a model card.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import spec
+from harness.formats.found import Found
+from spec import Config, InvalidInput
+from spec.checkpoint import Checkpoint, read_safetensors, save
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+def read(path: Path) -> Found:
+    """Read a safetensors file: arrays by its names, and our texts where there are any.
+
+    Raises:
+        InvalidInput: when it is damaged.
+    """
+    try:
+        return Found(*read_safetensors(path))
+    except InvalidInput as error:  # safetensors repeats what stands in the file
+        raise InvalidInput("".join(c if c.isprintable() else " " for c in str(error))) from error
+
+
+def write_folder(path: Path, weights: Checkpoint) -> None:
+    """Write a folder as Hugging Face lays it out.
+
+    Raises:
+        InvalidInput: when it cannot be written.
+    """
+    config = weights.config
+    table: dict[str, Any] = {
+        "architectures": ["GoogLeNet"],
+        "model_type": "googlenet",
+        "preset": config.preset,
+        "num_channels": config.in_channels,
+        "num_labels": config.num_classes,
+        "image_size": config.input_size,
+        "auxiliary_heads": config.aux,
+        "dtype": str(next(iter(weights.params.values())).dtype),
+    }
+    if labels := weights.metadata.get("labels"):
+        table["id2label"] = dict(enumerate(labels))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / CONFIG).write_text(json.dumps(table, indent=2) + "\n")
+        (path / CARD).write_text(_card(config))
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be written ({error.strerror})") from error
+    save(path / WEIGHTS, weights.params, config, weights.metadata)
+
+
+def _card(config: Config) -> str:
+    rows = "\n".join(
+        [
+            "---",
+            "library_name: googlenet",
+            "pipeline_tag: image-classification",
+            "tags: [googlenet, inception, image-classification]",
+            "---",
+            "",
+            f"# GoogLeNet, preset {config.preset}",
+            "",
+            f"{spec.parameter_count(config):,} parameters; pictures of {config.in_channels} channels, "
+            f"{config.num_classes} classes{', with auxiliary heads' if config.aux else ''}.",
+            f"The network: {config.source}.",
+            "",
+            "`model.safetensors` holds the arrays in PyTorch's names and layouts; its metadata, the configuration, how",
+            "pictures are prepared, and a SHA-256 of it all. The same file runs in PyTorch, MXNet and JAX:",
+            "",
+            "```python",
+            "from pathlib import Path",
+            "import googlenet_pt  # or googlenet_mx, googlenet_jax",
+            "from spec import checkpoint",
+            "",
+            'found = checkpoint.load(Path("model.safetensors"))',
+            "model = googlenet_pt.GoogLeNet(found.config)",
+            "googlenet_pt.load_params(model, found.params)",
+            "```",
+            "",
+        ]
+    )
+    return rows
