@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,26 +11,28 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from harness.cli_weights import convert, inspect, predict, work_with
+from harness.options import (
+    DataDir,
+    Device,
+    Json,
+    Python,
+    Size,
+    bar,
+    check_choices,
+    interpreters,
+    notes,
+    progress,
+)
+
 app = typer.Typer(
     help="One GoogLeNet in PyTorch, MXNet Gluon and JAX/Flax, and the proof that it is one.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-_notes = Console(stderr=True)  # progress and errors
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Heads = Annotated[bool, typer.Option("--aux/--no-aux", help="With auxiliary heads, where the preset has them.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(envvar="GOOGLENET_DATA", help="Folder of the Fashion-MNIST files; downloaded once if not given."),
-]
-Python = Annotated[
-    list[str] | None,
-    typer.Option(metavar="BACKEND=PATH", help="Run a backend with another interpreter. May be repeated."),
-]
-Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="the preset's")]
+for verb in (convert, inspect, predict):
+    app.command()(verb)
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def main() -> None:
 
         if not isinstance(error, InvalidInput):
             raise
-        _notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
@@ -129,8 +128,14 @@ def spec(
 @app.command()
 def compare(
     pictures: Annotated[list[str] | None, typer.Argument(help="More picture files, after --data FILE.")] = None,
-    preset: Annotated[str, typer.Option(help="See `googlenet presets`.")] = "d2l",
+    preset: Annotated[str | None, typer.Option(help="See `googlenet presets`.", show_default="d2l")] = None,
     backends: Annotated[str, typer.Option(help="Which, in this order, separated by commas.")] = "pt,mx,jax",
+    weights: Annotated[
+        Path | None, typer.Option(help="Of any format `googlenet convert` reads.", show_default="made from the seed")
+    ] = None,
+    judges: Annotated[
+        str | None, typer.Option("--with", metavar="JUDGES", help="onnx, onnx-reference: others' arithmetic, forward.")
+    ] = None,
     size: Size = None,
     batch: Annotated[int | None, typer.Option(help="Number of images.", show_default="4, or all files named")] = None,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
@@ -158,23 +163,36 @@ def compare(
 
     googlenet compare --preset bvlc --data cat.jpg dog.jpg
 
+    googlenet compare --weights runs/fast/pt/checkpoint.safetensors --with onnx
+
     googlenet compare --backends jax --python jax=/path/to/other/environment/bin/python
     """
     import spec as network
     from harness.backend import check_names
+    from harness.compare import JUDGES, Weights
     from harness.compare import compare as run
+    from harness.convert import read_weights
     from harness.data import load_batch
     from harness.report import render
 
     names = check_names([name.strip() for name in backends.split(",") if name.strip()])
-    _check_choices(dtype=dtype, device=device)
-    config = network.preset(preset, aux=None if heads else False, dropout=0.0)
+    check_choices(dtype=dtype, device=device)
+    asked = [name.strip() for name in (judges or "").split(",") if name.strip()]
+    if unknown := [name for name in asked if name not in JUDGES]:
+        raise network.InvalidInput(f"--with: expected some of {', '.join(JUDGES)}, got {', '.join(unknown)}")
+    given = None
+    if weights is None:
+        config = network.preset(preset or "d2l", aux=None if heads else False, dropout=0.0)
+    else:
+        found = read_weights(weights, work_with(python), None, preset).weights
+        config = replace(found.config, aux=found.config.aux and heads, dropout=0.0, aux_dropout=0.0)
+        given = Weights({name: found.params[name] for name in network.param_shapes(config)}, str(weights))
     side = config.input_size if size is None else size
     network.stage_shapes(config, (config.in_channels, side, side))  # refuse before any work is done
     images = load_batch([data, *(pictures or [])], config, side, batch, data_dir)
     if json_file not in (None, Path("-")) and not json_file.parent.is_dir():
         raise network.InvalidInput(f"--json {json_file}: there is no folder {json_file.parent}")
-    with _progress(["referee", *names]) as done:
+    with progress(["referee", *names, *asked]) as done:
         report = run(
             config,
             images,
@@ -182,10 +200,12 @@ def compare(
             dtype=dtype,
             device=device,
             seed=seed,
-            pythons=_interpreters(python or [], names),
+            pythons=interpreters(python or [], names),
+            weights=given,
+            judges=asked,
             done=done,
         )
-    console = _notes if json_file == Path("-") else Console()
+    console = notes if json_file == Path("-") else Console()
     render(report, console)
     if json_file is not None:
         text = json.dumps(report.as_json(), indent=2) + "\n"
@@ -255,11 +275,11 @@ def train(
     from spec import InvalidInput, stage_shapes
     from spec.recipe import recipe as read_recipe
 
-    pythons = _interpreters(python or [], list(BACKENDS))
+    pythons = interpreters(python or [], list(BACKENDS))
     if resume is None:
         if backend is not None:
             raise InvalidInput("--backend: only with --resume; name backends before the options: googlenet train jax")
-        _check_choices(dtype=dtype, device=device)
+        check_choices(dtype=dtype, device=device)
         changes: dict[str, Any] = {"preset": preset, "epochs": epochs, "size": size, "batch": batch, "aux": heads}
         chosen = replace(read_recipe(recipe), **{key: value for key, value in changes.items() if value is not None})
         config = chosen.config()
@@ -282,7 +302,7 @@ def train(
         dataset = _prepare(settings.data, config.in_channels, settings.recipe.size, data_dir)
         check_data(parts, dataset)
     options = Options(log_every=log_every, save_every=save_every, stop_after=steps)
-    found = train_parts(parts, dataset, options, screen.Screen(_notes), pythons)
+    found = train_parts(parts, dataset, options, screen.Screen(notes), pythons)
     screen.draw_run(folder)
     if as_json:
         print(json.dumps({"run": str(folder), "backends": [asdict(result) for result in found]}, indent=2))
@@ -326,7 +346,7 @@ def evaluate(
     settings, position = of_checkpoint(found, path)
     (name,) = check_names([backend or position.lineage[-1]["backend"]])
     dtype = dtype or settings.dtype
-    _check_choices(dtype=dtype, device=device, part=part)
+    check_choices(dtype=dtype, device=device, part=part)
     recipe = settings.recipe
     dataset = _prepare(data or settings.data, found.config.in_channels, recipe.size, data_dir)
     opened = open_dataset(dataset)
@@ -346,13 +366,13 @@ def evaluate(
         "mean": recipe.mean,
         "std": recipe.std,
     }
-    python_path = _interpreters(python or [], [name]).get(name, sys.executable)
-    with _bar(f"evaluating in {name}") as advance:
+    python_path = interpreters(python or [], [name]).get(name, sys.executable)
+    with bar(f"evaluating in {name}") as advance:
         answer = run_worker(name, task, {}, python_path, lambda message: advance(message["images"], message["of"]))
     if answer.refused is not None:
         raise InvalidInput(answer.refused)
     if answer.crash is not None:
-        _notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False)
+        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False)
         raise typer.Exit(1)
     confusion = answer.arrays["confusion"]
     picture = picture or path.with_name("confusion.png")
@@ -447,7 +467,7 @@ def doctor(
     from harness.backend import BACKENDS
     from harness.doctor import examine, render
 
-    with _progress(list(BACKENDS)) as done:
+    with progress(list(BACKENDS)) as done:
         findings = examine(device, done)
     if as_json:
         print(json.dumps(findings, indent=2))
@@ -456,60 +476,12 @@ def doctor(
     raise typer.Exit(0 if all(not found["problems"] for found in findings["backends"].values()) else 1)
 
 
-_CHOICES = {"dtype": ("float32", "float64"), "device": ("auto", "cpu", "gpu"), "part": ("test", "train")}
-
-
-def _check_choices(**given: str) -> None:
-    from spec import InvalidInput
-
-    for what, value in given.items():
-        if value not in _CHOICES[what]:
-            raise InvalidInput(f"{what}: expected one of {', '.join(_CHOICES[what])}, got {value!r}")
-
-
 def _prepare(source: str, channels: int, size: int, data_dir: Path | None) -> Path:
     """The folder of a dataset, prepared now if it is not there yet."""
     from harness.dataset import prepare
 
-    with _bar(f"preparing {source}") as advance:
+    with bar(f"preparing {source}") as advance:
         return prepare(source, channels, size, data_dir, advance)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Any]:
-    """A bar, on a terminal only; yields the function that takes how much is done, and of how much."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_notes, transient=True, disable=not _notes.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _interpreters(given: list[str], backends: list[str]) -> dict[str, str]:
-    """``{"mx": "/path"}`` of ``["mx=/path"]``."""
-    from spec import InvalidInput
-
-    pythons = {}
-    for item in given:
-        backend, equals, path = item.partition("=")
-        if not equals or backend not in backends:
-            raise InvalidInput(f"--python: expected BACKEND=PATH with one of {', '.join(backends)}, got {item!r}")
-        if not os.access(path, os.X_OK) or Path(path).is_dir():
-            raise InvalidInput(f"--python {item}: {path!r} is not a program that can be run")
-        pythons[backend] = path
-    return pythons
-
-
-@contextmanager
-def _progress(names: list[str]) -> Iterator[Any]:
-    """A line with a clock for each name, on a terminal only; yields the function that ticks one off."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=_notes, transient=True, disable=not _notes.is_terminal) as progress:
-        tasks = {name: progress.add_task(name, total=1) for name in names}
-        yield lambda name: progress.update(tasks[name], completed=1)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ _FASHION_FILES = {
 _DEFAULT_COUNT = 4  # images: enough for batch norm, few enough for the referee
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 # What Pillow raises of a file that is not a picture, is damaged, or would fill the memory.
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def read_picture(path: Path, channels: int, size: int) -> Array:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 return resized(picture, channels, size)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InvalidInput(f"{path}: {error}") from error
 
 

@@ -1,0 +1,443 @@
+"""Weights from every format into every other: the same bits, the same network, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TESTED
+from test_compare import googlenet
+
+import spec
+from harness import names
+from harness.backend import load
+from harness.compare import probe_params, relative_error
+from harness.convert import Source, convert, fingerprint, prepared, read_weights, verified
+from harness.formats import FORMATS, format_for
+from harness.processes import Answer
+from harness.worker import file_task, predict_task
+from spec import checkpoint, reference
+from spec.checkpoint import Checkpoint
+from spec.tolerances import TOLERANCES
+
+NEEDS = {"pytorch": "pt", "mxnet": "mx", "orbax": "jax"}  # who reads or writes it; the rest needs no framework
+TESTABLE = [name for name in FORMATS if NEEDS.get(name, TESTED[0]) in TESTED]
+FILES = {name: f"weights{(form.suffixes or ('',))[0]}" for name, form in FORMATS.items()}
+
+
+def here(backend: str, task: dict, arrays: spec.Arrays) -> Answer:
+    """What a worker does, without its process."""
+    task = json.loads(json.dumps(task))
+    try:
+        if task["kind"] == "predict":
+            facts, found = predict_task(load(backend), task, dict(arrays))
+        else:
+            facts, found = file_task(backend, task, dict(arrays))
+    except spec.InvalidInput as error:
+        return Answer(refused=str(error))
+    return Answer(facts, found)
+
+
+def weights_of(preset: str, dtype: str = "float32", **settings) -> Checkpoint:
+    config = spec.preset(preset, **settings)
+    params = {name: x.astype(dtype) for name, x in probe_params(config, 2).items()}
+    preprocessing = {"size": 40, "order": "gray" if config.in_channels == 1 else "RGB", "scale": 1.0}
+    preprocessing |= {"mean": [0.5], "std": [0.25]}
+    labels = [f"class {i}" for i in range(config.num_classes)]
+    return Checkpoint(params, config, {"preprocessing": preprocessing, "labels": labels})
+
+
+def assert_equal(got: Checkpoint, expected: Checkpoint) -> None:
+    assert got.config == expected.config
+    assert got.metadata == expected.metadata
+    assert list(got.params) == list(expected.params)
+    for name, x in expected.params.items():
+        assert got.params[name].dtype == x.dtype
+        np.testing.assert_array_equal(got.params[name], x, strict=True)
+    assert fingerprint(got) == fingerprint(expected)
+
+
+CASES = {
+    "d2l": weights_of("d2l"),
+    "d2l in float64, 3 channels, 7 classes": weights_of("d2l", "float64", in_channels=3, num_classes=7),
+    "torchvision": weights_of("torchvision", num_classes=20),
+    "torchvision without heads": weights_of("torchvision", "float64", aux=False, num_classes=20),
+    "bvlc": weights_of("bvlc", num_classes=20, in_channels=1),
+    "bvlc without heads": weights_of("bvlc", aux=False, num_classes=20, dropout=0.25),
+    "d2lzh": weights_of("d2lzh"),
+    "d2lzh-misprint": weights_of("d2lzh-misprint"),
+    "cnblogs": weights_of("cnblogs"),
+}
+
+
+# --------------------------------------------------------------------------------------------------- every format
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("form", TESTABLE)
+def test_what_is_written_is_read_bit_for_bit(form, case, tmp_path):
+    """A conversion is one of these reads and then one of these writes, so this is every ordered pair of formats."""
+    weights, path = CASES[case], tmp_path / FILES[form]
+    FORMATS[form].write(path, weights, here)
+    source = read_weights(path, here)
+    assert (source.form, source.scheme) == (form, FORMATS[form].scheme)
+    assert_equal(source.weights, weights)
+
+
+def test_through_every_format_and_back(tmp_path):
+    weights = CASES["torchvision"]
+    path = tmp_path / "first.safetensors"
+    checkpoint.save(path, weights.params, weights.config, weights.metadata)
+    for form in [*TESTABLE, *reversed(TESTABLE)]:
+        source = read_weights(path, here)
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}-{FILES[form]}"
+        assert convert(source, path, form, prepared(source, None, aux=True), here, verify=False) is None
+    assert_equal(read_weights(path, here).weights, weights)
+
+
+@pytest.mark.parametrize("form", TESTABLE)
+def test_the_same_weights_are_the_same_bytes(form, tmp_path):
+    """But for Orbax, whose files have names drawn by chance."""
+    if form == "orbax":
+        pytest.skip("Orbax's own files are not the same twice")
+    contents = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        FORMATS[form].write(folder / FILES[form], CASES["d2l"], here)
+        contents.append({str(x.relative_to(folder)): x.read_bytes() for x in folder.rglob("*") if x.is_file()})
+    assert contents[0] == contents[1]
+
+
+# ----------------------------------------------------------------------------------------------- the same network
+
+RUN = {  # formats that a framework runs, with the presets whose JAX programs are worth compiling each time
+    name: TESTABLE if name == "torchvision" else [form for form in TESTABLE if FORMATS[form].runner != "jax"]
+    for name in ("d2l", "torchvision", "bvlc without heads", "d2lzh-misprint")
+}
+QUICK = [(case, form) for case, forms in RUN.items() for form in forms if FORMATS[form].runner != "spec"]
+SLOW = [(case, form) for case in CASES for form in TESTABLE if FORMATS[form].runner != "spec"]
+
+
+def _written(form: str, weights: Checkpoint, folder: Path) -> Source:
+    path = folder / FILES[form]
+    FORMATS[form].write(path, weights, here)
+    return Source(path, form, FORMATS[form].scheme, weights)
+
+
+@pytest.mark.parametrize(
+    ("case", "form"),
+    [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW if pair not in QUICK)],
+)
+def test_the_framework_itself_runs_it_as_the_referee_does(case, form, tmp_path):
+    weights = CASES[case]
+    referee = Source(tmp_path, "safetensors", "canonical", weights)
+    verification = verified(referee, _written(form, weights, tmp_path), here)
+    assert verification.passed, verification
+    assert verification.bound == (TOLERANCES["float32"] if form == "onnx" else TOLERANCES["float64"]).activations
+    assert 0 <= verification.logits <= verification.bound
+
+
+def _symmetrically_wrong(monkeypatch, change) -> None:
+    """Writers and readers that are wrong alike: read again, the file holds what was meant, and yet it does not."""
+    right_rename, right_foreign = names.rename, names.foreign
+    monkeypatch.setattr(names, "foreign", lambda x, scheme, config: right_foreign(change(dict(x)), scheme, config))
+    monkeypatch.setattr(names, "rename", lambda x, scheme, config: change(right_rename(x, scheme, config)))
+
+
+def _transposed(params: dict) -> dict:
+    """64 channels into 64: nothing shows in the shape."""
+    return params | {"conv2_reduce.weight": params["conv2_reduce.weight"].transpose(1, 0, 2, 3)}
+
+
+def _swapped(params: dict) -> dict:
+    one, other = "inception4b.branch3x3_reduce.bias", "inception4c.branch3x3_reduce.bias"
+    a, b = params[one].copy(), params[other].copy()
+    n = min(len(a), len(b))
+    return params | {one: np.concatenate([b[:n], a[n:]]), other: np.concatenate([a[:n], b[n:]])}
+
+
+@pytest.mark.parametrize(("change", "stage"), [(_transposed, "conv2_reduce"), (_swapped, "inception4b")])
+@pytest.mark.parametrize("form", [name for name in TESTABLE if FORMATS[name].scheme != "canonical" and name != "orbax"])
+def test_what_no_shape_shows_the_verification_does(form, change, stage, monkeypatch, tmp_path):
+    if FORMATS[form].runner == "jax" and change is _swapped:
+        pytest.skip("one program compiled is enough")
+    weights, target = CASES["d2l"], tmp_path / FILES[form]
+    source = _written("safetensors", weights, tmp_path)
+    target.write_bytes(b"what stood there")
+    _symmetrically_wrong(monkeypatch, change)
+    verification = convert(source, target, form, weights, here, verify=True)
+    assert not verification.passed
+    assert verification.first_difference == stage
+    assert verification.logits > 1e-6
+    assert target.read_bytes() == b"what stood there"
+    assert sorted(x.name for x in tmp_path.iterdir()) == sorted([source.path.name, target.name])
+
+
+def test_a_writer_that_changes_a_bit_is_found_even_without_verification(monkeypatch, tmp_path):
+    weights, target = CASES["d2l"], tmp_path / "weights.params"
+    right = FORMATS["gluon"]
+
+    def write(path, given, work):
+        changed = given.params["fc.bias"].copy()
+        changed[3] = np.nextafter(changed[3], np.float32(1))
+        right.write(path, replace(given, params=given.params | {"fc.bias": changed}), work)
+
+    monkeypatch.setitem(FORMATS, "gluon", replace(right, write=write))
+    with pytest.raises(spec.InvalidInput, match=r"read again, it holds something else \(fc.bias\); nothing was"):
+        convert(_written("safetensors", weights, tmp_path), target, "gluon", weights, here, verify=False)
+    assert not target.exists()
+
+
+def test_a_source_that_its_own_framework_reads_otherwise_is_found(tmp_path):
+    """The source runs as its framework loads it, not as we read it."""
+    if "pt" not in TESTED:
+        pytest.skip("PyTorch is not tested")
+    weights = CASES["d2l"]
+    written = _written("pytorch", weights, tmp_path)
+    misread = replace(weights, params=_transposed(dict(weights.params)))
+    referee = Source(tmp_path, "safetensors", "canonical", misread)
+    assert verified(replace(written, weights=misread), referee, here).first_difference == "conv2_reduce"
+
+
+# -------------------------------------------------------------------------------------------------- foreign files
+
+
+@pytest.mark.parametrize("case", ["torchvision", "torchvision without heads"])
+def test_a_torchvision_file(case, tmp_path):
+    """Their names, in a safetensors file; the recorded logits are in test_names.py."""
+    from safetensors.numpy import save_file
+
+    weights = CASES[case]
+    arrays = names.foreign(weights.params, names.SCHEMES["torchvision"], weights.config)
+    save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, tmp_path / "theirs.safetensors")
+    source = read_weights(tmp_path / "theirs.safetensors", here)
+    assert source.scheme == "torchvision"
+    assert source.weights.config == replace(spec.preset("torchvision", num_classes=20), aux=weights.config.aux)
+    target = tmp_path / "ours.params"
+    written = prepared(source, None, aux=True)
+    verification = convert(source, target, "gluon", written, here, verify="mx" in TESTED)
+    assert verification is None or (verification.passed and verification.source == "the NumPy referee")
+    assert relative_error(read_weights(target, here).weights.params["fc.weight"], weights.params["fc.weight"]) == 0
+
+
+def test_a_file_that_does_not_say_which_network_it_is(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "plain.safetensors"
+    save_file(dict(CASES["d2l"].params), path)
+    with pytest.raises(spec.InvalidInput, match=r"plain.safetensors: fits d2l, d2lzh, cnblogs, bvlc: say which with"):
+        read_weights(path, here)
+    assert read_weights(path, here, preset="d2lzh").weights.config == spec.preset("d2lzh")
+    with pytest.raises(spec.InvalidInput, match="torchvision"):
+        read_weights(path, here, preset="torchvision")
+
+
+def test_a_file_that_says_so_is_not_called_something_else(tmp_path):
+    source = _written("safetensors", CASES["d2l"], tmp_path)
+    with pytest.raises(spec.InvalidInput, match="it says that it is preset d2l"):
+        read_weights(source.path, here, preset="d2lzh")
+
+
+# -------------------------------------------------------------------------------------------------- what is written
+
+
+def test_a_training_s_checkpoint_leaves_its_optimizer_behind(tmp_path):
+    """And takes along how its pictures were prepared, and what its classes are called."""
+    config = spec.preset("d2l")
+    params = {name: x.astype(np.float32) for name, x in probe_params(config, 1).items()}
+    state = {f"momentum/{name}": np.ones_like(x) for name, x in params.items()}
+    run = {"recipe": {"size": 28, "mean": 0.286, "std": 0.353}, "classes": [f"c{i}" for i in range(10)]}
+    checkpoint.save(tmp_path / "run.safetensors", params, config, {"run": run, "position": {}}, state)
+    source = read_weights(tmp_path / "run.safetensors", here)
+    convert(source, tmp_path / "a.params", "gluon", prepared(source, None, aux=True), here, verify=False)
+    got = read_weights(tmp_path / "a.params", here).weights
+    assert list(got.params) == list(params)
+    assert got.metadata["labels"] == run["classes"]
+    assert got.metadata["preprocessing"] | {"scale": 0} == {
+        "size": 28,
+        "order": "gray",
+        "scale": 0,
+        "mean": [0.286],
+        "std": [0.353],
+    }
+
+
+def test_rounding_and_leaving_the_heads_out(tmp_path):
+    weights = weights_of("torchvision", "float64", num_classes=20)
+    source = _written("safetensors", weights, tmp_path)
+    written = prepared(source, "float32", aux=False)
+    assert written.config == spec.preset("torchvision", num_classes=20, aux=False)
+    verification = convert(source, tmp_path / "a.onnx", "onnx", written, here, verify=True)
+    assert verification.passed
+    got = read_weights(tmp_path / "a.onnx", here).weights
+    assert {str(x.dtype) for x in got.params.values()} == {"float32"}
+    np.testing.assert_array_equal(got.params["fc.weight"], weights.params["fc.weight"].astype(np.float32))
+
+
+def test_what_float32_cannot_hold_is_refused(tmp_path):
+    weights = weights_of("d2l", "float64")
+    weights.params["fc.bias"][2] = 1e300
+    source = _written("safetensors", weights, tmp_path)
+    with pytest.raises(spec.InvalidInput, match=r"fc.bias"):
+        prepared(source, "float32", aux=True)
+
+
+# -------------------------------------------------------------------------------------------------- where it is put
+
+
+def test_targets_that_cannot_be(tmp_path):
+    weights = CASES["d2l"]
+    source = _written("safetensors", weights, tmp_path)
+    (tmp_path / "folder.params").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    cases = [
+        ("folder.params", "gluon", "this is a folder"),
+        ("full", "huggingface", "expected a folder with model.safetensors, or an Orbax"),
+        ("file", "huggingface", "expected a new folder"),
+        ("nowhere/a.params", "gluon", "there is no folder"),
+        ("symbol.json", "mxnet", "expected a name that ends in -symbol.json"),
+    ]
+    for name, form, message in cases:
+        with pytest.raises(spec.InvalidInput, match=message):
+            convert(source, tmp_path / name, form, weights, here, verify=False)
+    assert (tmp_path / "full" / "letter.txt").read_text() == (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(spec.InvalidInput, match=r"expected a name that ends in one of \.safetensors"):
+        format_for(Path("weights.h5"))
+
+
+@pytest.mark.parametrize("form", ["huggingface", "gluon", *(["mxnet"] if "mx" in TESTED else [])])
+def test_an_older_result_is_replaced_whole(form, tmp_path):
+    target = tmp_path / "out" / FILES[form]
+    target.parent.mkdir()
+    for case in ("d2l", "d2lzh"):
+        source = Source(tmp_path, "safetensors", "canonical", CASES[case])
+        convert(source, target, form, CASES[case], here, verify=False)
+        assert_equal(read_weights(target, here).weights, CASES[case])
+    assert len(list(target.parent.iterdir())) == (2 if form == "mxnet" else 1)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    source = _written("safetensors", CASES["d2l"], tmp_path)
+    target = tmp_path / "old.params"
+    target.write_bytes(b"what stood there")
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
+        f"sys.argv = ['googlenet', 'convert', {str(source.path)!r}, {str(target)!r}, '--no-verify']; "
+        "from harness.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stderr
+    assert target.read_bytes() == b"what stood there"
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["old.params", "weights.safetensors"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say how much memory was used")
+@pytest.mark.parametrize("suffix", [".params", ".msgpack"])
+def test_a_large_file_needs_little_memory_and_no_framework(suffix, tmp_path):
+    weights = weights_of("torchvision")  # 52 MB
+    source = _written("safetensors", weights, tmp_path)
+    script = (
+        "import sys; from harness.cli import main\n"
+        f"sys.argv = ['googlenet', 'convert', {str(source.path)!r}, {str(tmp_path / f'a{suffix}')!r}, '--no-verify']\n"
+        "try:\n    main()\nexcept SystemExit: pass\n"
+        "high = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+        "print(int(high.split()[1]) * 1024, *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
+    used, *modules = done.stdout.splitlines()[-1].split()
+    assert int(used) < 4 * source.path.stat().st_size
+    assert not {"torch", "mxnet", "jax", "flax", "onnx", "sklearn"} & set(modules)
+
+
+# ------------------------------------------------------------------------------------------------- the command line
+
+
+def test_the_command(tmp_path):
+    source = _written("safetensors", CASES["d2l"], tmp_path).path
+    first = TESTED[0]
+    suffix = {"pt": ".pt", "mx": ".params", "jax": ".msgpack"}[first]
+    done = googlenet("convert", str(source), str(tmp_path / f"a{suffix}"))
+    assert "116 tensors, bit for bit" in done.stdout
+    assert "on the same 2 x 1 x 32 x 32 images" in done.stdout
+    report = json.loads(googlenet("convert", str(tmp_path / f"a{suffix}"), str(tmp_path / "b.onnx"), "--json").stdout)
+    assert (report["from"], report["to"], report["preset"]) == (read_weights_form(suffix), "onnx", "d2l")
+    assert report["verification"]["passed"] is True
+    assert report["sha256"] == fingerprint(CASES["d2l"])
+    assert fingerprint(read_weights(tmp_path / "b.onnx", here).weights) == fingerprint(CASES["d2l"])
+
+
+def read_weights_form(suffix: str) -> str:
+    return format_for(Path("a" + suffix))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing.pt", "a.onnx"], "there is no such file"),
+        (["{source}", "a.h5"], "expected a name that ends in one of"),
+        (["{source}", "a", "--to", "keras"], "--to: expected one of"),
+        (["{source}", "a.onnx", "--from", "keras"], "--from: expected one of"),
+        (["{source}", "a.onnx", "--preset", "bvlc"], "it says that it is preset d2l"),
+        (["{source}", "a.onnx", "--dtype", "int8"], "dtype: expected one of"),
+        (["{source}", "a.params", "--python", "mx"], "--python: expected BACKEND=PATH"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_line(words, message, tmp_path):
+    source = _written("safetensors", CASES["d2l"], tmp_path).path
+    target = [str(tmp_path / word) if word.startswith("a") else word.format(source=source) for word in words]
+    done = googlenet("convert", *target, status=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert [x.name for x in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_a_framework_that_is_not_there_leaves_it_unverified_and_says_so(tmp_path):
+    """An interpreter without MXNet: the file needs none to be written."""
+    source = _written("safetensors", CASES["d2l"], tmp_path).path
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c \"import runpy, sys; sys.modules['mxnet'] = None; "
+        "sys.argv = sys.argv[3:]; runpy.run_module('harness.worker', run_name='__main__')\" \"$@\"\n"
+    )
+    python.chmod(0o755)
+    done = googlenet("convert", str(source), str(tmp_path / "a.params"), "--python", f"mx={python}")
+    assert "not run: backend mx is not installed" in done.stdout
+    assert_equal(read_weights(tmp_path / "a.params", here).weights, CASES["d2l"])
+
+
+def test_a_framework_that_fails_on_the_result_keeps_it_from_being_written(tmp_path):
+    source = _written("safetensors", CASES["d2l"], tmp_path).path
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho it broke >&2\nexit 3\n")
+    python.chmod(0o755)
+    done = googlenet("convert", str(source), str(tmp_path / "a.params"), "--python", f"mx={python}", status=2)
+    assert "the process of mx that worked on it ended (exit status 3; it broke)" in done.stderr
+    assert not (tmp_path / "a.params").exists()
+
+
+def test_moving_a_model_takes_three_lines(tmp_path):
+    """As the README shows it, for each direction."""
+    config = spec.preset("d2l")
+    images = np.random.default_rng(0).random((1, 1, 28, 28))
+    path = tmp_path / "weights.safetensors"
+    for one in TESTED:
+        model = load(one).GoogLeNet(config, dtype="float64", device="cpu", seed=3)
+        checkpoint.save(path, load(one).dump_params(model), config)
+        for other in TESTED:
+            found = checkpoint.load(path)
+            moved = load(other).GoogLeNet(found.config, dtype="float64", device="cpu")
+            load(other).load_params(moved, found.params)
+            assert all(np.array_equal(x, found.params[name]) for name, x in load(other).dump_params(moved).items())
+            if one == TESTED[0]:
+                expected = reference.activations(config, found.params, images)["fc"]
+                assert relative_error(load(other).predict(moved, images), expected) < 1e-12
