@@ -1,4 +1,7 @@
-"""The main job: the same weights and images through every backend, each held against the referee."""
+"""The main job: the same weights and images through every backend, each held against the referee.
+
+ONNX Runtime and ONNX's own evaluator are further judges: others wrote them, they run the same graph, and only forward.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -16,9 +20,24 @@ import spec
 from harness.data import Batch
 from harness.processes import Answer, run_worker
 from spec import Array, Arrays, reference
-from spec.tolerances import Tolerances, on_pictures
+from spec.checkpoint import config_table
+from spec.tolerances import Tolerances, of_onnx, on_pictures
 
 SGD = spec.SGD(rate=0.0625, momentum=0.875)  # exact in float32, so that no framework can round them
+
+
+JUDGES = {  # what they are called, and the package that says which version it is
+    "onnx": ("ONNX Runtime", "onnxruntime"),
+    "onnx-reference": ("ONNX reference", "onnx"),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters by canonical name, and the file that they are from."""
+
+    params: Arrays
+    source: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,10 @@ class StageReport:
 
 @dataclass
 class BackendReport:
-    """One backend against the referee. Errors are infinite where shapes differ or numbers are not finite."""
+    """One backend or judge against the referee. Errors are infinite where shapes differ or numbers are not finite.
+
+    Judges do not train: what belongs to training is None.
+    """
 
     framework: str = ""
     version: str = ""
@@ -52,10 +74,10 @@ class BackendReport:
     parameters: int = 0
     stages: list[StageReport] = field(default_factory=list)
     logits_error: float = math.inf
-    loss_error: float = math.inf
-    gradient_error: float = math.inf
+    loss_error: float | None = math.inf
+    gradient_error: float | None = math.inf
     worst_gradient: str = ""
-    step_error: float = math.inf
+    step_error: float | None = math.inf
     worst_step: str = ""
     first_difference: str | None = None  # the first thing, in forward order, that is out of bounds
     crash: str | None = None
@@ -71,6 +93,7 @@ class Report:
     shape: list[int]
     dtype: str
     seed: int
+    weights: str | None  # the file that they are from; None: made from the seed
     expected_parameters: int
     tolerances: Tolerances
     backends: dict[str, BackendReport]
@@ -87,6 +110,7 @@ class Report:
             "input": {"source": self.source, "shape": self.shape},
             "dtype": self.dtype,
             "seed": self.seed,
+            "weights": self.weights,
             "tolerances": asdict(self.tolerances),
             "backends": {name: _finite(asdict(report)) for name, report in self.backends.items()},
             "passed": self.passed,
@@ -159,32 +183,77 @@ def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendRepo
     if answer.crash is not None:
         return BackendReport(crash=answer.crash)
     facts, arrays = answer.facts, answer.arrays
-    report = BackendReport(
+    stages = _stage_reports({name: arrays.get(f"stage/{name}", np.empty(0)) for name in expected.stages}, expected)
+    logits_error = relative_error(arrays["logits"], expected.stages["fc"])
+    loss_error = relative_error(np.array(facts["loss"]), np.array(expected.loss))
+    gradient_error, worst_gradient = _worst(arrays, "gradient", expected.grads)
+    step_error, worst_step = _worst(arrays, "step", expected.step)
+    checks = [
+        ("parameter count", facts["parameters"] == expected.parameters),
+        ("order of the stages", facts["stages"] == list(expected.stages)),
+        *((stage.name, stage.error <= bounds.activations) for stage in stages),
+        ("logits", logits_error <= bounds.logits),
+        ("loss", loss_error <= bounds.loss),
+        (f"gradient of {worst_gradient}", gradient_error <= bounds.gradients),
+        (f"{worst_step} after a step", step_error <= bounds.step),
+    ]
+    first = next((what for what, agrees in checks if not agrees), None)
+    return BackendReport(
         framework=facts["framework"],
         version=facts["version"],
         device=facts["device"],
         threads=facts["threads"],
         parameters=facts["parameters"],
-        logits_error=relative_error(arrays["logits"], expected.stages["fc"]),
-        loss_error=relative_error(np.array(facts["loss"]), np.array(expected.loss)),
+        stages=stages,
+        logits_error=logits_error,
+        loss_error=loss_error,
+        gradient_error=gradient_error,
+        worst_gradient=worst_gradient,
+        step_error=step_error,
+        worst_step=worst_step,
+        first_difference=first,
+        passed=first is None,
     )
-    for name, x in expected.stages.items():
-        got = arrays.get(f"stage/{name}", np.empty(0))
-        report.stages.append(StageReport(name, list(got.shape), relative_error(got, x)))
-    report.gradient_error, report.worst_gradient = _worst(arrays, "gradient", expected.grads)
-    report.step_error, report.worst_step = _worst(arrays, "step", expected.step)
+
+
+def judge_forward(name: str, arrays: Arrays, parameters: int, expected: Expected, bounds: Tolerances) -> BackendReport:
+    """One judge's stages against the referee's.
+
+    Args:
+        name: The judge's.
+        arrays: Every stage's output.
+        parameters: How many the graph has.
+        expected: The referee's results.
+        bounds: Of the dtype that the judge computes in.
+    """
+    framework, package = JUDGES[name]
+    stages = _stage_reports({stage: arrays.get(stage, np.empty(0)) for stage in expected.stages}, expected)
+    logits = next(stage.error for stage in stages if stage.name == "fc")
     checks = [
-        ("parameter count", report.parameters == expected.parameters),
-        ("order of the stages", facts["stages"] == list(expected.stages)),
-        *((stage.name, stage.error <= bounds.activations) for stage in report.stages),
-        ("logits", report.logits_error <= bounds.logits),
-        ("loss", report.loss_error <= bounds.loss),
-        (f"gradient of {report.worst_gradient}", report.gradient_error <= bounds.gradients),
-        (f"{report.worst_step} after a step", report.step_error <= bounds.step),
+        ("parameter count", parameters == expected.parameters),
+        *((stage.name, stage.error <= bounds.activations) for stage in stages),
+        ("logits", logits <= bounds.logits),
     ]
-    report.first_difference = next((what for what, agrees in checks if not agrees), None)
-    report.passed = report.first_difference is None
-    return report
+    first = next((what for what, agrees in checks if not agrees), None)
+    return BackendReport(
+        framework=framework,
+        version=version(package),
+        device="cpu",
+        parameters=parameters,
+        stages=stages,
+        logits_error=logits,
+        loss_error=None,
+        gradient_error=None,
+        step_error=None,
+        first_difference=first,
+        passed=first is None,
+    )
+
+
+def _stage_reports(got: Arrays, expected: Expected) -> list[StageReport]:
+    return [
+        StageReport(name, list(got[name].shape), relative_error(got[name], x)) for name, x in expected.stages.items()
+    ]
 
 
 def _worst(arrays: Arrays, kind: str, expected: Arrays) -> tuple[float, str]:
@@ -204,6 +273,8 @@ def compare(
     device: str,
     seed: int,
     pythons: Mapping[str, str],
+    weights: Weights | None = None,
+    judges: Sequence[str] = (),
     done: Callable[[str], None] = lambda name: None,
 ) -> Report:
     """Run the backends, each in a process of its own, and the referee; hold each against it.
@@ -216,20 +287,22 @@ def compare(
         device: ``auto``, ``cpu`` or ``gpu``.
         seed: Of the weights.
         pythons: Interpreter by backend, where it is not this one.
+        weights: Parameters to compare on; None for some made from the seed.
+        judges: Some of `JUDGES`, to be asked too.
         done: Called with the name of each backend, and with ``referee``, when it has finished.
 
     Raises:
         spec.InvalidInput: when the images do not fit, or a backend refuses.
     """
-    params = {name: x.astype(dtype) for name, x in probe_params(config, seed).items()}
+    given = probe_params(config, seed) if weights is None else weights.params
+    params = {name: x.astype(dtype) for name, x in given.items()}
     images = batch.images.astype(dtype)
     spec.check_images(config, images)
     spec.check_labels(config, batch.labels, len(images))
     spec.check_training_batch(config, images.shape)
     task = {
         "kind": "probe",
-        "preset": config.preset,
-        "aux": config.aux,
+        "config": config_table(config),
         "dtype": dtype,
         "device": device,
         "sgd": asdict(SGD),
@@ -251,13 +324,32 @@ def compare(
     if refusals:
         raise spec.InvalidInput("\n".join(refusals))
     bounds = on_pictures(config, dtype)
+    reports = {name: judge(answer, expected, bounds) for name, answer in answers.items()}
+    for name in judges:
+        reports[name] = _ask(name, config, params, images, expected)
+        done(name)
     return Report(
         preset=config.preset,
         source=batch.source,
         shape=list(images.shape),
         dtype=dtype,
         seed=seed,
+        weights=None if weights is None else weights.source,
         expected_parameters=expected.parameters,
         tolerances=bounds,
-        backends={name: judge(answer, expected, bounds) for name, answer in answers.items()},
+        backends=reports,
     )
+
+
+def _ask(name: str, config: spec.Config, params: Arrays, images: Array, expected: Expected) -> BackendReport:
+    """A judge's report; ONNX Runtime computes in float32 whatever it is given."""
+    from harness import judges
+    from harness.formats import onnx_file
+
+    graph = onnx_file.build(config, params)
+    parameters = sum(math.prod(x.dims) for x in graph.graph.initializer if x.name in spec.param_shapes(config))
+    parameters -= sum(x.size for key, x in params.items() if spec.is_statistic(key))
+    single = name == "onnx" or params["fc.weight"].dtype == np.float32
+    run = judges.onnx_runtime if name == "onnx" else judges.onnx_reference
+    arrays = run(graph.SerializeToString(), images)
+    return judge_forward(name, arrays, parameters, expected, of_onnx(config, "float32" if single else "float64"))

@@ -17,7 +17,8 @@ def render(report: Report, console: Console) -> None:
     bounds, ran = report.tolerances, {name: r for name, r in report.backends.items() if r.crash is None}
     console.print(
         f"[bold]{report.preset}[/] on {escape(report.source)}, "
-        f"{' x '.join(map(str, report.shape))} (N x C x H x W), {report.dtype}, seed {report.seed}; "
+        f"{' x '.join(map(str, report.shape))} (N x C x H x W), {report.dtype}, "
+        f"{f'seed {report.seed}' if report.weights is None else escape(report.weights)}; "
         "largest relative difference from the NumPy referee",
         soft_wrap=True,
     )
@@ -47,14 +48,16 @@ def render(report: Report, console: Console) -> None:
             console.print(Text(f"{name}: the process died. {r.crash}", style="red"))
             continue
         threads = "" if r.threads is None else f", {r.threads} threads"
-        worst = f"worst gradient {r.worst_gradient}"
+        worst = f"; worst gradient {r.worst_gradient}" if r.worst_gradient else ""
         console.print(
-            Text(f"{name}: {r.framework} {r.version}, {r.device}{threads}; {worst}", style="dim"), soft_wrap=True
+            Text(f"{name}: {r.framework} {r.version}, {r.device}{threads}{worst}", style="dim"), soft_wrap=True
         )
     console.print(_verdict(report), soft_wrap=True)
 
 
-def _cell(report: BackendReport, error: float, bound: float, what: str) -> Text:
+def _cell(report: BackendReport, error: float | None, bound: float, what: str) -> Text:
+    if error is None:
+        return Text("")
     text = f"{error:.1e}" if math.isfinite(error) else "differs"
     if report.first_difference == what:
         return Text(f"first > {text}", style="bold red")

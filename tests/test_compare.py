@@ -16,6 +16,9 @@ from PIL import Image
 
 import spec
 from harness.backend import load
+from harness.compare import expect, judge_forward, probe_params
+from spec.checkpoint import save
+from spec.tolerances import of_onnx
 
 ROOT = Path(__file__).parent.parent
 FIRST = TESTED[0]
@@ -45,7 +48,7 @@ def test_compare_with_all_defaults(tmp_path):
     assert all(stage in done.stdout for stage in spec.stage_names(spec.preset("d2l")))
 
     report = json.loads(file.read_text())
-    assert set(report) == {"preset", "input", "dtype", "seed", "tolerances", "backends", "passed"}
+    assert set(report) == {"preset", "input", "dtype", "seed", "weights", "tolerances", "backends", "passed"}
     assert (report["preset"], report["dtype"], report["seed"], report["passed"]) == ("d2l", "float64", 0, True)
     assert report["input"] == {"source": "scikit-learn's handwritten digits", "shape": [4, 1, 96, 96]}
     assert list(report["backends"]) == list(TESTED)
@@ -258,3 +261,47 @@ def test_every_verb_has_help_with_an_example(verb):
     text = googlenet(verb, "--help").stdout
     assert "Example" in text
     assert f"googlenet {verb}" in text
+
+
+def test_judges_that_are_none_of_the_backends(tmp_path):
+    """On the weights in a file; a judge only runs forward."""
+    config = spec.preset("bvlc", num_classes=7, aux=False)
+    params = probe_params(config, 4)
+    save(tmp_path / "weights.safetensors", params, config)
+    words = ["--weights", str(tmp_path / "weights.safetensors"), "--with", "onnx,onnx-reference", "--json", "-"]
+    words += ["--size", "33"]
+    report = json.loads(compare_small(*words).stdout)
+    assert report["preset"] == "bvlc"
+    assert report["weights"] == str(tmp_path / "weights.safetensors")
+    assert list(report["backends"]) == [FIRST, "onnx", "onnx-reference"]
+    assert report["backends"][FIRST]["gradient_error"] < 1e-11
+    for name, least, most in (("onnx", 1e-9, 5e-6), ("onnx-reference", 0, 2e-8)):
+        judged = report["backends"][name]
+        assert judged["passed"] is True
+        assert judged["parameters"] == spec.parameter_count(config)
+        assert least < judged["logits_error"] < most
+        assert (judged["loss_error"], judged["gradient_error"], judged["step_error"]) == (None, None, None)
+        assert [stage["name"] for stage in judged["stages"]] == list(spec.stage_names(config))
+
+
+def test_a_judge_that_differs_says_where():
+    config = spec.preset("d2l")
+    params, images = probe_params(config, 4), np.random.default_rng(0).random((2, 1, 28, 28))
+    expected = expect(config, params, images, np.array([1, 2]))
+    arrays = {name: x.copy() for name, x in expected.stages.items()}
+    bounds, count = of_onnx(config, "float32"), spec.parameter_count(config)
+    assert judge_forward("onnx", arrays, count, expected, bounds).passed
+    assert judge_forward("onnx", arrays, count + 1, expected, bounds).first_difference == "parameter count"
+    arrays["inception4b"][0, 3, 0, 0] += 1e-3 * np.abs(arrays["inception4b"]).max()
+    report = judge_forward("onnx", arrays, count, expected, bounds)
+    assert (report.passed, report.first_difference) == (False, "inception4b")
+    del arrays["pool5"]
+    assert judge_forward("onnx", arrays, count, expected, bounds).stages[-2].error == math.inf
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--with", "keras"], "--with: expected some of onnx, onnx-reference"), (["--weights", "no"], "there is no such")],
+)
+def test_judges_and_weights_that_are_not_there(words, message):
+    assert message in compare_small(*words, status=2).stderr
