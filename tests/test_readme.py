@@ -13,15 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import DATA, TESTED
+from PIL import Image
+from safetensors.numpy import save_file
+from test_convert import CASES, here
 from typer.testing import CliRunner
 
 import harness.compare
 import harness.processes
 import harness.train
 import spec
-from harness.backend import load
+from harness import names
+from harness.backend import BACKENDS, load
 from harness.cli import app
 from harness.dataset import prepare
+from harness.formats import FORMATS, format_for, onnx_file
 from harness.runs import CHECKPOINT, Position
 from harness.train import create, settings_for
 from spec.checkpoint import save
@@ -32,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TRAINING = (ROOT / "docs" / "training.md").read_text()
 RESULTS = (ROOT / "RESULTS.md").read_text()
+PORTING = (ROOT / "docs" / "porting.md").read_text()
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -40,7 +46,7 @@ def _blocks(language: str, text: str = README) -> list[str]:
 
 COMMANDS = [
     line[2:].split("  #")[0].strip()
-    for text in (README, TRAINING, RESULTS)
+    for text in (README, TRAINING, RESULTS, PORTING)
     for block in _blocks("console", text)
     for line in block.splitlines()
 ]
@@ -57,7 +63,7 @@ def test_make_has_the_target(command):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("python ", "diff "))])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("python -m", "diff "))])
 def test_plain_commands_run(command):
     words = shlex.split(command)
     program = [sys.executable] if words[0] == "python" else words[:1]
@@ -70,11 +76,12 @@ class _Reached(Exception):
     """Everything before the frameworks went well."""
 
 
+PORTING_VERBS = ("convert", "inspect", "predict")
 TRAINING_VERBS = ("train", "eval", "runs")  # on runs that are not there: tests/test_train.py goes through with them
 SHOWN = [c for c in dict.fromkeys(COMMANDS) if c.startswith("googlenet ") and "doctor" not in c]
 
 
-@pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] not in TRAINING_VERBS])
+@pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] not in TRAINING_VERBS + PORTING_VERBS])
 def test_googlenet_commands_run(command, monkeypatch, tmp_path):
     """Those that compare, up to the point where the backends would start; test_compare.py goes on from there."""
 
@@ -87,11 +94,36 @@ def test_googlenet_commands_run(command, monkeypatch, tmp_path):
     words = [str(DATA) if word == "../shared/fashion-mnist" else word for word in words]
     monkeypatch.setattr(harness.compare, "compare", reached)
     monkeypatch.chdir(tmp_path)
+    if "--weights" in words:
+        onnx_file.write(tmp_path / words[words.index("--weights") + 1], SMALL.params, SMALL.config, SMALL.metadata)
     result = CliRunner().invoke(app, words)
     if words[0] == "compare":
         assert isinstance(result.exception, _Reached), result.output
     else:
         assert result.exit_code == 0, result.output
+
+
+SMALL = CASES["d2l"]
+
+
+@pytest.mark.skipif(TESTED != BACKENDS, reason="the shown commands go from and to every framework")
+@pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in PORTING_VERBS])
+def test_porting_commands_run(command, monkeypatch, tmp_path):
+    """From beginning to end, but for the processes that the frameworks run in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        harness.processes, "run_worker", lambda backend, task, arrays, python: here(backend, task, arrays)
+    )
+    for path in ("runs/fast/pt/checkpoint.safetensors", "model.pt", "model.onnx", "model.params", "model.msgpack"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        FORMATS[format_for(Path(path))].write(Path(path), SMALL, here)
+    arrays = names.foreign(CASES["torchvision"].params, names.SCHEMES["torchvision"], CASES["torchvision"].config)
+    save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, "googlenet.safetensors")
+    Path("photos").mkdir()
+    for path in ("coat.png", "photos/1.png"):
+        Image.fromarray(np.full((30, 20), 90, np.uint8)).save(path)
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
 
 
 @pytest.fixture
@@ -159,12 +191,19 @@ def test_every_key_of_a_recipe_is_documented():
 
 
 def test_the_code_runs_in_every_backend(backend):
-    for code in _blocks("python"):
-        scope: dict = {}
-        exec(code.replace("googlenet_pt", backend.__name__), scope)
+    scope: dict = {}
+    exec(_blocks("python")[0].replace("googlenet_pt", backend.__name__), scope)
     assert scope["logits"].shape == (2, 10)
     assert list(scope["grads"]) == list(spec.param_shapes(spec.preset("d2l")))
     assert np.isfinite(scope["loss"])
+
+
+@pytest.mark.skipif(not {"pt", "jax"} <= set(TESTED), reason="moves a model from PyTorch to JAX")
+def test_the_three_lines_that_move_a_model_do(tmp_path):
+    scope: dict = {}
+    exec(_blocks("python")[1], scope)
+    moved = load("jax").dump_params(scope["jax_model"])
+    assert all(np.array_equal(x, moved[name]) for name, x in scope["params"].items())
 
 
 def test_every_exported_name_is_explained(backend):
