@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ import spec
 from harness.backend import BACKENDS, check_names, load
 from harness.compare import probe_params
 from harness.data import digits, load_batch
+from harness.processes import Answer
+from harness.worker import file_task, predict_task
 from spec import reference
 
 TESTED = tuple(check_names(os.environ.get("GOOGLENET_BACKENDS", ",".join(BACKENDS)).split(",")))
@@ -140,3 +143,16 @@ def loaded(backend: ModuleType, config: spec.Config, params: spec.Arrays, dtype:
     model = backend.GoogLeNet(config, dtype=dtype, device="cpu")
     backend.load_params(model, params)
     return model
+
+
+def here(backend: str, task: dict[str, Any], arrays: spec.Arrays) -> Answer:
+    """What a worker does, without its process."""
+    task = json.loads(json.dumps(task))
+    try:
+        if task["kind"] == "predict":
+            facts, found = predict_task(load(backend), task, dict(arrays))
+        else:
+            facts, found = file_task(backend, task, dict(arrays))
+    except spec.InvalidInput as error:
+        return Answer(refused=str(error))
+    return Answer(facts, found)

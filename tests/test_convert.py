@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TESTED
+from conftest import TESTED, here
 from test_compare import googlenet
 
 import spec
@@ -20,8 +20,6 @@ from harness.backend import load
 from harness.compare import probe_params, relative_error
 from harness.convert import Source, convert, fingerprint, prepared, read_weights, verified
 from harness.formats import FORMATS, format_for
-from harness.processes import Answer
-from harness.worker import file_task, predict_task
 from spec import checkpoint, reference
 from spec.checkpoint import Checkpoint
 from spec.tolerances import TOLERANCES
@@ -29,19 +27,6 @@ from spec.tolerances import TOLERANCES
 NEEDS = {"pytorch": "pt", "mxnet": "mx", "orbax": "jax"}  # who reads or writes it; the rest needs no framework
 TESTABLE = [name for name in FORMATS if NEEDS.get(name, TESTED[0]) in TESTED]
 FILES = {name: f"weights{(form.suffixes or ('',))[0]}" for name, form in FORMATS.items()}
-
-
-def here(backend: str, task: dict, arrays: spec.Arrays) -> Answer:
-    """What a worker does, without its process."""
-    task = json.loads(json.dumps(task))
-    try:
-        if task["kind"] == "predict":
-            facts, found = predict_task(load(backend), task, dict(arrays))
-        else:
-            facts, found = file_task(backend, task, dict(arrays))
-    except spec.InvalidInput as error:
-        return Answer(refused=str(error))
-    return Answer(facts, found)
 
 
 def weights_of(preset: str, dtype: str = "float32", **settings) -> Checkpoint:

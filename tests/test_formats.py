@@ -27,7 +27,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from conftest import TESTED
+from conftest import TESTED, here
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -37,8 +37,6 @@ from harness.backend import PACKAGES
 from harness.convert import read_weights
 from harness.formats import FORMATS, TEXTS, detect, flax, format_for, gluon, pytorch
 from harness.formats.found import Found
-from harness.processes import Answer
-from harness.worker import file_task
 from spec import InvalidInput, checkpoint
 from spec.checkpoint import Checkpoint, describe
 
@@ -64,16 +62,8 @@ def needs(backend: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(backend not in TESTED, reason=f"{backend} is not listed in GOOGLENET_BACKENDS")
 
 
-def work(backend: str, task: dict[str, Any], arrays: spec.Arrays) -> Answer:
-    """What a worker does with a file, in this process."""
-    try:
-        return Answer(*file_task(backend, task, dict(arrays)))
-    except InvalidInput as refusal:
-        return Answer(refused=str(refusal))
-
-
 def read(path: Path, form: str | None = None) -> Found:
-    return FORMATS[form or detect(path)].read(path, work)
+    return FORMATS[form or detect(path)].read(path, here)
 
 
 def assert_same(arrays: spec.Arrays, expected: spec.Arrays) -> None:
@@ -179,7 +169,7 @@ def write(form: str, path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
     elif form == "flax":
         flax.write(path, arrays, texts)
     else:
-        work("jax", {"kind": "write", "path": str(path), "config": {"name": "d2l"}}, arrays)
+        here("jax", {"kind": "write", "path": str(path), "config": {"name": "d2l"}}, arrays)
         (path / TEXTS).write_text(json.dumps(texts))
 
 
@@ -270,7 +260,7 @@ def test_pytorch_loads_what_we_write(config, dtype, tmp_path):
     import googlenet_pt
 
     params, path = network(config, dtype), tmp_path / "a.pt"
-    FORMATS["pytorch"].write(path, Checkpoint(params, config), work)
+    FORMATS["pytorch"].write(path, Checkpoint(params, config), here)
     state = torch.load(path, weights_only=True)
     assert_same({name: x.numpy() for name, x in state.items() if "num_batches" not in name}, params)
     model = googlenet_pt.GoogLeNet(config, device="cpu")
@@ -291,12 +281,12 @@ def test_we_read_what_pytorch_saves(key, tmp_path):
     optimizer = torch.optim.Adam([{"params": [x]} for x in model.parameters()][:20])  # shares the pair of betas
     state = model.state_dict()
     torch.save(state if key is None else {key: state, "optimizer": optimizer.state_dict(), "epoch": 3}, path)
-    source = read_weights(path, work, preset="torchvision")
+    source = read_weights(path, here, preset="torchvision")
     assert (source.form, source.scheme, source.weights.config) == ("pytorch", "canonical", BATCH_NORM)
     assert_same(source.weights.params, network(BATCH_NORM, "float32"))
     images = np.random.default_rng(0).random((1, 3, 32, 32))
     task = {"kind": "run", "path": str(path), "config": {"name": "torchvision", "num_classes": 10, "aux": False}}
-    stages = work("pt", task | {"dtype": "float32"}, {"images": images}).arrays
+    stages = here("pt", task | {"dtype": "float32"}, {"images": images}).arrays
     expected = googlenet_pt.activations(model, images)
     assert_same(stages, expected)
 
@@ -330,7 +320,7 @@ def test_gluon_loads_what_we_write_and_we_what_it_saves(config, tmp_path):
     import googlenet_mx
 
     params, path = network(config, "float32"), tmp_path / "a.params"
-    FORMATS["gluon"].write(path, Checkpoint(params, config), work)
+    FORMATS["gluon"].write(path, Checkpoint(params, config), here)
     model = googlenet_mx.GoogLeNet(config, device="cpu")
     model.load_parameters(str(path))
     assert_same(googlenet_mx.dump_params(model), params)
@@ -339,7 +329,7 @@ def test_gluon_loads_what_we_write_and_we_what_it_saves(config, tmp_path):
 
     model.save_parameters(str(tmp_path / "theirs.params"))
     assert_same(read(tmp_path / "theirs.params").arrays, found.arrays)
-    source = read_weights(tmp_path / "theirs.params", work, preset=config.preset)
+    source = read_weights(tmp_path / "theirs.params", here, preset=config.preset)
     assert (source.form, source.weights.config) == ("gluon", config)
     assert_same(source.weights.params, params)
 
@@ -350,10 +340,10 @@ def test_mxnet_loads_the_symbol_that_we_write(tmp_path):
     from mxnet.gluon import SymbolBlock
 
     params, path = network(BATCH_NORM, "float32"), tmp_path / "a-symbol.json"
-    FORMATS["mxnet"].write(path, Checkpoint(params, BATCH_NORM), work)
+    FORMATS["mxnet"].write(path, Checkpoint(params, BATCH_NORM), here)
     block = SymbolBlock.imports(str(path), ["data"], str(tmp_path / "a-0000.params"))
     assert_same({name: x.data().asnumpy() for name, x in block.collect_params().items()}, params)
-    source = read_weights(path, work)
+    source = read_weights(path, here)
     assert (source.form, source.weights.config) == ("mxnet", BATCH_NORM)
     assert_same(source.weights.params, params)
     message = refusal(tmp_path / "a-0000.params")
@@ -421,14 +411,14 @@ def test_flax_restores_what_we_write_and_we_read_what_it_serializes(below, tree,
     from flax import serialization
 
     params = network(D2L, "float32")
-    FORMATS["flax"].write(tmp_path / "a.msgpack", Checkpoint(params, D2L), work)
+    FORMATS["flax"].write(tmp_path / "a.msgpack", Checkpoint(params, D2L), here)
     restored = serialization.msgpack_restore((tmp_path / "a.msgpack").read_bytes())
     assert_same(flat(restored.pop("params")), flat(tree))
     assert restored == describe(params, D2L, {}) == read(tmp_path / "a.msgpack").texts
 
     path = tmp_path / "theirs.msgpack"
     path.write_bytes(serialization.msgpack_serialize(tree if below is None else {below: tree, "epoch": 3}))
-    source = read_weights(path, work, preset="d2l")
+    source = read_weights(path, here, preset="d2l")
     assert (source.form, source.scheme, source.weights.config) == ("flax", "nnx", D2L)
     assert_same(source.weights.params, params)
 
@@ -438,12 +428,12 @@ def test_orbax_restores_what_we_write_and_we_read_what_it_saves(tree, tmp_path):
     import orbax.checkpoint as ocp
 
     params = network(D2L, "float32")
-    FORMATS["orbax"].write(tmp_path / "ours", Checkpoint(params, D2L), work)
+    FORMATS["orbax"].write(tmp_path / "ours", Checkpoint(params, D2L), here)
     with ocp.StandardCheckpointer() as checkpointer:
         assert_same(flat(checkpointer.restore(tmp_path / "ours")), flat(tree))
         checkpointer.save(tmp_path / "theirs", tree)
     assert read(tmp_path / "ours").texts == describe(params, D2L, {})
-    source = read_weights(tmp_path / "theirs", work, preset="d2l")
+    source = read_weights(tmp_path / "theirs", here, preset="d2l")
     assert (source.form, source.scheme, source.weights.config) == ("orbax", "nnx", D2L)
     assert_same(source.weights.params, params)
 
@@ -727,7 +717,7 @@ def test_whole_numbers_are_no_parameters(tmp_path):
     at = content.rindex(head) + len(head)
     path.write_bytes(content[:at] + struct.pack("<i", 4) + content[at + 4 :])
     assert read(path).arrays["fc.bias"].dtype == np.int32
-    message = refusal(path, call=lambda path, form: read_weights(path, work, form))
+    message = refusal(path, call=lambda path, form: read_weights(path, here, form))
     assert "fc.bias" in message
     assert "int32" in message
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TESTED
+from conftest import TESTED, here
 from PIL import Image
 from test_compare import ROOT, googlenet
-from test_convert import CASES, here, weights_of
+from test_convert import CASES, weights_of
 
 import spec
 from harness import names, prediction

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, TESTED
+from conftest import DATA, TESTED, here
 from PIL import Image
 from safetensors.numpy import save_file
-from test_convert import CASES, here
+from test_convert import CASES
 from typer.testing import CliRunner
 
 import harness.compare
