@@ -31,8 +31,6 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, inspect, predict):
-    app.command()(verb)
 
 
 def main() -> None:
@@ -453,6 +451,10 @@ def recipes(
         for text in (row.source, row.published and f"published: {row.published}"):
             if text:
                 console.print(f"    {text}", style="dim", highlight=False, soft_wrap=True)
+
+
+for verb in (convert, inspect, predict):
+    app.command()(verb)
 
 
 @app.command()

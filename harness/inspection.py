@@ -19,6 +19,8 @@ from harness.formats import FORMATS, Work, detect
 from harness.pictures import preprocessing_of
 from spec import Array, Config, InvalidInput
 
+_WIDTH = 130  # characters: names are long, and half a name is none
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -126,16 +128,16 @@ def _tensor(name: str, x: Array) -> Tensor:
 def render(found: Inspection, console: Console) -> None:
     """Print it: the tensors, then what they are."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("tensor")
+    table.add_column("tensor", no_wrap=True)
     for heading in ("shape", "dtype", "mean", "deviation", "least", "largest"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for tensor in found.tensors:
         statistics = [tensor.mean, tensor.std, tensor.least, tensor.largest]
         cells = ["" if x is None else f"{x:.3g}" for x in statistics]
         note = f" [red]{tensor.not_finite} not finite[/]" if tensor.not_finite else ""
         shape = " x ".join(map(str, tensor.shape)) or "one number"
         table.add_row(escape(tensor.name) + note, shape, tensor.dtype, *cells)
-    console.print(table)
+    Console(file=console.file, width=max(console.width, _WIDTH)).print(table)
 
     def say(text: str, style: str | None = None) -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
