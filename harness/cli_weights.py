@@ -106,10 +106,10 @@ def convert(
         print(json.dumps(facts, indent=2))
         raise typer.Exit(0 if passed else 1)
     say = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
-    config = weights.config
+    config, heads_too = weights.config, ", auxiliary heads" * weights.config.aux
     say(
-        f"{source}: {FORMATS[read.form].title}, names of {read.scheme}; preset {config.preset}, {config.in_channels} "
-        f"channels, {config.num_classes} classes{', auxiliary heads' if config.aux else ''}"
+        f"{source}: {FORMATS[read.form].title}, names of {read.scheme}; preset {config.preset}, "
+        f"{config.in_channels}-channel pictures, {config.num_classes} classes{heads_too}"
     )
     say(f"{len(weights.params)} tensors, bit for bit; SHA-256 {conversion.fingerprint(weights)}")
     if verification is None:

@@ -110,7 +110,7 @@ def examine(path: Path, work: Work, form: str | None = None) -> Inspection:
     except InvalidInput:
         scheme, config, differences = names.nearest(found.arrays)
         heads = ", with auxiliary heads" if config.aux else ""
-        nearest = f"{config.preset} ({config.in_channels} channels, {config.num_classes} classes{heads})"
+        nearest = f"{config.preset} ({config.in_channels}-channel pictures, {config.num_classes} classes{heads})"
         return Inspection(path, form, size, tensors, scheme.name, [], nearest, tuple(differences), problem=problem)
 
 
@@ -150,7 +150,7 @@ def render(found: Inspection, console: Console) -> None:
     for config in found.fits:
         heads = ", with auxiliary heads" if config.aux else ""
         say(
-            f"fits {config.preset}: {config.in_channels} channels, {config.num_classes} classes{heads}; "
+            f"fits {config.preset}: {config.in_channels}-channel pictures, {config.num_classes} classes{heads}; "
             f"{spec.parameter_count(config):,} parameters; names of {found.scheme}"
         )
     if len(found.fits) > 1:

@@ -12,6 +12,7 @@ from PIL import Image
 from spec import Array, InvalidInput
 from spec.checkpoint import Checkpoint
 
+RESAMPLING = Image.Resampling.BILINEAR  # as in training: see `harness.data`
 _ORDERS = {"gray": 1, "RGB": 3, "BGR": 3}
 
 
@@ -43,12 +44,9 @@ class Preprocessing:
     def apply(self, picture: Image.Image) -> Array:
         """One picture as the network takes it: (channels, size, size), float64."""
         sides = (self.size, self.size)
-        pixels = np.asarray(picture.convert("L" if self.order == "gray" else "RGB").resize(sides, _RESAMPLING))
+        pixels = np.asarray(picture.convert("L" if self.order == "gray" else "RGB").resize(sides, RESAMPLING))
         x = pixels.reshape(*sides, -1).astype(np.float64)[:, :, :: -1 if self.order == "BGR" else 1]
         return np.ascontiguousarray(((self.scale * x - self.mean) / self.std).transpose(2, 0, 1))
-
-
-_RESAMPLING = Image.Resampling.BILINEAR  # as in training: see `harness.data`
 
 
 def preprocessing_of(weights: Checkpoint) -> Preprocessing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -251,6 +252,24 @@ def test_a_training_s_checkpoint_leaves_its_optimizer_behind(tmp_path):
         "mean": [0.286],
         "std": [0.353],
     }
+
+
+def test_a_folder_for_hugging_face_explains_itself(tmp_path):
+    """To people, and to programs that have never heard of this one."""
+    weights = weights_of("torchvision", num_classes=20)
+    FORMATS["huggingface"].write(tmp_path / "model", weights, here)
+    table = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert (table["num_labels"], table["num_channels"], table["image_size"]) == (20, 3, 40)
+    assert table["id2label"]["3"] == "class 3"
+    pictures = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
+    assert pictures["size"] == {"height": 40, "width": 40}
+    assert (pictures["rescale_factor"], pictures["image_mean"], pictures["image_std"]) == (1.0, [0.5], [0.25])
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"{spec.parameter_count(weights.config):,} parameters" in card
+    (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    scope: dict = {}
+    exec(code.replace("googlenet_pt", load(TESTED[0]).__name__).replace('"model', f'"{tmp_path}/model/model'), scope)
+    assert_equal(scope["found"], weights)
 
 
 def test_rounding_and_leaving_the_heads_out(tmp_path):

@@ -169,7 +169,7 @@ def test_without_a_word_pixels_go_from_0_to_1_at_the_preset_s_size():
 
 def test_inspect_ours(home):
     done = googlenet("inspect", str(home / "weights.safetensors"))
-    assert "fits d2l: 1 channels, 10 classes; 5,977,530 parameters" in done.stdout
+    assert "fits d2l: 1-channel pictures, 10 classes; 5,977,530 parameters" in done.stdout
     assert "as written: SHA-256" in done.stdout
     facts = json.loads(googlenet("inspect", str(home / "weights.safetensors"), "--json").stdout)
     assert (facts["format"], facts["names"], facts["sound"]) == ("safetensors", "canonical", True)

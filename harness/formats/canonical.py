@@ -1,6 +1,7 @@
 """safetensors: ours, and anyone's; and a folder as Hugging Face lays it out.
 
-The folder holds ``model.safetensors``, which is one of ours, ``config.json`` and a model card.
+The folder holds ``model.safetensors``, which is one of ours and all that is read, and for other programs
+``config.json``, ``preprocessor_config.json`` and a model card.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 
 import spec
 from harness.formats.found import Found
+from harness.pictures import RESAMPLING, preprocessing_of
 from spec import Config, InvalidInput
 from spec.checkpoint import Checkpoint, read_safetensors, save
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD, PICTURES = "model.safetensors", "config.json", "README.md", "preprocessor_config.json"
 
 
 def read(path: Path) -> Found:
@@ -35,22 +37,34 @@ def write_folder(path: Path, weights: Checkpoint) -> None:
     Raises:
         InvalidInput: when it cannot be written.
     """
-    config = weights.config
+    config, prepare = weights.config, preprocessing_of(weights)
     table: dict[str, Any] = {
         "architectures": ["GoogLeNet"],
         "model_type": "googlenet",
         "preset": config.preset,
         "num_channels": config.in_channels,
         "num_labels": config.num_classes,
-        "image_size": config.input_size,
+        "image_size": prepare.size,
         "auxiliary_heads": config.aux,
         "dtype": str(next(iter(weights.params.values())).dtype),
     }
-    if labels := weights.metadata.get("labels"):
-        table["id2label"] = dict(enumerate(labels))
+    if prepare.labels:
+        table["id2label"] = dict(enumerate(prepare.labels))
+    pictures = {
+        "do_resize": True,
+        "size": {"height": prepare.size, "width": prepare.size},
+        "resample": int(RESAMPLING),
+        "do_rescale": True,
+        "rescale_factor": prepare.scale,
+        "do_normalize": True,
+        "image_mean": list(prepare.mean),
+        "image_std": list(prepare.std),
+        "order": prepare.order,
+    }
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / CONFIG).write_text(json.dumps(table, indent=2) + "\n")
+        (path / PICTURES).write_text(json.dumps(pictures, indent=2) + "\n")
         (path / CARD).write_text(_card(config))
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be written ({error.strerror})") from error
@@ -68,7 +82,7 @@ def _card(config: Config) -> str:
             "",
             f"# GoogLeNet, preset {config.preset}",
             "",
-            f"{spec.parameter_count(config):,} parameters; pictures of {config.in_channels} channels, "
+            f"{spec.parameter_count(config):,} parameters; {config.in_channels}-channel pictures, "
             f"{config.num_classes} classes{', with auxiliary heads' if config.aux else ''}.",
             f"The network: {config.source}.",
             "",
