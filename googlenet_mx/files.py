@@ -15,13 +15,13 @@ from googlenet_mx.params import named_parameters
 from googlenet_mx.probe import activations
 
 
-def write_symbol(path: Path, config: spec.Config, dtype: str) -> list[str]:
-    """Write the graph of the network, with its heads, as MXNet's JSON. Its input is ``data``, its outputs the logits
-    and then those of the heads, its parameters have the canonical names.
+def write_file(path: Path, arrays: spec.Arrays, config: spec.Config) -> None:
+    """Write the graph of the network, with its heads, as MXNet's JSON: ``-symbol.json``.
 
-    Returns:
-        The names that MXNet calls auxiliary states: batch norm's statistics.
+    Its input is ``data``, its outputs the logits and then those of the heads, its parameters have the canonical names;
+    of the arrays only the dtype enters it.
     """
+    dtype = str(arrays["fc.weight"].dtype)
     with mx.name.NameManager():  # counts the names of the nodes from 0
         model = GoogLeNet(config, dtype=dtype, device="cpu")
         for name, parameter in named_parameters(model).items():
@@ -29,7 +29,6 @@ def write_symbol(path: Path, config: spec.Config, dtype: str) -> list[str]:
         stages = dict(model.stages(mx.sym, mx.sym.var("data"), heads=True))
         symbol = mx.sym.Group([stages[name] for name in ("fc", "aux1", "aux2") if name in stages])
     symbol.save(str(path))
-    return symbol.list_auxiliary_states()
 
 
 def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) -> dict[str, spec.Array]:

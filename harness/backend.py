@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -38,16 +39,16 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def check_names(names: list[str]) -> list[str]:
-    """The names, after making sure that each is a backend's and none comes twice.
+def check_names(names: list[str], known: Sequence[str] = BACKENDS) -> list[str]:
+    """The names, after making sure that each is known, a backend's if nothing else is said, and none comes twice.
 
     Raises:
         InvalidInput: otherwise.
     """
-    unknown = [name for name in names if name not in PACKAGES]
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
         got = ", ".join(unknown) or "none"
-        raise InvalidInput(f"unknown backend: expected one or more of {', '.join(BACKENDS)}, got {got}")
+        raise InvalidInput(f"unknown backend: expected one or more of {', '.join(known)}, got {got}")
     if len(set(names)) < len(names):
         raise InvalidInput(f"backends: expected each one once, got {', '.join(names)}")
     return names

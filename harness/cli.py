@@ -23,6 +23,7 @@ from harness.options import (
     interpreters,
     notes,
     progress,
+    split,
 )
 
 app = typer.Typer(
@@ -173,9 +174,9 @@ def compare(
     from harness.data import load_batch
     from harness.report import render
 
-    names = check_names([name.strip() for name in backends.split(",") if name.strip()])
+    names = check_names(split(backends))
     check_choices(dtype=dtype, device=device)
-    asked = [name.strip() for name in (judges or "").split(",") if name.strip()]
+    asked = split(judges or "")
     if unknown := [name for name in asked if name not in JUDGES]:
         raise network.InvalidInput(f"--with: expected some of {', '.join(JUDGES)}, got {', '.join(unknown)}")
     given = None

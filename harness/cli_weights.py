@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from harness.options import Json, Python, check_choices, interpreters, notes, progress
+from harness.options import Json, Python, check_choices, interpreters, notes, progress, split
 
 if TYPE_CHECKING:
     from harness.formats import Work
@@ -106,22 +106,19 @@ def convert(
         print(json.dumps(facts, indent=2))
         raise typer.Exit(0 if passed else 1)
     say = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
-    config, heads_too = weights.config, ", auxiliary heads" * weights.config.aux
-    say(
-        f"{source}: {FORMATS[read.form].title}, names of {read.scheme}; preset {config.preset}, "
-        f"{config.in_channels}-channel pictures, {config.num_classes} classes{heads_too}"
-    )
+    say(f"{source}: {FORMATS[read.form].title}, names of {read.scheme}; {weights.config}")
     say(f"{len(weights.params)} tensors, bit for bit; SHA-256 {conversion.fingerprint(weights)}")
     if verification is None:
         say("not run (--no-verify)")
     elif verification.missing is not None:
         say(f"not run: {verification.missing}", style="yellow")
     else:
-        first = verification.first_difference
+        first, bound = verification.first_difference, verification.bound
+        stages = f"first at {first}, by {verification.difference:.1e}" if first else f"no stage by more than {bound:g}"
         say(
             f"{verification.source} and {verification.result} on the same "
             f"{' x '.join(map(str, verification.images))} images: logits differ by {verification.logits:.1e} at most, "
-            f"relatively; {f'first at {first}' if first else f'no stage by more than {verification.bound:g}'}",
+            f"relatively; {stages}",
             style="red" if first else "green",
         )
     say(f"wrote {target}" if passed else f"nothing was written: {target} would not be the same network")
@@ -184,11 +181,12 @@ def predict(
     """
     from harness import convert as conversion
     from harness import prediction
+    from harness.backend import check_names
 
     check_choices(dtype=dtype, device=device)
     check_format("--from", from_format)
     work = work_with(python)
-    chosen = prediction.check_engines([name.strip() for name in backends.split(",") if name.strip()])
+    chosen = check_names(split(backends), prediction.ENGINES)
     read = conversion.read_weights(weights, work, from_format, preset).weights
     given: dict[str, Any] = {"size": size, "order": order, "scale": scale}
     given |= {"mean": prediction.numbers("--mean", mean), "std": prediction.numbers("--std", std)}

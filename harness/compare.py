@@ -112,16 +112,17 @@ class Report:
             "seed": self.seed,
             "weights": self.weights,
             "tolerances": asdict(self.tolerances),
-            "backends": {name: _finite(asdict(report)) for name, report in self.backends.items()},
+            "backends": {name: finite(asdict(report)) for name, report in self.backends.items()},
             "passed": self.passed,
         }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """JSON values with null for every number that is not finite, since JSON has none."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -347,8 +348,8 @@ def _ask(name: str, config: spec.Config, params: Arrays, images: Array, expected
     from harness.formats import onnx_file
 
     graph = onnx_file.build(config, params)
-    parameters = sum(math.prod(x.dims) for x in graph.graph.initializer if x.name in spec.param_shapes(config))
-    parameters -= sum(x.size for key, x in params.items() if spec.is_statistic(key))
+    trained = [name for name in spec.param_shapes(config) if not spec.is_statistic(name)]
+    parameters = sum(math.prod(x.dims) for x in graph.graph.initializer if x.name in trained)
     single = name == "onnx" or params["fc.weight"].dtype == np.float32
     run = judges.onnx_runtime if name == "onnx" else judges.onnx_reference
     arrays = run(graph.SerializeToString(), images)

@@ -19,12 +19,12 @@ import numpy as np
 import spec
 from harness import names
 from harness.backend import NotInstalled
-from harness.compare import relative_error
+from harness.compare import finite, relative_error
 from harness.formats import FORMATS, Work, answer_of, detect, params_of
 from harness.formats.found import Found
 from harness.pictures import preprocessing_of
 from spec import Array, Config, InvalidInput, reference
-from spec.checkpoint import Checkpoint, config_of, config_table, describe, sync_folder, understand
+from spec.checkpoint import STATE, Checkpoint, config_of, config_table, describe, sync_folder, understand
 from spec.tolerances import TOLERANCES
 
 _IMAGES, _SIZE = 2, 32  # of the verification; a larger size where the network needs it
@@ -51,6 +51,7 @@ class Verification:
     bound: float  # of the relative differences
     logits: float = math.inf
     first_difference: str | None = None  # the first stage, in forward order, that is out of bounds
+    difference: float = 0.0  # there
     missing: str | None = None  # why it could not be run: a framework is not installed
 
     @property
@@ -60,8 +61,7 @@ class Verification:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; an infinite difference is null."""
-        logits = self.logits if math.isfinite(self.logits) else None
-        return asdict(self) | {"logits": logits, "passed": self.passed}
+        return {**finite(asdict(self)), "passed": self.passed}
 
 
 def read_weights(path: Path, work: Work, form: str | None = None, preset: str | None = None) -> Source:
@@ -97,10 +97,9 @@ def understood(found: Found, scheme: str, preset: str | None) -> Checkpoint:
     config = config_of(found.texts)
     if preset not in (None, config.preset):
         raise InvalidInput(f"it says that it is preset {config.preset}; leave --preset out, or say the same")
-    # A training's checkpoint holds the optimizer's state too, and only safetensors do.
-    plain = scheme == "canonical" and not any(name.endswith("num_batches_tracked") for name in found.arrays)
-    arrays = found.arrays if plain else names.rename(found.arrays, names.SCHEMES[scheme], config)
-    return understand(arrays, found.texts)
+    state = {name: x for name, x in found.arrays.items() if name.startswith(STATE)}
+    params = {name: x for name, x in found.arrays.items() if name not in state}
+    return understand(names.rename(params, names.SCHEMES[scheme], config) | state, found.texts)
 
 
 def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:
@@ -244,7 +243,9 @@ def verified(source: Source, result: Source, work: Work) -> Verification:
         return verification
     errors = {name: relative_error(got[name], x) for name, x in expected.items() if name in got}
     verification.logits = errors["fc"]
-    verification.first_difference = next((name for name, error in errors.items() if not error <= bound), None)
+    wrong = [(name, error) for name, error in errors.items() if not error <= bound]
+    if wrong:
+        verification.first_difference, verification.difference = wrong[0]
     return verification
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -28,8 +30,9 @@ _FASHION_FILES = {
 }
 _DEFAULT_COUNT = 4  # images: enough for batch norm, few enough for the referee
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+RESAMPLING = Image.Resampling.BILINEAR
 # What Pillow raises of a file that is not a picture, is damaged, or would fill the memory.
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,7 @@ def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str]:
             f"data: expected digits, fashion-mnist, a folder or picture files, and there is no {', '.join(missing)}"
         )
     if len(paths) == 1 and paths[0].is_dir():
-        found = sorted(path for path in paths[0].rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-        if not found:
-            known = ", ".join(sorted(PICTURE_SUFFIXES))
-            raise InvalidInput(f"{paths[0]}: expected pictures ({known}) in this folder or below it, found none")
-        return found, f"pictures in {paths[0]}"
+        return pictures_in(paths[0]), f"pictures in {paths[0]}"
     folders = [str(path) for path in paths if path.is_dir()]
     if folders:
         raise InvalidInput(f"data: expected one folder, or picture files only, got {', '.join(map(str, paths))}")
@@ -129,19 +128,43 @@ def read_picture(path: Path, channels: int, size: int) -> Array:
     Raises:
         InvalidInput: naming the file, when it is not a picture, is damaged, or would fill the memory.
     """
+    with open_picture(path, str(path)) as picture:
+        return resized(picture, channels, size)
+
+
+@contextmanager
+def open_picture(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """A picture, to be decoded within this.
+
+    Raises:
+        InvalidInput: naming it, when it is not a picture, is damaged, or would fill the memory.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow warns of a picture that is suspiciously large, and refuses one twice that size.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                return resized(picture, channels, size)
-    except UNREADABLE as error:
-        raise InvalidInput(f"{path}: {error}") from error
+            with Image.open(file) as picture:
+                yield picture
+    except _UNREADABLE as error:
+        raise InvalidInput(f"{name}: {error}") from error
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Every picture file in a folder or below it, sorted.
+
+    Raises:
+        InvalidInput: when there is none.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not found:
+        known = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise InvalidInput(f"{folder}: expected pictures ({known}) in this folder or below it, found none")
+    return found
 
 
 def resized(picture: Image.Image, channels: int, size: int) -> Array:
     """(channels, size, size), uint8, contiguous; grey for one channel, RGB for three."""
-    converted = picture.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR)
+    converted = picture.convert("L" if channels == 1 else "RGB").resize((size, size), RESAMPLING)
     return np.ascontiguousarray(np.asarray(converted).reshape(size, size, channels).transpose(2, 0, 1))
 
 

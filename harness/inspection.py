@@ -86,9 +86,7 @@ def examine(path: Path, work: Work, form: str | None = None) -> Inspection:
     """
     form = form or detect(path)
     found = FORMATS[form].read(path, work)
-    size = (
-        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
-    )
+    size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
     tensors = [_tensor(name, x) for name, x in found.arrays.items()]
     if "format" in found.texts:
         try:
@@ -109,9 +107,7 @@ def examine(path: Path, work: Work, form: str | None = None) -> Inspection:
         return Inspection(path, form, size, tensors, scheme.name, configs, problem=problem)
     except InvalidInput:
         scheme, config, differences = names.nearest(found.arrays)
-        heads = ", with auxiliary heads" if config.aux else ""
-        nearest = f"{config.preset} ({config.in_channels}-channel pictures, {config.num_classes} classes{heads})"
-        return Inspection(path, form, size, tensors, scheme.name, [], nearest, tuple(differences), problem=problem)
+        return Inspection(path, form, size, tensors, scheme.name, [], str(config), tuple(differences), problem=problem)
 
 
 def _tensor(name: str, x: Array) -> Tensor:
@@ -148,11 +144,7 @@ def render(found: Inspection, console: Console) -> None:
         f"{len(found.tensors)} tensors, {numbers:,} numbers"
     )
     for config in found.fits:
-        heads = ", with auxiliary heads" if config.aux else ""
-        say(
-            f"fits {config.preset}: {config.in_channels}-channel pictures, {config.num_classes} classes{heads}; "
-            f"{spec.parameter_count(config):,} parameters; names of {found.scheme}"
-        )
+        say(f"fits {config}: {spec.parameter_count(config):,} parameters; names of {found.scheme}")
     if len(found.fits) > 1:
         say("these differ in what has no parameters: which one it is, --preset must say")
     if found.nearest is not None:

@@ -206,10 +206,8 @@ class _Candidate:
 
     def __str__(self) -> str:
         """All in one line, with a few differences of each kind."""
-        config, heads = self.config, ", with auxiliary heads" if self.config.aux else ""
-        settings = f"in_channels={config.in_channels}, num_classes={config.num_classes}{heads}"
         few = [f"{kind}: {_few(texts)}" for kind, texts in self.differences.items() if texts]
-        return f"scheme {self.scheme.name}, preset {config.preset} ({settings}): {'; '.join([*few, *self.advice])}"
+        return f"scheme {self.scheme.name}, {self.config}: {'; '.join([*few, *self.advice])}"
 
 
 def identify(arrays: Arrays, preset: str | None = None) -> tuple[Scheme, list[spec.Config]]:

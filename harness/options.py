@@ -28,6 +28,11 @@ Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", 
 _CHOICES = {"dtype": ("float32", "float64"), "device": ("auto", "cpu", "gpu"), "part": ("test", "train")}
 
 
+def split(names: str) -> list[str]:
+    """``["pt", "mx"]`` of ``"pt, mx"``."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def check_choices(**given: str) -> None:
     from spec import InvalidInput
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from harness.data import resized
 from spec import Array, InvalidInput
 from spec.checkpoint import Checkpoint
 
-RESAMPLING = Image.Resampling.BILINEAR  # as in training: see `harness.data`
 _ORDERS = {"gray": 1, "RGB": 3, "BGR": 3}
 
 
@@ -43,10 +43,9 @@ class Preprocessing:
 
     def apply(self, picture: Image.Image) -> Array:
         """One picture as the network takes it: (channels, size, size), float64."""
-        sides = (self.size, self.size)
-        pixels = np.asarray(picture.convert("L" if self.order == "gray" else "RGB").resize(sides, RESAMPLING))
-        x = pixels.reshape(*sides, -1).astype(np.float64)[:, :, :: -1 if self.order == "BGR" else 1]
-        return np.ascontiguousarray(((self.scale * x - self.mean) / self.std).transpose(2, 0, 1))
+        pixels = resized(picture, _ORDERS[self.order], self.size)[:: -1 if self.order == "BGR" else 1]
+        mean, std = (np.reshape(numbers, (-1, 1, 1)) for numbers in (self.mean, self.std))
+        return np.ascontiguousarray((self.scale * pixels - mean) / std)
 
 
 def preprocessing_of(weights: Checkpoint) -> Preprocessing:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import io
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import spec
 from harness.backend import BACKENDS
-from harness.data import PICTURE_SUFFIXES, UNREADABLE
+from harness.data import open_picture, pictures_in
 from harness.formats import Work
 from harness.pictures import Preprocessing, check_preprocessing, preprocessing_of
 from spec import Array, InvalidInput
@@ -34,18 +32,6 @@ class Predictions:
 
     probabilities: dict[str, Array]
     problems: list[str] = field(default_factory=list)
-
-
-def check_engines(names: list[str]) -> list[str]:
-    """The names, after making sure that each is known and comes once.
-
-    Raises:
-        InvalidInput: otherwise.
-    """
-    unknown = [name for name in names if name not in ENGINES]
-    if unknown or not names or len(set(names)) < len(names):
-        raise InvalidInput(f"--backends: expected each once of {', '.join(ENGINES)}, got {', '.join(names) or 'none'}")
-    return names
 
 
 def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
@@ -94,40 +80,25 @@ def read_pictures(sources: Sequence[str], prepare: Preprocessing) -> tuple[list[
     problems: list[str] = []
     for source in sources:
         try:
-            for name, opened in _opened(source):
+            for name, file in _files(source):
+                with open_picture(file, name) as picture:
+                    prepared.append(prepare.apply(picture))
                 names.append(name)
-                prepared.append(_prepared(opened, prepare))
         except InvalidInput as error:
             problems.append(str(error))
-        except UNREADABLE as error:
-            problems.append(f"{names[-1] if names else source}: not a picture that can be read ({error})")
     if problems:
-        raise InvalidInput("; ".join(problems))
+        raise InvalidInput("not a picture that can be read: " + "; ".join(problems))
     return names, np.stack(prepared)
 
 
-def _opened(source: str) -> list[tuple[str, Path | io.BytesIO]]:
-    if source == "-":
-        content = sys.stdin.buffer.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise InvalidInput(f"standard input: expected a picture of at most {_LARGEST:,} bytes")
-        return [("standard input", io.BytesIO(content))]
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(inner for inner in path.rglob("*") if inner.suffix.lower() in PICTURE_SUFFIXES)
-        if not found:
-            raise InvalidInput(f"{path}: expected pictures in this folder or below it, found none")
-        return [(str(inner), inner) for inner in found]
-    if not path.exists():
-        raise InvalidInput(f"{path}: no such file")
-    return [(source, path)]
-
-
-def _prepared(opened: Path | io.BytesIO, prepare: Preprocessing) -> Array:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(opened) as picture:
-            return prepare.apply(picture)
+def _files(source: str) -> list[tuple[str, Path | io.BytesIO]]:
+    if source != "-":
+        paths = pictures_in(Path(source)) if Path(source).is_dir() else [Path(source)]
+        return [(str(path), path) for path in paths]
+    content = sys.stdin.buffer.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise InvalidInput(f"standard input: expected a picture of at most {_LARGEST:,} bytes")
+    return [("standard input", io.BytesIO(content))]
 
 
 def predict(

@@ -143,8 +143,6 @@ def file_task(
     config = spec.preset(**task["config"])
     if task["kind"] == "run":
         return {}, files.run_file(path, config, task["dtype"], given["images"])
-    if backend == "mx":
-        return {"states": files.write_symbol(path, config, task["dtype"])}, {}
     files.write_file(path, given, config)
     return {}, {}
 

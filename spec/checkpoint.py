@@ -25,7 +25,7 @@ from spec.network import PRESETS, Config, param_shapes, preset
 from spec.params import check_params, check_state
 
 FORMAT = "googlenet-1"
-_STATE = "optimizer/"
+STATE = "optimizer/"  # before the names of a training's optimizer
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def save(
     """
     state = state or {}
     _check(config, params, state)
-    arrays = {name: _plain(x) for name, x in params.items()} | {_STATE + name: _plain(x) for name, x in state.items()}
+    arrays = {name: _plain(x) for name, x in params.items()} | {STATE + name: _plain(x) for name, x in state.items()}
     try:
         content = to_bytes(arrays, describe(arrays, config, metadata or {}))
     except InvalidInput as error:
@@ -92,8 +92,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     except InvalidInput:
         raise
     except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:  # the last three: its dtypes
+        said = "".join(c if c.isprintable() else " " for c in str(error))  # it repeats what stands in the file
         raise InvalidInput(
-            f"{path}: not a safetensors file, or a truncated one ({error}); restore it from a copy"
+            f"{path}: not a safetensors file, or a truncated one ({said}); restore it from a copy"
         ) from error
 
 
@@ -128,8 +129,8 @@ def understand(arrays: Arrays, texts: dict[str, str]) -> Checkpoint:
     found = texts.pop("sha256", None)
     if (expected := _digest(arrays, texts)) != found:
         raise InvalidInput(f"damaged: its content has SHA-256 {expected}, and says {found}; restore a copy")
-    state = {name.removeprefix(_STATE): x for name, x in arrays.items() if name.startswith(_STATE)}
-    params = {name: x for name, x in arrays.items() if not name.startswith(_STATE)}
+    state = {name.removeprefix(STATE): x for name, x in arrays.items() if name.startswith(STATE)}
+    params = {name: x for name, x in arrays.items() if not name.startswith(STATE)}
     config = config_of(texts)
     metadata = _json_object(texts, "metadata")
     _check(config, params, state)

@@ -112,6 +112,11 @@ class Config:
     aux_weight: float = 0.3  # weight of each auxiliary loss
     label_smoothing: float = 0.0  # share of the loss that asks for all classes alike
 
+    def __str__(self) -> str:
+        """``preset d2l (in_channels=1, num_classes=10)``."""
+        heads = ", with auxiliary heads" if self.aux else ""
+        return f"preset {self.preset} (in_channels={self.in_channels}, num_classes={self.num_classes}{heads})"
+
     def inception(self, name: str) -> Inception:
         """The row of that name, for instance ``inception4a``."""
         return next(row for row in self.inceptions if row.name == name)

@@ -17,7 +17,7 @@ def check_params(config: Config, params: Arrays) -> None:
     Raises:
         InvalidInput: naming every missing, unexpected, misshapen, non-numeric and non-finite array at once.
     """
-    _check_arrays(f"parameters do not fit {_describe(config)}", param_shapes(config), params)
+    _check_arrays(f"parameters do not fit {config}", param_shapes(config), params)
 
 
 def check_state(config: Config, slots: Sequence[str], state: Arrays) -> None:
@@ -31,7 +31,7 @@ def check_state(config: Config, slots: Sequence[str], state: Arrays) -> None:
     Raises:
         InvalidInput: naming every missing, unexpected, misshapen, non-numeric and non-finite array at once.
     """
-    what = f"optimizer state (slots: {', '.join(slots) or 'none'}) does not fit {_describe(config)}"
+    what = f"optimizer state (slots: {', '.join(slots) or 'none'}) does not fit {config}"
     _check_arrays(what, state_shapes(config, slots), state)
 
 
@@ -67,11 +67,6 @@ def _check_arrays(what: str, expected: dict[str, Shape], arrays: Arrays) -> None
             if names:
                 lines += [f"  {problem} ({len(names)}):", *(f"    {name}" for name in names)]
         raise InvalidInput("\n".join(lines))
-
-
-def _describe(config: Config) -> str:
-    aux = ", with auxiliary heads" if config.aux else ""
-    return f"preset {config.preset} (in_channels={config.in_channels}, num_classes={config.num_classes}{aux})"
 
 
 def _real(value: Array) -> bool:

@@ -156,3 +156,14 @@ def here(backend: str, task: dict[str, Any], arrays: spec.Arrays) -> Answer:
     except spec.InvalidInput as error:
         return Answer(refused=str(error))
     return Answer(facts, found)
+
+
+def interpreter_without(package: str, folder: Path) -> Path:
+    """A program for `--python` whose workers cannot find a package."""
+    python = folder / "python"
+    python.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c \"import runpy, sys; sys.modules['{package}'] = None; "
+        "sys.argv = sys.argv[3:]; runpy.run_module('harness.worker', run_name='__main__')\" \"$@\"\n"
+    )
+    python.chmod(0o755)
+    return python

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TESTED, here
+from conftest import TESTED, here, interpreter_without
 from test_compare import googlenet
 
 import spec
@@ -161,6 +161,7 @@ def test_what_no_shape_shows_the_verification_does(form, change, stage, monkeypa
     assert not verification.passed
     assert verification.first_difference == stage
     assert verification.logits > 1e-6
+    assert verification.difference > 1e-6
     assert target.read_bytes() == b"what stood there"
     assert sorted(x.name for x in tmp_path.iterdir()) == sorted([source.path.name, target.name])
 
@@ -408,12 +409,7 @@ def test_what_cannot_be_converted_is_one_line(words, message, tmp_path):
 def test_a_framework_that_is_not_there_leaves_it_unverified_and_says_so(tmp_path):
     """An interpreter without MXNet: the file needs none to be written."""
     source = _written("safetensors", CASES["d2l"], tmp_path).path
-    python = tmp_path / "python"
-    python.write_text(
-        f"#!/bin/sh\nexec {sys.executable} -c \"import runpy, sys; sys.modules['mxnet'] = None; "
-        "sys.argv = sys.argv[3:]; runpy.run_module('harness.worker', run_name='__main__')\" \"$@\"\n"
-    )
-    python.chmod(0o755)
+    python = interpreter_without("mxnet", tmp_path)
     done = googlenet("convert", str(source), str(tmp_path / "a.params"), "--python", f"mx={python}")
     assert "not run: backend mx is not installed" in done.stdout
     assert_equal(read_weights(tmp_path / "a.params", here).weights, CASES["d2l"])

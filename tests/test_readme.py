@@ -206,6 +206,21 @@ def test_the_three_lines_that_move_a_model_do(tmp_path):
     assert all(np.array_equal(x, moved[name]) for name, x in scope["params"].items())
 
 
+@pytest.mark.skipif(TESTED != BACKENDS, reason="moves models between all of them")
+def test_every_direction_is_shown_and_moves_a_model():
+    packages = {name: load(name) for name in TESTED}
+    models = {"pt": "torch_model", "mx": "mx_model", "jax": "jax_model"}
+    scope: dict = {package.__name__: package for package in packages.values()}
+    lines = re.findall(r"^\| \w+ to \w+ \| `(.+)` \|$", README, flags=re.MULTILINE)
+    pairs = [(one, other) for one in TESTED for other in TESTED if one != other]
+    for line, (one, other) in zip(lines, pairs, strict=True):
+        for seed, name in enumerate((one, other)):
+            scope[models[name]] = packages[name].GoogLeNet(spec.preset("d2l"), device="cpu", seed=seed)
+        exec(line, scope)
+        moved, there = (packages[name].dump_params(scope[models[name]]) for name in (one, other))
+        assert all(np.array_equal(x, there[name]) for name, x in moved.items()), line
+
+
 def test_every_exported_name_is_explained(backend):
     assert set(re.findall(r"^\| `(\w+)\(", README, flags=re.MULTILINE)) == set(backend.__all__)
 

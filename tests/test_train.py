@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, TESTED, save_digits
+from conftest import DATA, TESTED, interpreter_without, save_digits
 from filelock import FileLock
 from PIL import Image
 
@@ -315,12 +315,7 @@ class TestFailures:
 
     def test_an_interpreter_without_what_training_needs(self, home, stopped):
         """The worker of a backend in an environment where safetensors cannot be found."""
-        python = home / "python"
-        python.write_text(
-            f"#!/bin/sh\nexec {sys.executable} -c \"import runpy, sys; sys.modules['safetensors'] = None; "
-            "sys.argv = sys.argv[3:]; runpy.run_module('harness.worker', run_name='__main__')\" \"$@\"\n"
-        )
-        python.chmod(0o755)
+        python = interpreter_without("safetensors", home)
         words = ["train", "--resume", str(stopped), "--python", f"{FIRST}={python}"]
         assert "pip install safetensors" in googlenet(home, *words, status=2).stderr.replace("\n", " ")
 

@@ -19,7 +19,7 @@ from harness.backend import NotInstalled
 from harness.formats import canonical, flax, gluon, pytorch
 from harness.formats.found import Found
 from harness.processes import Answer
-from spec import Array, Arrays, InvalidInput
+from spec import Array, Arrays, InvalidInput, is_statistic
 from spec.checkpoint import Checkpoint, config_table, describe, save
 
 TEXTS = "googlenet.json"  # beside an Orbax checkpoint's own files
@@ -151,10 +151,9 @@ def _read_symbol(path: Path, work: Work) -> Found:
 
 
 def _write_symbol(path: Path, weights: Checkpoint, work: Work) -> None:
-    dtype = str(next(iter(weights.params.values())).dtype)
-    task = {"kind": "write", "config": config_table(weights.config), "dtype": dtype}
-    states = answer_of(work, "mx", path, task, {}).facts["states"]
-    arrays = {f"{'aux' if name in states else 'arg'}:{name}": x for name, x in weights.params.items()}
+    answer_of(work, "mx", path, {"kind": "write", "config": config_table(weights.config)}, weights.params)
+    # What MXNet calls auxiliary is what nothing trains.
+    arrays = {f"{'aux' if is_statistic(name) else 'arg'}:{name}": x for name, x in weights.params.items()}
     gluon.write(params_of(path), arrays, _texts(weights) | {"symbol": _sha256(path)})
 
 
@@ -225,6 +224,7 @@ FORMATS = {
     "onnx": Format("an ONNX model", (".onnx",), "canonical", "onnx", _read_onnx, _write_onnx),
 }
 
+_SUFFIXES = ", ".join(suffix for form in FORMATS.values() for suffix in form.suffixes)
 _ORBAX_FILES = ("_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt")
 _PICKLE = "a pickle, which could run any program: save its arrays as safetensors, where it was written"
 _NOT_WEIGHTS = {  # how files begin that people have under such names
@@ -278,8 +278,7 @@ def detect(path: Path) -> str:
     for name, form in FORMATS.items():
         if path.name.endswith(form.suffixes) and form.suffixes:
             return name  # damaged, and its reader says how
-    known = ", ".join(suffix for form in FORMATS.values() for suffix in form.suffixes)
-    raise InvalidInput(f"{path}: none of the formats ({known}, or a folder); name it with --from")
+    raise InvalidInput(f"{path}: none of the formats ({_SUFFIXES}, or a folder); name it with --from")
 
 
 def _detect_folder(path: Path) -> str:
@@ -301,7 +300,6 @@ def format_for(path: Path) -> str:
     for name, form in FORMATS.items():
         if form.suffixes and path.name.endswith(form.suffixes):
             return name
-    known = ", ".join(suffix for form in FORMATS.values() for suffix in form.suffixes)
     raise InvalidInput(
-        f"{path}: expected a name that ends in one of {known}; or --to huggingface or orbax, for a folder"
+        f"{path}: expected a name that ends in one of {_SUFFIXES}; or --to huggingface or orbax, for a folder"
     )

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import spec
+from harness.data import RESAMPLING
 from harness.formats.found import Found
-from harness.pictures import RESAMPLING, preprocessing_of
+from harness.pictures import preprocessing_of
 from spec import Config, InvalidInput
 from spec.checkpoint import Checkpoint, read_safetensors, save
 
@@ -25,10 +26,7 @@ def read(path: Path) -> Found:
     Raises:
         InvalidInput: when it is damaged.
     """
-    try:
-        return Found(*read_safetensors(path))
-    except InvalidInput as error:  # safetensors repeats what stands in the file
-        raise InvalidInput("".join(c if c.isprintable() else " " for c in str(error))) from error
+    return Found(*read_safetensors(path))
 
 
 def write_folder(path: Path, weights: Checkpoint) -> None:
@@ -82,8 +80,7 @@ def _card(config: Config) -> str:
             "",
             f"# GoogLeNet, preset {config.preset}",
             "",
-            f"{spec.parameter_count(config):,} parameters; {config.in_channels}-channel pictures, "
-            f"{config.num_classes} classes{', with auxiliary heads' if config.aux else ''}.",
+            f"{spec.parameter_count(config):,} parameters; {config}.",
             f"The network: {config.source}.",
             "",
             "`model.safetensors` holds the arrays in PyTorch's names and layouts; its metadata, the configuration, how",
