@@ -137,7 +137,7 @@ def compare(
     ] = None,
     size: Size = None,
     batch: Annotated[int | None, typer.Option(help="Number of images.", show_default="4, or all files named")] = None,
-    dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    dtype: Annotated[str, typer.Option(help="float64, float32 or bfloat16.")] = "float64",
     device: Device = "auto",
     data: Annotated[
         str, typer.Option(help="digits, fashion-mnist, a folder of pictures, or picture files.")
@@ -238,7 +238,7 @@ def train(
         bool | None, typer.Option("--aux/--no-aux", help="With auxiliary heads.", show_default="as the preset")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
     device: Device = "auto",
     run: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/RECIPE-DATA-TIME")] = None,
     resume: Annotated[
@@ -319,7 +319,7 @@ def evaluate(
     backend: Annotated[
         str | None, typer.Option(help="pt, mx or jax.", show_default="the one that trained last")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float64.", show_default="as trained")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float64 or bfloat16.", show_default="as trained")] = None,
     device: Device = "auto",
     picture: Annotated[
         Path | None, typer.Option(help="Of the confusion matrix.", show_default="confusion.png beside the checkpoint")

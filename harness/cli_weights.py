@@ -82,7 +82,7 @@ def convert(
     check_format("--from", from_format)
     check_format("--to", to_format)
     if dtype is not None:
-        check_choices(dtype=dtype)
+        check_choices(stored_dtype=dtype)
     to_format = to_format or format_for(target)
     work = work_with(python)
     with progress([f"reading {source}", f"writing {target}"]) as done:
@@ -166,7 +166,7 @@ def predict(
         str | None, typer.Option(help="Subtracted then: 0.5, or 0.5,0.4,0.3.", show_default="as stored")
     ] = None,
     std: Annotated[str | None, typer.Option(help="Divided by then.", show_default="as stored")] = None,
-    dtype: Annotated[str, typer.Option(help="float32 or float64; onnx computes in float32.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16; onnx computes in float32.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     python: Python = None,
     as_json: Json = False,

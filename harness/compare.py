@@ -284,7 +284,8 @@ def compare(
         config: The network; its dropout must be 0, since no two frameworks drop the same values.
         batch: Real images.
         backends: Names, in the order of the report.
-        dtype: ``float64`` or ``float32``; the referee always computes in float64, from the same rounded numbers.
+        dtype: ``float64``, ``float32`` or ``bfloat16``; the referee always computes in float64, from the same
+            parameters and images, which are float32 for ``bfloat16``.
         device: ``auto``, ``cpu`` or ``gpu``.
         seed: Of the weights.
         pythons: Interpreter by backend, where it is not this one.
@@ -296,8 +297,8 @@ def compare(
         spec.InvalidInput: when the images do not fit, or a backend refuses.
     """
     given = probe_params(config, seed) if weights is None else weights.params
-    params = {name: x.astype(dtype) for name, x in given.items()}
-    images = batch.images.astype(dtype)
+    params = {name: x.astype(spec.array_dtype(dtype)) for name, x in given.items()}
+    images = batch.images.astype(spec.array_dtype(dtype))
     spec.check_images(config, images)
     spec.check_labels(config, batch.labels, len(images))
     spec.check_training_batch(config, images.shape)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from spec import Array, InvalidInput
+from spec import Array, InvalidInput, array_dtype
 
 _FIELDS = {  # of dataset.json
     "source": str,
@@ -128,7 +128,7 @@ def shuffled(count: int, seed: int, epoch: int) -> Array:
 
 
 def pixels(images: Array, dtype: str, mean: float, std: float) -> Array:
-    """(x / 255 - mean) / std of 8-bit images, computed in float64 and rounded once to `dtype`.
+    """(x / 255 - mean) / std of 8-bit images, computed in float64 and rounded once, to `spec.array_dtype(dtype)`.
 
     Raises:
         InvalidInput: unless images are uint8, `dtype` is a floating type, and the numbers are finite with std > 0.
@@ -142,15 +142,15 @@ def pixels(images: Array, dtype: str, mean: float, std: float) -> Array:
 def _table(dtype: str, mean: float, std: float) -> Array:
     """What each of the 256 values of a pixel becomes, (256,)."""
     problems = []
-    if dtype not in ("float32", "float64"):
-        problems.append(f"dtype: expected float32 or float64, got {dtype!r}")
+    if dtype not in ("float32", "float64", "bfloat16"):
+        problems.append(f"dtype: expected float32, float64 or bfloat16, got {dtype!r}")
     if not math.isfinite(mean):
         problems.append(f"mean: expected a finite number, got {mean}")
     if not (math.isfinite(std) and std > 0):
         problems.append(f"std: expected a finite number above 0, got {std}")
     if problems:
         raise InvalidInput("; ".join(problems))
-    return ((np.arange(256) / 255 - mean) / std).astype(dtype)
+    return ((np.arange(256) / 255 - mean) / std).astype(array_dtype(dtype))
 
 
 def training_batches(
@@ -175,13 +175,13 @@ def training_batches(
         seed: Of the order, with `epoch`.
         epoch: From 0.
         first: Number of the first batch wanted, from 0: a resumed run goes on where it was.
-        dtype: Of the images: ``float32`` or ``float64``.
+        dtype: That the network computes in; images for ``bfloat16`` are float32.
         mean: Subtracted from pixels of 0 to 1.
         std: What they are divided by then.
         ahead: How many prepared batches may wait in memory.
 
     Returns:
-        Images (batch, C, H, W) of `dtype` and labels (batch,), int64: new arrays that the caller owns.
+        Images (batch, C, H, W) and labels (batch,), int64: new arrays that the caller owns.
 
     Raises:
         InvalidInput: at once, for settings out of range.

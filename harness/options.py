@@ -25,7 +25,12 @@ Python = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="the preset's")]
 
-_CHOICES = {"dtype": ("float32", "float64"), "device": ("auto", "cpu", "gpu"), "part": ("test", "train")}
+_CHOICES = {
+    "dtype": ("float32", "float64", "bfloat16"),
+    "stored_dtype": ("float32", "float64"),
+    "device": ("auto", "cpu", "gpu"),
+    "part": ("test", "train"),
+}
 
 
 def split(names: str) -> list[str]:
@@ -34,11 +39,13 @@ def split(names: str) -> list[str]:
 
 
 def check_choices(**given: str) -> None:
+    """Refuse a value that its option does not know; `stored_dtype` is a dtype of files."""
     from spec import InvalidInput
 
     for what, value in given.items():
         if value not in _CHOICES[what]:
-            raise InvalidInput(f"{what}: expected one of {', '.join(_CHOICES[what])}, got {value!r}")
+            option = what.removeprefix("stored_")
+            raise InvalidInput(f"{option}: expected one of {', '.join(_CHOICES[what])}, got {value!r}")
 
 
 @contextmanager

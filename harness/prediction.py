@@ -118,7 +118,7 @@ def predict(
         images: (N, C, H, W), prepared.
         engines: Some of `ENGINES`.
         work: Runs a backend's task.
-        dtype: ``float32`` or ``float64``, of the backends; ONNX Runtime computes in float32.
+        dtype: ``float32``, ``float64`` or ``bfloat16``, of the backends; ONNX Runtime computes in float32.
         device: ``auto``, ``cpu`` or ``gpu``, of the backends.
         done: Called with each engine's name when it has finished.
 

@@ -46,7 +46,7 @@ def evaluate(
         split: The images.
         batch: How many at once; the last batch is filled up, since a compiling framework compiles for every size.
         classes: Length of the logits.
-        dtype: ``float32`` or ``float64``.
+        dtype: ``float32``, ``float64`` or ``bfloat16``.
         mean: Subtracted from pixels of 0 to 1.
         std: What they are divided by then.
         done: Called with the number of images done so far.

@@ -6,7 +6,7 @@ follows from an image's size; `spec/reference.py` is the network as arithmetic, 
 it needs safetensors, and is imported by whoever wants it.
 """
 
-from spec.arrays import Array, Arrays
+from spec.arrays import Array, Arrays, array_dtype
 from spec.errors import InvalidInput
 from spec.init import SCHEMES, init_params
 from spec.inputs import check_images, check_labels, check_training_batch
@@ -50,6 +50,7 @@ __all__ = [
     "Pool",
     "Recipe",
     "Step",
+    "array_dtype",
     "check_images",
     "check_labels",
     "check_masks",

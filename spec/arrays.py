@@ -1,4 +1,4 @@
-"""What the annotations call an array, and a set of arrays by canonical name."""
+"""What the annotations call an array, and a set of arrays by canonical name; and of which dtype they are."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,3 +7,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
+
+
+def array_dtype(dtype: str) -> str:
+    """The dtype of parameters and images of a network that computes in `dtype`: float32 where that is bfloat16."""
+    return "float32" if dtype == "bfloat16" else dtype

@@ -186,7 +186,7 @@ def test_a_backend_that_is_not_installed(tmp_path):
         (["compare", "--backends", "tf"], "unknown backend: expected one or more of pt, mx, jax, got tf"),
         (["compare", "--backends", "pt,pt"], "expected each one once"),
         (["compare", "--backends", ""], "unknown backend"),
-        (["compare", "--dtype", "float16"], "dtype: expected one of float32, float64, got 'float16'"),
+        (["compare", "--dtype", "float16"], "dtype: expected one of float32, float64, bfloat16, got 'float16'"),
         (["compare", "--device", "tpu"], "device: expected one of auto, cpu, gpu"),
         (["compare", "--preset", "torchvision", "--size", "14"], "expected a height and a width of 15 pixels or more"),
         (["compare", "--preset", "cnblogs", "--size", "96"], "expected a height and a width of 193 to 416 pixels"),

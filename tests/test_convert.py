@@ -393,7 +393,7 @@ def read_weights_form(suffix: str) -> str:
         (["{source}", "a", "--to", "keras"], "--to: expected one of"),
         (["{source}", "a.onnx", "--from", "keras"], "--from: expected one of"),
         (["{source}", "a.onnx", "--preset", "bvlc"], "it says that it is preset d2l"),
-        (["{source}", "a.onnx", "--dtype", "int8"], "dtype: expected one of"),
+        (["{source}", "a.onnx", "--dtype", "int8"], "dtype: expected one of float32, float64, got"),
         (["{source}", "a.params", "--python", "mx"], "--python: expected BACKEND=PATH"),
     ],
 )

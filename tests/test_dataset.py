@@ -433,12 +433,13 @@ def test_seeds_that_are_none(seed, epoch, name):
         shuffled(10, seed, epoch)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_pixels_are_computed_in_float64_and_rounded_once(dtype):
     images = np.arange(256, dtype=np.uint8).reshape(2, 2, 8, 8)
     found = pixels(images, dtype, 0.1307, 0.3081)
-    assert (found.dtype, found.shape) == (dtype, images.shape)
-    np.testing.assert_array_equal(found, ((images.astype(np.float64) / 255 - 0.1307) / 0.3081).astype(dtype))
+    assert (found.dtype, found.shape) == (spec.array_dtype(dtype), images.shape)
+    expected = ((images.astype(np.float64) / 255 - 0.1307) / 0.3081).astype(spec.array_dtype(dtype))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_pixels_that_are_none():
