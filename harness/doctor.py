@@ -43,7 +43,7 @@ def finding(name: str, answer: Answer, gpus: list[dict[str, str]]) -> dict[str, 
     if answer.crash is not None:
         return {"works": False, "problems": [f"the process died: {answer.crash}"]}
     facts = answer.facts
-    problems = list(facts["problems"])
+    problems, unseen, unfit = list(facts["problems"]), [], []
     if facts["busy_threads"] is not None and facts["busy_threads"] < facts["processors"]:
         problems.append(
             f"computes with {facts['busy_threads']} threads on {facts['processors']} processors: check OMP_NUM_THREADS"
@@ -51,13 +51,28 @@ def finding(name: str, answer: Answer, gpus: list[dict[str, str]]) -> dict[str, 
     for gpu in gpus:
         which = f"{gpu['name']} (compute capability {gpu['compute_capability']}, driver {gpu['driver']})"
         if facts["devices"] == ["cpu"]:
-            extra = "mx-cuda" if name == "mx" else "cuda"
-            problems.append(f"does not see {which}; built for: {facts['built_for']}; pip install '.[{extra}]'")
+            unseen.append(f"does not see {which}; built for: {facts['built_for']}; pip install '.[{_EXTRAS[name]}]'")
         elif not _runs_on(gpu["compute_capability"], facts["compute_capabilities"]):
             known = ", ".join(facts["compute_capabilities"])
             remedy = "use --device cpu" if name == "mx" else f"install a build of {facts['framework']} for it"
-            problems.append(f"cannot run on {which}: its machine code is for {known}; {remedy}")
-    return {"works": True, **facts, "problems": problems}
+            unfit.append(f"cannot run on {which}: its machine code is for {known}; {remedy}")
+    usable = max(len(facts["devices"]) - 1 - len(unfit), 0)
+    return {"works": True, **facts, "problems": problems + unseen + unfit, "gpu": _outlook(name, usable)}
+
+
+_EXTRAS = {"pt": "cuda", "mx": "mx-cuda", "jax": "cuda"}
+_FOR = {"mx": " of compute capability 5.0 to 8.9"}  # the machine code in MXNet's last CUDA wheel
+
+
+def _outlook(name: str, gpus: int) -> str:
+    """What would run on GPUs, and what is in the way."""
+    if not gpus:
+        return (
+            f"nothing runs on a GPU here, and tests marked gpu are skipped; with one{_FOR.get(name, '')}, its driver "
+            f"and pip install '.[{_EXTRAS[name]}]' every command takes --device gpu"
+        )
+    several = f", train --devices up to {gpus}" if gpus > 1 else ""
+    return f"compare, train, eval, predict, bench and profile run with --device gpu{several}; pytest -m gpu tests that"
 
 
 def _runs_on(capability: str, built_for: list[str]) -> bool:
@@ -98,3 +113,5 @@ def render(findings: dict[str, Any], console: Console) -> None:
             console.print(Text(f"{name}: does not work here", style="red"))
         for problem in found["problems"]:
             console.print(Text(f"    {problem}", style="yellow"))
+        if found["works"]:
+            console.print(Text(f"    {found['gpu']}", style="dim"))

@@ -50,6 +50,27 @@ def test_a_gpu_that_the_framework_does_not_see(backend, extra):
     assert f"pip install '.[{extra}]'" in problems[0]
 
 
+@pytest.mark.parametrize(
+    ("devices", "capabilities", "says"),
+    [
+        (["cpu"], [], "tests marked gpu are skipped; with one"),
+        (["cpu", "NVIDIA L4"], ["8.9"], "run with --device gpu; pytest"),
+        (["cpu", "NVIDIA L4", "NVIDIA L4"], ["8.9"], "train --devices up to 2"),
+        (["cpu", "NVIDIA L4"], ["9.0"], "tests marked gpu are skipped; with one"),
+    ],
+)
+def test_what_would_run_on_a_gpu(devices, capabilities, says):
+    found = finding("pt", _answer(devices, capabilities), [ADA] * (len(devices) - 1))
+    assert says in found["gpu"]
+
+
+def test_mxnet_says_which_gpus_it_is_for():
+    assert (
+        "compute capability 5.0 to 8.9, its driver and pip install '.[mx-cuda]'"
+        in finding("mx", _answer(["cpu"], []), [])["gpu"]
+    )
+
+
 def test_idle_processors():
     assert finding("mx", _answer(["cpu"], [], busy=None), [])["problems"] == []  # where the system does not tell
     problems = finding("mx", _answer(["cpu"], [], busy=4), [])["problems"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Case, expected_activations, loaded, material
+from conftest import Case, loaded, material
 
 import spec
-from harness.compare import probe_params, relative_error
-from spec.tolerances import TOLERANCES
+from harness.compare import probe_params
 
 
 @pytest.mark.parametrize("aux", [True, False])
@@ -119,17 +118,3 @@ def test_labels_that_do_not_fit(labels, message, backend):
 def test_unknown_device_and_dtype(setting, value, backend):
     with pytest.raises(spec.InvalidInput, match=f"{setting}: expected .* got '{value}'"):
         backend.GoogLeNet(spec.preset("d2l"), **{setting: value})
-
-
-@pytest.mark.gpu
-def test_float32_on_a_gpu_is_not_rounded_to_tf32(backend):
-    case = Case("d2l", 96, 4)
-    config, params, images, labels = material(case, "float32")
-    try:
-        model = backend.GoogLeNet(config, device="gpu")
-    except spec.InvalidInput as no_gpu:
-        pytest.skip(str(no_gpu))
-    backend.load_params(model, params)
-    logits = backend.predict(model, images)
-    assert relative_error(logits, expected_activations(case, "float32")["fc"]) <= TOLERANCES["float32"].logits
-    assert len(backend.loss_and_grads(model, images, labels)[1]) == 116

@@ -14,7 +14,20 @@ import spec
 from harness.backend import PACKAGES, load
 
 ROOT = Path(__file__).parent.parent
-FILES = {"__init__.py", "device.py", "files.py", "model.py", "optimizer.py", "params.py", "probe.py", "train.py"}
+FILES = {
+    "__init__.py",
+    "device.py",
+    "files.py",
+    "model.py",
+    "optimizer.py",
+    "parallel.py",
+    "params.py",
+    "peak.py",
+    "probe.py",
+    "profile.py",
+    "textbook.py",
+    "train.py",
+}
 
 
 def _source(package: str, file: str) -> ast.Module:
@@ -36,13 +49,20 @@ def test_every_backend_exports_the_same_names():
         "describe",
         "dump_optimizer",
         "dump_params",
+        "images_to_device",
         "load_optimizer",
         "load_params",
         "loss_and_grads",
         "make_optimizer",
+        "masks_to_device",
+        "peak_memory",
         "predict",
+        "predictor",
         "set_rate",
+        "to_device",
         "train_step",
+        "update",
+        "wait",
     }
 
 
@@ -85,9 +105,9 @@ def test_classes_have_the_same_attributes_in_the_same_order(name):
 
 
 def _shape_comments(package: str) -> list[tuple[str, str]]:
-    """Stage and trailing comment of every line of `GoogLeNet.stages` that yields one."""
+    """Stage and trailing comment of every line of `GoogLeNet.layers` that has one."""
     text = (ROOT / package / "model.py").read_text()
-    return re.findall(r'^ +yield "(\w+)", .*?  # (.+)$', text, flags=re.MULTILINE)
+    return re.findall(r'^ +\("(\w+)", .*?\),  # (.+)$', text, flags=re.MULTILINE)
 
 
 def test_shape_comments_are_the_same_and_true():

@@ -1,0 +1,85 @@
+"""What only a GPU can show. A backend that finds none is skipped here, and `googlenet doctor` says why."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+from conftest import Case, expected_activations, expected_training, material
+
+import spec
+from harness.compare import SGD, relative_error
+from spec.tolerances import TOLERANCES, on_pictures
+
+pytestmark = pytest.mark.gpu
+
+CASE = Case("d2l", 96, 4)
+NORMALIZED = Case("torchvision", 64, 4)
+
+
+def _model(backend, case: Case, dtype: str = "float32"):
+    """A model on the GPU with the case's parameters."""
+    config, params, _, _ = material(case, "float32")
+    try:
+        model = backend.GoogLeNet(config, dtype=dtype, device="gpu")
+    except spec.InvalidInput as no_gpu:
+        pytest.skip(str(no_gpu))
+    backend.load_params(model, params)
+    return model
+
+
+@pytest.mark.parametrize("case", [CASE, NORMALIZED], ids=str)
+def test_every_stage_in_float32_which_is_not_rounded_to_tf32(backend, case):
+    model, images = _model(backend, case), material(case, "float32").images
+    expected = expected_activations(case, "float32")
+    for name, found in backend.activations(model, images).items():
+        assert relative_error(found, expected[name]) <= TOLERANCES["float32"].activations, name
+
+
+def test_gradients_and_a_step(backend):
+    config, params, images, labels = material(CASE, "float32")
+    model, expected = _model(backend, CASE), expected_training(CASE, "float32")
+    bounds = on_pictures(config, "float32")
+    loss, grads = backend.loss_and_grads(model, images, labels)
+    assert abs(loss - expected.loss) / expected.loss <= bounds.loss
+    for name, grad in grads.items():
+        assert relative_error(grad, expected.grads[name]) <= bounds.gradients, name
+    backend.wait(backend.train_step(model, backend.make_optimizer(model, SGD), images, labels), model)
+    assert any((x != params[name]).any() for name, x in backend.dump_params(model).items())
+
+
+def test_the_predictor(backend):
+    model, images = _model(backend, CASE), material(CASE, "float32").images
+    x = backend.images_to_device(model, images)
+    logits = backend.predictor(model, x)(x)
+    backend.wait(logits)
+    expected = expected_activations(CASE, "float32")["fc"]
+    assert relative_error(backend.predict(model, images), expected) <= TOLERANCES["float32"].logits
+    assert relative_error(np.asarray(_numpy(logits)), expected) <= TOLERANCES["float32"].logits
+
+
+def _numpy(x) -> np.ndarray:
+    """Of PyTorch's, MXNet's and JAX's arrays."""
+    return x.asnumpy() if hasattr(x, "asnumpy") else np.asarray(x.cpu() if hasattr(x, "cpu") else x)
+
+
+def test_memory_and_ceilings(backend):
+    model, images = _model(backend, CASE), material(CASE, "float32").images
+    backend.predict(model, images)
+    memory = backend.peak_memory("gpu")
+    assert memory is None or memory > sum(x.nbytes for x in backend.dump_params(model).values())
+    for name, amount, call in importlib.import_module(f"{backend.__name__}.peak").workloads("gpu", "float32"):
+        call()
+        assert amount > 0, name
+
+
+def test_every_stage_can_be_timed(backend):
+    model, images = _model(backend, CASE), material(CASE, "float32").images
+    stages = importlib.import_module(f"{backend.__name__}.profile").stages(model, images)
+    names = []
+    for name, forward, gradients in stages:
+        forward()
+        gradients()
+        names.append(name)
+    assert tuple(names) == spec.stage_names(model.config)
