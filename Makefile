@@ -5,10 +5,11 @@ READY := .venv/ready
 # JAX compiles on one processor while the other backends are tested on the other.
 PARALLEL := -n 2 --dist loadgroup
 
-.PHONY: help setup compare test test-slow lint clean
+.PHONY: help setup compare test test-slow bench lint clean
 help:
 	@echo 'make compare    hold the three backends against the referee on real images'
 	@echo 'make test       run the tests (those that take minutes: make test-slow)'
+	@echo 'make bench      measure the backends and write BENCHMARKS.md, on a quiet machine'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make clean      remove the virtual environment'
 
@@ -22,6 +23,14 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m slow
+
+# The table of docs/performance.md: about a quarter of an hour on two processors, with nothing else running.
+BENCH := $(BIN)/googlenet bench --markdown BENCHMARKS.md
+bench: $(READY)
+	rm -f BENCHMARKS.md
+	$(BENCH) pt mx jax onnx --variant all --batch 128 --rounds 5 --out bench/batch128
+	$(BENCH) pt mx jax onnx --task infer --batch 1 --out bench/batch1
+	$(BENCH) pt --dtype float32,bfloat16 --batch 128 --rounds 5 --out bench/bfloat16
 
 lint: $(READY)
 	$(BIN)/ruff check .

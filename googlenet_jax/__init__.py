@@ -5,12 +5,12 @@ they flatten; there is no ceiling mode, so pools pad below and to the right; bat
 stores the biased running variance; float64 has to be switched on for the whole process.
 """
 
-from googlenet_jax.device import describe
+from googlenet_jax.device import describe, peak_memory, wait
 from googlenet_jax.model import GoogLeNet
 from googlenet_jax.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_jax.params import dump_params, load_params
-from googlenet_jax.probe import activations, loss_and_grads, predict
-from googlenet_jax.train import train_step
+from googlenet_jax.probe import activations, loss_and_grads, predict, predictor
+from googlenet_jax.train import images_to_device, masks_to_device, to_device, train_step, update
 
 __all__ = [
     "GoogLeNet",
@@ -18,11 +18,18 @@ __all__ = [
     "describe",
     "dump_optimizer",
     "dump_params",
+    "images_to_device",
     "load_optimizer",
     "load_params",
     "loss_and_grads",
     "make_optimizer",
+    "masks_to_device",
+    "peak_memory",
     "predict",
+    "predictor",
     "set_rate",
+    "to_device",
     "train_step",
+    "update",
+    "wait",
 ]

@@ -1,4 +1,4 @@
-"""Where JAX computes: devices, dtypes, threads."""
+"""Where JAX computes: devices, dtypes, threads, and when it is done."""
 
 from __future__ import annotations
 
@@ -23,25 +23,41 @@ def select_device(device: str) -> jax.Device:
     gpus = _gpus()
     if device == "gpu" and not gpus:
         raise spec.InvalidInput("device gpu: JAX finds no GPU here; `googlenet doctor` says why, or take cpu")
-    return gpus[0] if device != "cpu" and gpus else jax.devices("cpu")[0]
+    return gpus[0] if device != "cpu" and gpus else jax.local_devices(backend="cpu")[0]
 
 
 def select_dtype(dtype: str) -> jnp.dtype:
-    """The dtype of that name. Asking for float64 switches it on in this process, as JAX wants it.
+    """The dtype of that name, to compute in. Asking for float64 switches it on in this process, as JAX wants it.
 
     Raises:
-        spec.InvalidInput: unless it is float32 or float64.
+        spec.InvalidInput: unless it is float32, float64 or bfloat16.
     """
-    if dtype not in ("float32", "float64"):
-        raise spec.InvalidInput(f"dtype: expected float32 or float64, got {dtype!r}")
+    if dtype not in ("float32", "float64", "bfloat16"):
+        raise spec.InvalidInput(f"dtype: expected float32, float64 or bfloat16, got {dtype!r}")
     if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     return jnp.dtype(dtype)
 
 
+def parameter_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype of the parameters of a layer that computes in `dtype`: float32 where that is bfloat16."""
+    return jnp.dtype(spec.array_dtype(dtype.name))
+
+
 def full_precision() -> AbstractContextManager:
     """Inside, float32 means float32: on GPUs JAX may round to TF32 unless told otherwise."""
     return jax.default_matmul_precision("highest")
+
+
+def wait(*results: object) -> None:
+    """Return when the results are computed: arrays, models, or whatever else holds arrays."""
+    jax.block_until_ready(results)
+
+
+def peak_memory(device: str = "auto") -> int | None:
+    """The most bytes that JAX has held on a GPU; None on the CPU, where it does not count."""
+    selected = select_device(device)
+    return selected.memory_stats()["peak_bytes_in_use"] if selected.platform == "gpu" else None
 
 
 def describe(device: str = "auto") -> Description:
@@ -60,6 +76,6 @@ def describe(device: str = "auto") -> Description:
 
 def _gpus() -> list[jax.Device]:
     try:
-        return jax.devices("gpu")
+        return jax.local_devices(backend="gpu")
     except RuntimeError:  # JAX's way of saying that there is none
         return []

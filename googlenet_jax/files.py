@@ -68,7 +68,7 @@ def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) ->
         tree = serialization.msgpack_restore(path.read_bytes())
         tree = tree.get("params", tree)
     state = nnx.state(model, (nnx.Param, nnx.BatchStat))
-    tree = jax.tree.map(lambda x: jax.numpy.asarray(x, select_dtype(dtype)), tree)
+    tree = jax.tree.map(lambda x: jax.numpy.asarray(x, select_dtype(spec.array_dtype(dtype))), tree)
     nnx.replace_by_pure_dict(state, tree)
     nnx.update(model, state)
     return activations(model, images)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 import spec
-from googlenet_jax.device import full_precision
+from googlenet_jax.device import full_precision, parameter_dtype
 from googlenet_jax.model import GoogLeNet
 from googlenet_jax.params import canonical_name, to_canonical
 from googlenet_jax.train import images_to_device, to_device, value_and_grads
@@ -22,13 +24,24 @@ def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
     Raises:
         spec.InvalidInput: when the images do not fit.
     """
-    with _mode(model, training=False), full_precision():
-        return np.array(_logits(model, _images(model, images)))
+    with mode(model, training=False), full_precision():
+        return np.array(_logits(model, images_to_device(model, images)))
 
 
 @nnx.jit
 def _logits(model: GoogLeNet, x: jax.Array) -> jax.Array:
     return model(x).logits
+
+
+def predictor(model: GoogLeNet, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """What computes logits (N, num_classes) of images like `x`, from `images_to_device`, in inference mode.
+
+    Compiled ahead of time, for this shape only, with the parameters as they are now.
+    """
+    with mode(model, training=False), full_precision():
+        definition, state = nnx.split(model)
+        compiled = jax.jit(lambda state, x: nnx.merge(definition, state)(x).logits).lower(state, x).compile()
+    return partial(compiled, jax.tree.map(jnp.copy, state))  # a training step takes the memory of the model's own
 
 
 def activations(model: GoogLeNet, images: spec.Array) -> dict[str, spec.Array]:
@@ -37,8 +50,8 @@ def activations(model: GoogLeNet, images: spec.Array) -> dict[str, spec.Array]:
     Raises:
         spec.InvalidInput: when the images do not fit.
     """
-    with _mode(model, training=False), full_precision():
-        stages = _stages(model, _images(model, images))
+    with mode(model, training=False), full_precision():
+        stages = _stages(model, images_to_device(model, images))
     # A dict that has been through jit comes back sorted by name.
     return {name: _canonical_layout(stages[name]) for name in spec.stage_names(model.config)}
 
@@ -58,7 +71,7 @@ def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> 
         spec.InvalidInput: when images or labels do not fit.
     """
     x, y = to_device(model, images, labels)
-    with _mode(model, training=True), full_precision():
+    with mode(model, training=True), full_precision():
         value, grads = _loss_and_grads(model, x, y)
     by_name = {canonical_name(path): to_canonical(leaf[...]) for path, leaf in nnx.to_flat_state(grads)}
     trained = (name for name in spec.param_shapes(model.config) if not spec.is_statistic(name))
@@ -72,7 +85,7 @@ def _loss_and_grads(model: GoogLeNet, x: jax.Array, y: jax.Array) -> tuple[jax.A
 
 
 @contextmanager
-def _mode(model: GoogLeNet, *, training: bool) -> Iterator[None]:
+def mode(model: GoogLeNet, *, training: bool) -> Iterator[None]:
     before = not model.deterministic
     _set_mode(model, training)
     try:
@@ -85,9 +98,6 @@ def _set_mode(model: GoogLeNet, training: bool) -> None:
     model.train() if training else model.eval()
 
 
-def _images(model: GoogLeNet, images: spec.Array) -> jax.Array:
-    return images_to_device(model, spec.check_images(model.config, images))
-
-
 def _canonical_layout(x: jax.Array) -> spec.Array:
-    return np.array(x).transpose(0, 3, 1, 2) if x.ndim == 4 else np.array(x)
+    x = np.array(x, parameter_dtype(x.dtype))
+    return x.transpose(0, 3, 1, 2) if x.ndim == 4 else x

@@ -42,7 +42,13 @@ def train_step(
         spec.InvalidInput: when images, labels or masks do not fit.
     """
     x, y = to_device(model, images, labels)
-    kept = masks_to_device(model, masks, len(x))
+    return update(model, optimizer, x, y, masks_to_device(model, masks, len(x)))
+
+
+def update(
+    model: GoogLeNet, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, kept: dict[str, jax.Array]
+) -> spec.Step:
+    """`train_step` on what is on the device already, without checks."""
     model.train()
     return _step(model, optimizer, x, y, kept)
 
@@ -69,20 +75,21 @@ def value_and_grads(
 
 
 def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[jax.Array, jax.Array]:
-    """The batch as (N, H, W, C) arrays of the model's dtype on its device, checked for training."""
-    images = spec.check_images(model.config, images)
-    labels = spec.check_labels(model.config, labels, len(images))
-    spec.check_training_batch(model.config, images.shape)
-    return images_to_device(model, images), jax.device_put(labels.astype(np.int32), model.device)
+    """The batch as (N, H, W, C) images and (N,) labels on the model's device, checked for training."""
+    x = images_to_device(model, images)
+    labels = spec.check_labels(model.config, labels, len(x))
+    spec.check_training_batch(model.config, np.shape(images))
+    return x, jax.device_put(labels.astype(np.int32), model.device)
 
 
 def images_to_device(model: GoogLeNet, images: spec.Array) -> jax.Array:
-    """Images (N, C, H, W) as an (N, H, W, C) array of the model's dtype on its device."""
+    """Images (N, C, H, W) as an (N, H, W, C) array of the parameters' dtype on the model's device, checked."""
+    images = spec.check_images(model.config, images)
     dtype = model.fc.kernel[...].dtype
     return jax.device_put(np.array(images.transpose(0, 2, 3, 1), dtype), model.device)
 
 
 def masks_to_device(model: GoogLeNet, masks: spec.Arrays | None, count: int) -> dict[str, jax.Array]:
-    """The masks as arrays of zeros and ones, of the model's dtype on its device."""
+    """The masks as arrays of zeros and ones, of the parameters' dtype on the model's device."""
     masks, dtype = spec.check_masks(model.config, masks or {}, count), model.fc.kernel[...].dtype
     return {head: jax.device_put(mask.astype(dtype), model.device) for head, mask in masks.items()}

@@ -5,12 +5,12 @@ graphs of one network; batch norm keeps its running statistics itself, since MXN
 and the unbiased one with cuDNN; both optimizers are written out, since MXNet's differ from the textbook.
 """
 
-from googlenet_mx.device import describe
+from googlenet_mx.device import describe, peak_memory, wait
 from googlenet_mx.model import GoogLeNet
 from googlenet_mx.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_mx.params import dump_params, load_params
-from googlenet_mx.probe import activations, loss_and_grads, predict
-from googlenet_mx.train import train_step
+from googlenet_mx.probe import activations, loss_and_grads, predict, predictor
+from googlenet_mx.train import images_to_device, masks_to_device, to_device, train_step, update
 
 __all__ = [
     "GoogLeNet",
@@ -18,11 +18,18 @@ __all__ = [
     "describe",
     "dump_optimizer",
     "dump_params",
+    "images_to_device",
     "load_optimizer",
     "load_params",
     "loss_and_grads",
     "make_optimizer",
+    "masks_to_device",
+    "peak_memory",
     "predict",
+    "predictor",
     "set_rate",
+    "to_device",
     "train_step",
+    "update",
+    "wait",
 ]

@@ -52,9 +52,12 @@ if "bool" not in vars(numpy):
     numpy.bool = numpy.bool_
 # MXNet takes half of the processors unless told how many it may use.
 os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(processors()))
+# It would say of every graph that it fuses what can be fused.
+os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # numpy.mirr and other names that MXNet looks up
     import mxnet as mx
+    from mxnet.gluon import Block
 
 # Machine code in the wheel mxnet-cu117 1.9.1, which holds no PTX that a newer GPU could compile.
 _BUILT_FOR = ("5.0", "6.0", "7.0", "8.0", "8.6")
@@ -79,9 +82,40 @@ def select_dtype(dtype: str) -> str:
     Raises:
         spec.InvalidInput: unless it is float32 or float64.
     """
+    if dtype == "bfloat16":
+        # Its automatic mixed precision takes 1.25 times the time of float32 on a CPU with instructions for bfloat16.
+        raise spec.InvalidInput(
+            "dtype bfloat16: in MXNet 1.9.1 it is slower than float32; take float32, or the backend pt or jax"
+        )
     if dtype not in ("float32", "float64"):
         raise spec.InvalidInput(f"dtype: expected float32 or float64, got {dtype!r}")
     return dtype
+
+
+def wait(*results) -> None:
+    """Return when these are computed: arrays, networks, and tuples, lists and dicts of them; None is nothing."""
+    for x in results:
+        if isinstance(x, mx.nd.NDArray):
+            x.wait_to_read()
+        elif isinstance(x, Block):
+            wait(*[parameter.data() for parameter in x.collect_params().values()])
+        elif isinstance(x, (list, tuple)):
+            wait(*x)
+        elif isinstance(x, dict):
+            wait(*x.values())
+
+
+def peak_memory(device: str = "auto") -> int | None:
+    """The most memory that the GPU has given so far, bytes; None for a CPU.
+
+    MXNet counts none of it, and keeps what it was given once: what is taken now is the most that ever was. Of a GPU
+    that others use too, theirs is in it.
+    """
+    selected = select_device(device)
+    if selected.device_type != "gpu":
+        return None
+    free, total = mx.context.gpu_memory_info(selected.device_id)
+    return total - free
 
 
 def describe(device: str = "auto") -> Description:

@@ -6,7 +6,7 @@ Source: Szegedy et al. 2015, Table 1; every number is held against `spec.param_s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from mxnet import autograd, nd
@@ -16,6 +16,15 @@ import spec
 from googlenet_mx.device import select_device, select_dtype
 from googlenet_mx.params import load_params
 from spec.network import AUX_POOL_KERNEL, AUX_POOL_STRIDE, BRANCH_POOL
+
+# A graph keeps the memory that it computes in, as the last shape needed it. New memory for every step costs 50,000 page
+# faults, and 8 % of the time at 96 pixels and 128 images. Another shape is fine, and costs one new plan.
+STATIC = {"static_alloc": True, "static_shape": True}
+
+
+def relu(F, x):
+    """The larger of x and 0, by oneDNN. `F.relu` is not, and changes the layout twice: 1.6 times as slow."""
+    return F.Activation(x, act_type="relu")
 
 
 def max_pool(F, x, pool: spec.Pool):
@@ -78,7 +87,7 @@ class Conv(nn.Conv2D):
         x = super().hybrid_forward(F, x, weight, bias)
         if self.norm is not None:
             x = self.norm(x)
-        return F.relu(x) if self.relu else x
+        return relu(F, x) if self.relu else x
 
 
 class Dropout(HybridBlock):
@@ -90,6 +99,9 @@ class Dropout(HybridBlock):
 
     def hybrid_forward(self, F, x, kept=None):
         return x if kept is None else x * kept / (1 - self.rate)
+
+    def hybridize(self, active: bool = True, **kwargs) -> None:
+        """No graph of its own: MXNet cannot differentiate one that returns what it is given."""
 
 
 class Inception(HybridBlock):
@@ -136,7 +148,7 @@ class AuxHead(HybridBlock):
             x = F.Pooling(x, kernel=kernel, stride=stride, pool_type="avg")  # 4 x 4 x channels
         x = self.conv(x)  # 4 x 4 x 128
         x = F.flatten(x)  # 2048, in the order (C, H, W)
-        x = F.relu(self.fc1(x))
+        x = relu(F, self.fc1(x))
         return self.fc2(self.dropout(x, kept))
 
 
@@ -180,40 +192,48 @@ class GoogLeNet(HybridBlock):
         self.cast(select_dtype(dtype))
         self.initialize(ctx=select_device(device))
         load_params(self, spec.init_params(config, seed))
-        self.hybridize()
+        self.hybridize(**STATIC)
         # Not a child: it holds the network, not the network it.
         object.__setattr__(self, "training_pass", TrainingPass(self))
 
+    def layers(self, F, masks: Mapping | None = None) -> list[tuple[str, Callable]]:
+        """Every stage's name and what computes it, in forward order; ``aux1`` and ``aux2`` lie beside the trunk."""
+        config, masks = self.config, masks or {}
+        pool, pool4 = partial(max_pool, F, pool=config.pool), partial(max_pool, F, pool=config.pool4)
+        lrn, aux = partial(self.lrn, F) if config.lrn else None, config.aux
+        layers = [
+            ("conv1", self.conv1),  # 112 x 112 x 64
+            ("pool1", pool),  # 56 x 56 x 64
+            ("norm1", lrn),  # 56 x 56 x 64
+            ("conv2_reduce", self.conv2_reduce),  # 56 x 56 x 64
+            ("conv2", self.conv2),  # 56 x 56 x 192
+            ("norm2", lrn),  # 56 x 56 x 192
+            ("pool2", pool),  # 28 x 28 x 192
+            ("inception3a", self.inception3a),  # 28 x 28 x 256
+            ("inception3b", self.inception3b),  # 28 x 28 x 480
+            ("pool3", pool),  # 14 x 14 x 480
+            ("inception4a", self.inception4a),  # 14 x 14 x 512
+            ("aux1", (lambda x: self.aux1(x, masks.get("aux1"))) if aux else None),  # num_classes
+            ("inception4b", self.inception4b),  # 14 x 14 x 512
+            ("inception4c", self.inception4c),  # 14 x 14 x 512
+            ("inception4d", self.inception4d),  # 14 x 14 x 528
+            ("aux2", (lambda x: self.aux2(x, masks.get("aux2"))) if aux else None),  # num_classes
+            ("inception4e", self.inception4e),  # 14 x 14 x 832
+            ("pool4", pool4),  # 7 x 7 x 832
+            ("inception5a", self.inception5a),  # 7 x 7 x 832
+            ("inception5b", self.inception5b),  # 7 x 7 x 1024
+            ("pool5", partial(self.head_pool, F)),  # 1 x 1 x 1024
+            ("fc", partial(self.classify, F, kept=masks.get("fc"))),  # num_classes
+        ]
+        return [(name, layer) for name, layer in layers if layer is not None]
+
     def stages(self, F, x, *, heads: bool, masks: Mapping | None = None) -> Iterator[tuple]:
         """Every stage's name and output, in forward order; the auxiliary heads if asked for."""
-        config, masks = self.config, masks or {}
-        heads = heads and config.aux
-        yield "conv1", (x := self.conv1(x))  # 112 x 112 x 64
-        yield "pool1", (x := max_pool(F, x, config.pool))  # 56 x 56 x 64
-        if config.lrn:
-            yield "norm1", (x := self.lrn(F, x))  # 56 x 56 x 64
-        yield "conv2_reduce", (x := self.conv2_reduce(x))  # 56 x 56 x 64
-        yield "conv2", (x := self.conv2(x))  # 56 x 56 x 192
-        if config.lrn:
-            yield "norm2", (x := self.lrn(F, x))  # 56 x 56 x 192
-        yield "pool2", (x := max_pool(F, x, config.pool))  # 28 x 28 x 192
-        yield "inception3a", (x := self.inception3a(x))  # 28 x 28 x 256
-        yield "inception3b", (x := self.inception3b(x))  # 28 x 28 x 480
-        yield "pool3", (x := max_pool(F, x, config.pool))  # 14 x 14 x 480
-        yield "inception4a", (x := self.inception4a(x))  # 14 x 14 x 512
-        if heads:
-            yield "aux1", self.aux1(x, masks.get("aux1"))  # num_classes
-        yield "inception4b", (x := self.inception4b(x))  # 14 x 14 x 512
-        yield "inception4c", (x := self.inception4c(x))  # 14 x 14 x 512
-        yield "inception4d", (x := self.inception4d(x))  # 14 x 14 x 528
-        if heads:
-            yield "aux2", self.aux2(x, masks.get("aux2"))  # num_classes
-        yield "inception4e", (x := self.inception4e(x))  # 14 x 14 x 832
-        yield "pool4", (x := max_pool(F, x, config.pool4))  # 7 x 7 x 832
-        yield "inception5a", (x := self.inception5a(x))  # 7 x 7 x 832
-        yield "inception5b", (x := self.inception5b(x))  # 7 x 7 x 1024
-        yield "pool5", (x := self.head_pool(F, x))  # 1 x 1 x 1024
-        yield "fc", self.fc(self.dropout(F.flatten(x), masks.get("fc")))  # num_classes
+        for name, layer in self.layers(F, masks):
+            if name not in ("aux1", "aux2"):
+                yield name, (x := layer(x))
+            elif heads:
+                yield name, layer(x)
 
     def forward(self, x, masks: Mapping | None = None) -> spec.Outputs:
         """Images (N, C, H, W) to logits (N, num_classes); in training mode the auxiliary logits too."""
@@ -248,6 +268,10 @@ class GoogLeNet(HybridBlock):
             return F.Pooling(x, kernel=(1, 1), global_pool=True, pool_type="avg")
         return F.Pooling(x, kernel=(side, side), stride=(side, side), pool_type="avg")
 
+    def classify(self, F, x, kept=None):
+        """Dropout and the dense layer on the averaged map."""
+        return self.fc(self.dropout(F.flatten(x), kept))
+
 
 class TrainingPass(HybridBlock):
     """The graph of a training pass: the logits of every head, and what every batch norm saw of the batch."""
@@ -259,7 +283,7 @@ class TrainingPass(HybridBlock):
         aux = config.aux_dropout if config.aux else 0.0
         rates = {"fc": config.dropout, "aux1": aux, "aux2": aux}
         self.rates = {head: rate for head, rate in rates.items() if rate > 0}
-        self.hybridize()
+        self.hybridize(**STATIC)
 
     def kept(self, x, masks: Mapping) -> list:
         """For every head that drops its mask, drawn here where none is given."""

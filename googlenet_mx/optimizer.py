@@ -50,30 +50,38 @@ class TextbookAdam(mx.optimizer.Optimizer):
         return nd.zeros_like(weight), nd.zeros_like(weight)
 
     def update(self, index: int, weight: nd.NDArray, grad: nd.NDArray, state: tuple) -> None:
-        """One step for one array, in place.
+        """One step for one array, in place."""
+        self._update_count(index)
+        row, rate, t = self.row, self.learning_rate, self._index_update_count[index]
+        if self._get_wd(index):
+            weight *= 1 - rate * self._get_wd(index)
+        fused = weight.dtype == np.float32  # MXNet's own then, with the epsilon that makes it the textbook's
+        beta1, beta2 = (float(np.float32(beta)) if fused else beta for beta in (row.beta1, row.beta2))
+        root = math.sqrt(1 - beta2**t)  # numerator and denominator of the textbook's fraction times this
+        settings = {"lr": rate * root / (1 - beta1**t), "beta1": beta1, "beta2": beta2, "epsilon": row.epsilon * root}
+        step = nd.adam_update if fused else self._step
+        step(weight, grad, *state, **settings, out=weight)
+
+    def _step(self, w, grad, m, v, *, lr: float, beta1: float, beta2: float, epsilon: float, out) -> None:
+        """MXNet's `adam_update` for float64: that one rounds its settings to float32. It is four times as fast.
 
         Every intermediate result has the same memory: new memory for each doubles the time of this.
         """
-        self._update_count(index)
-        row, rate, t = self.row, self.learning_rate, self._index_update_count[index]
-        m, v = state
-        if weight.shape not in self._spare:
-            self._spare[weight.shape] = nd.zeros_like(weight)
-        x = self._spare[weight.shape]
+        if w.shape not in self._spare:
+            self._spare[w.shape] = nd.zeros_like(w)
+        x = self._spare[w.shape]
         nd.elemwise_sub(grad, m, out=x)
-        x *= 1 - row.beta1
+        x *= 1 - beta1
         m += x
         nd.square(grad, out=x)
         nd.elemwise_sub(x, v, out=x)
-        x *= 1 - row.beta2
+        x *= 1 - beta2
         v += x
-        root = math.sqrt(1 - row.beta2**t)  # numerator and denominator of the textbook's fraction times this
         nd.sqrt(v, out=x)
-        x += row.epsilon * root
+        x += epsilon
         nd.elemwise_div(m, x, out=x)
-        x *= rate * root / (1 - row.beta1**t)
-        weight *= 1 - rate * self._get_wd(index)
-        weight -= x
+        x *= lr
+        nd.elemwise_sub(w, x, out=out)
 
 
 def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> gluon.Trainer:

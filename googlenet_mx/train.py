@@ -43,7 +43,13 @@ def train_step(
         spec.InvalidInput: when images, labels or masks do not fit.
     """
     x, y = to_device(model, images, labels)
-    kept = masks_to_device(model, masks, len(x))
+    return update(model, optimizer, x, y, masks_to_device(model, masks, len(x)))
+
+
+def update(
+    model: GoogLeNet, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, kept: dict[str, nd.NDArray]
+) -> spec.Step:
+    """`train_step` on what is on the device already, without checks."""
     with autograd.record():
         outputs = model(x, kept)
         value = loss(model.config, outputs, y)
@@ -56,11 +62,16 @@ def train_step(
 
 def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[nd.NDArray, nd.NDArray]:
     """The batch as arrays of the model's dtype on its device, checked for training."""
-    images = spec.check_images(model.config, images)
-    labels = spec.check_labels(model.config, labels, len(images))
-    spec.check_training_batch(model.config, images.shape)
+    x = images_to_device(model, images)
+    labels = spec.check_labels(model.config, labels, len(x))
+    spec.check_training_batch(model.config, x.shape)
+    return x, nd.array(labels, x.ctx, x.dtype)
+
+
+def images_to_device(model: GoogLeNet, images: spec.Array) -> nd.NDArray:
+    """The images as an array of the model's dtype on its device, checked."""
     weight = model.fc.weight.data()
-    return nd.array(images, weight.ctx, weight.dtype), nd.array(labels, weight.ctx, weight.dtype)
+    return nd.array(spec.check_images(model.config, images), weight.ctx, weight.dtype)
 
 
 def masks_to_device(model: GoogLeNet, masks: spec.Arrays | None, count: int) -> dict[str, nd.NDArray]:

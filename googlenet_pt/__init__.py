@@ -4,12 +4,12 @@ What differs here: images and weights are laid out as the spec has them (N, C, H
 canonical ones; batch norm stores the unbiased running variance by itself; SGD and Adam are the textbook's.
 """
 
-from googlenet_pt.device import describe
+from googlenet_pt.device import describe, peak_memory, wait
 from googlenet_pt.model import GoogLeNet
 from googlenet_pt.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_pt.params import dump_params, load_params
-from googlenet_pt.probe import activations, loss_and_grads, predict
-from googlenet_pt.train import train_step
+from googlenet_pt.probe import activations, loss_and_grads, predict, predictor
+from googlenet_pt.train import images_to_device, masks_to_device, to_device, train_step, update
 
 __all__ = [
     "GoogLeNet",
@@ -17,11 +17,18 @@ __all__ = [
     "describe",
     "dump_optimizer",
     "dump_params",
+    "images_to_device",
     "load_optimizer",
     "load_params",
     "loss_and_grads",
     "make_optimizer",
+    "masks_to_device",
+    "peak_memory",
     "predict",
+    "predictor",
     "set_rate",
+    "to_device",
     "train_step",
+    "update",
+    "wait",
 ]

@@ -40,7 +40,13 @@ def train_step(
         spec.InvalidInput: when images, labels or masks do not fit.
     """
     x, y = to_device(model, images, labels)
-    kept = masks_to_device(model, masks, len(x))
+    return update(model, optimizer, x, y, masks_to_device(model, masks, len(x)))
+
+
+def update(
+    model: GoogLeNet, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, kept: dict[str, Tensor]
+) -> spec.Step:
+    """`train_step` on what is on the device already, without checks."""
     model.train()
     optimizer.zero_grad()
     outputs = model(x, kept)
@@ -52,11 +58,16 @@ def train_step(
 
 def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[Tensor, Tensor]:
     """The batch as tensors of the model's dtype on its device, checked for training."""
+    x = images_to_device(model, images)
+    labels = spec.check_labels(model.config, labels, len(x))
+    spec.check_training_batch(model.config, tuple(x.shape))
+    return x, torch.as_tensor(labels).to(x.device)
+
+
+def images_to_device(model: GoogLeNet, images: spec.Array) -> Tensor:
+    """The images as a tensor of the model's dtype on its device, checked."""
     images = spec.check_images(model.config, images)
-    labels = spec.check_labels(model.config, labels, len(images))
-    spec.check_training_batch(model.config, images.shape)
-    weight = model.fc.weight
-    return torch.as_tensor(images).to(weight), torch.as_tensor(labels).to(weight.device)
+    return torch.as_tensor(images).to(model.fc.weight)
 
 
 def masks_to_device(model: GoogLeNet, masks: spec.Arrays | None, count: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from harness.cli_bench import bench, profile
 from harness.cli_weights import convert, inspect, predict, work_with
 from harness.options import (
     DataDir,
@@ -216,7 +217,7 @@ def compare(
 
 
 # What may stand beside --resume; everything else was settled when the run began.
-_GOING_ON = frozenset("resume backend data_dir steps log_every save_every python as_json".split())
+_GOING_ON = frozenset("resume backend data_dir devices steps log_every save_every python as_json".split())
 
 
 @app.command()
@@ -240,6 +241,12 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
     device: Device = "auto",
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            help="Of this machine, that share each batch: GPUs, or parts of the CPU.", min=1, show_default="1"
+        ),
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/RECIPE-DATA-TIME")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run, or with one backend's folder in it.")
@@ -266,9 +273,12 @@ def train(
     googlenet train --resume runs/d2l
 
     googlenet train --resume runs/d2l/pt --backend jax
+
+    googlenet train pt --devices 2
     """
     from harness import screen
     from harness.backend import BACKENDS, check_names
+    from harness.runs import backend_folders
     from harness.train import Options, check_data, create, default_name, reopen, settings_for
     from harness.train import train as train_parts
     from spec import InvalidInput, stage_shapes
@@ -300,12 +310,14 @@ def train(
         config = settings.config
         dataset = _prepare(settings.data, config.in_channels, settings.recipe.size, data_dir)
         check_data(parts, dataset)
-    options = Options(log_every=log_every, save_every=save_every, stop_after=steps)
+    options = Options(log_every=log_every, save_every=save_every, stop_after=steps, devices=devices)
     found = train_parts(parts, dataset, options, screen.Screen(notes), pythons)
+    if not found:
+        return  # another process of the same run shows what came of it
     screen.draw_run(folder)
     if as_json:
         print(json.dumps({"run": str(folder), "backends": [asdict(result) for result in found]}, indent=2))
-    else:
+    elif backend_folders(folder):
         screen.show_run(folder, Console())
     raise typer.Exit(0 if all(result.problem is None for result in found) else 1)
 
@@ -454,7 +466,7 @@ def recipes(
                 console.print(f"    {text}", style="dim", highlight=False, soft_wrap=True)
 
 
-for verb in (convert, inspect, predict):
+for verb in (convert, inspect, predict, bench, profile):
     app.command()(verb)
 
 

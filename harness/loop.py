@@ -6,6 +6,7 @@ but a record and a checkpoint.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO, cast
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -25,6 +26,7 @@ from filelock import FileLock, Timeout
 import spec
 from harness.backend import processors
 from harness.loader import Dataset, open_dataset, training_batches
+from harness.parallel import Team, assemble
 from harness.runs import (
     CHECKPOINT,
     CONFIG,
@@ -53,30 +55,48 @@ class Diverged(Exception):
 
 def train(
     package: ModuleType, backend: str, task: dict[str, Any], tell: Tell, stopped: Callable[[], bool]
-) -> tuple[int, bool]:
+) -> tuple[int, bool, int]:
     """Train in a run folder of a backend, from its checkpoint if it has one.
+
+    Where several processes train together, each of them calls this. The first one evaluates, records and saves; the
+    others do the same steps.
 
     Args:
         package: The backend.
         backend: Its short name.
         task: ``folder`` of the backend's run, ``settings``, ``dataset`` (folder), ``start`` (the folder of another
-            backend to go on from, or None), ``log_every`` steps, ``save_every`` seconds, ``stop_after`` steps or None.
+            backend to go on from, or None), ``log_every`` steps, ``save_every`` seconds, ``stop_after`` steps or None,
+            ``devices`` (of this process, or with PyTorch of this machine).
         tell: Takes messages on the way: the ``event`` is ``start``, ``progress``, ``evaluating``, ``record``,
             ``saved`` or ``warning``.
         stopped: Whether to stop, saving, after the step at hand.
 
     Returns:
-        The number of steps done, and whether the run is complete.
+        The number of steps done, whether the run is complete, and this process's rank among those that train.
 
     Raises:
-        spec.InvalidInput: when the folder is in use, a file in it is damaged, or something cannot be written.
+        spec.InvalidInput: when the folder is in use, a file in it is damaged, or something cannot be written; when
+            there are not so many devices, or they cannot share the batches.
         Diverged: when the loss is no longer a number.
     """
     folder = Path(task["folder"])
+    with assemble(package, backend, task["settings"]["device"], task["devices"]) as team:
+        stop = stopped if team.processes == 1 else lambda: team.any(stopped())
+        if team.rank == 0:
+            step, complete = _lead(team, backend, folder, task, tell, stop)
+        else:
+            step, complete = _Follower(team, backend, folder, task, lambda message: None, stop).run()
+        team.any(False)  # the others stay until the first one has saved
+        return step, complete, team.rank
+
+
+def _lead(
+    team: Team, backend: str, folder: Path, task: dict[str, Any], tell: Tell, stopped: Callable[[], bool]
+) -> tuple[int, bool]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
-            return _Loop(package, backend, folder, task, tell, stopped).run()
+            return _Loop(team, backend, folder, task, tell, stopped).run()
     except Timeout as error:
         raise spec.InvalidInput(f"{folder}: another process is training here; wait for it, or stop it") from error
     except OSError as error:
@@ -94,14 +114,14 @@ class _Loop:
 
     def __init__(
         self,
-        package: ModuleType,
+        team: Team,
         backend: str,
         folder: Path,
         task: dict[str, Any],
         tell: Tell,
         stopped: Callable[[], bool],
     ) -> None:
-        self.package, self.folder, self.tell, self.stopped = package, folder, tell, stopped
+        self.team, self.folder, self.tell, self.stopped = team, folder, tell, stopped
         self.log_every, self.save_every = task["log_every"], task["save_every"]
         self.settings: Settings = settings_of(task["settings"])
         self.steps = self.settings.steps
@@ -120,22 +140,34 @@ class _Loop:
             records = [record for record in read_metrics(start) if self._is_past(record)]
         else:
             params = spec.init_params(self.config, self.settings.seed, self.settings.recipe.init)
-        self.model = package.GoogLeNet(self.config, dtype=self.settings.dtype, device=self.settings.device)
-        package.load_params(self.model, params)
-        self.optimizer = package.make_optimizer(self.model, self.settings.recipe.optimizer)
+        self._agree()
+        self.model = team.GoogLeNet(self.config, dtype=self.settings.dtype, device=self.settings.device)
+        team.load_params(self.model, params)
+        self.optimizer = team.make_optimizer(self.model, self.settings.recipe.optimizer)
         if state is not None:
-            package.load_optimizer(self.model, self.optimizer, state)
+            team.load_optimizer(self.model, self.optimizer, state)
         if not self.position.lineage or self.position.lineage[-1]["backend"] != backend:
             self.position.lineage.append({"backend": backend, "from_step": self.position.step})
-        self._write_beginning(backend, records)
+        self.metrics = self._write_beginning(backend, records, task["devices"])
         self.waiting: list[tuple[spec.Step, int]] = []  # steps whose results have not been asked for, and their images
         self.recent: deque[float] = deque(maxlen=_PATIENCE)
         heads = 2 * self.config.aux
         self.guessing = math.log(self.config.num_classes) * (1 + heads * self.config.aux_weight)
         self.saved = self.told = time.monotonic()
         self.started = time.monotonic() - (records[-1]["seconds"] if records else 0.0)
-        self.working = 0.0  # seconds spent on steps since the last logged one
+        # Since the last logged step, or since the start: a run that goes on does not know how long the rest took.
+        self.worked, self.working = 0, 0.0  # images, seconds spent on steps
         tell({"event": "start", "step": self.position.step, "steps": self.steps, "records": records})
+
+    def _agree(self) -> None:
+        """Make sure that the devices can share the batches, and that all processes begin alike."""
+        recipe, images = self.settings.recipe, self.settings.train_images
+        self.team.check(self.config, recipe.batch, images % recipe.batch or recipe.batch, recipe.size)
+        if not self.team.same(json.dumps([self.settings.as_json(), self.position.as_json(), self.last])):
+            raise spec.InvalidInput(
+                "the processes do not begin alike: run the same command on every machine, where each sees the same "
+                f"data and, to go on, the same {CHECKPOINT}"
+            )
 
     def _is_past(self, record: dict[str, Any]) -> bool:
         """Whether a record is from before the checkpoint; what came after it will be trained again."""
@@ -143,12 +175,12 @@ class _Loop:
             return bool(record["epoch"] <= self.position.evaluated)
         return bool(record["step"] <= self.position.step)
 
-    def _write_beginning(self, backend: str, records: list[dict[str, Any]]) -> None:
-        write_json(self.folder / CONFIG, {"backend": backend, **self.settings.as_json()})
-        path = self.folder / METRICS
-        write_atomically(path, "".join(json.dumps(record) + "\n" for record in records).encode())
-        self.metrics = path.open("a")
-        description = self.package.describe(self.settings.device)
+    def _write_beginning(self, backend: str, records: list[dict[str, Any]], devices: int) -> TextIO:
+        """Returns the file of the records, open at its end."""
+        write_json(self.folder / CONFIG, {"backend": backend, "devices": devices, **self.settings.as_json()})
+        metrics = self.folder / METRICS
+        write_atomically(metrics, "".join(json.dumps(record) + "\n" for record in records).encode())
+        description = self.team.describe(self.settings.device)
         path = self.folder / ENVIRONMENT
         starts = json.loads(path.read_text()) if path.exists() else []
         start = {
@@ -157,6 +189,8 @@ class _Loop:
             "framework": description.framework,
             "version": description.version,
             "device": description.device,
+            "devices": self.team.devices,
+            "processes": self.team.processes,
             "threads": description.threads,
             "processors": processors(),
             "numpy": np.__version__,
@@ -164,6 +198,7 @@ class _Loop:
             "machine": platform.platform(),
         }
         write_json(path, [*starts, start])
+        return metrics.open("a")
 
     def run(self) -> tuple[int, bool]:
         """Train until the end, or until told to stop; returns the steps done, and whether this is the end."""
@@ -199,8 +234,8 @@ class _Loop:
         try:
             for images, labels in batches:
                 masks = spec.dropout_masks(self.config, len(images), settings.seed, position.step)
-                self.package.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
-                step = self.package.train_step(self.model, self.optimizer, images, labels, masks)
+                self.team.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
+                step = self.team.train_step(self.model, self.optimizer, images, labels, masks)
                 self.waiting.append((step, len(images)))
                 position.step += 1
                 now = time.monotonic()
@@ -234,6 +269,7 @@ class _Loop:
                 )
             position.epoch.add(loss, correct, images)
             position.logged.add(loss, correct, images)
+            self.worked += images
             self.recent.append(loss)
         self.waiting.clear()
         self._notice_guessing()
@@ -261,22 +297,25 @@ class _Loop:
         position, recipe = self.position, self.settings.recipe
         loss, accuracy = position.logged.means()
         rate = recipe.rate(position.step - 1, self.settings.steps_per_epoch)
-        speed = position.logged.seen / self.working if self.working else None
+        speed = self.worked / self.working if self.working else None
         record = {"kind": "step", "epoch": epoch, "loss": loss, "accuracy": accuracy, "rate": rate}
         self._record(record | {"images_per_second": speed})
-        position.logged, self.working = Tally(), 0.0
+        position.logged, self.worked, self.working = Tally(), 0, 0.0
 
     def _end_epoch(self) -> None:
         """Evaluate on the test images, record, save."""
-        position, recipe = self.position, self.settings.recipe
+        position = self.position
+        found = self._evaluate()
+        position.evaluated += 1
+        self._record({"kind": "epoch", "epoch": position.evaluated, **found})
+        position.epoch = Tally()
+        self._save()
 
-        def done(images: int) -> None:
-            if self.stopped():
-                raise _Stopped
-            self.tell({"event": "evaluating", "images": images, "of": len(self.dataset.test)})
-
+    def _evaluate(self) -> dict[str, float]:
+        """The epoch's means, and those over the test images."""
+        recipe = self.settings.recipe
         scores = evaluate(
-            self.package,
+            cast(ModuleType, self.team),
             self.model,
             self.dataset.test,
             batch=recipe.batch,
@@ -284,14 +323,16 @@ class _Loop:
             dtype=self.settings.dtype,
             mean=recipe.mean,
             std=recipe.std,
-            done=done,
+            done=self._evaluated,
         )
-        loss, accuracy = position.epoch.means()
-        position.evaluated += 1
-        record = {"kind": "epoch", "epoch": position.evaluated, "train_loss": loss, "train_accuracy": accuracy}
-        self._record(record | {"test_loss": scores.loss, "test_accuracy": scores.accuracy})
-        position.epoch = Tally()
-        self._save()
+        loss, accuracy = self.position.epoch.means()
+        found = {"train_loss": loss, "train_accuracy": accuracy}
+        return found | {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
+
+    def _evaluated(self, images: int) -> None:
+        if self.stopped():
+            raise _Stopped
+        self.tell({"event": "evaluating", "images": images, "of": len(self.dataset.test)})
 
     def _record(self, record: dict[str, Any]) -> None:
         seconds = round(time.monotonic() - self.started, 3)
@@ -304,9 +345,31 @@ class _Loop:
         """Write the checkpoint, after the records that belong to it."""
         self._collect()
         os.fsync(self.metrics.fileno())
-        params = self.package.dump_params(self.model)
-        state = self.package.dump_optimizer(self.model, self.optimizer)
+        params = self.team.dump_params(self.model)
+        state = self.team.dump_optimizer(self.model, self.optimizer)
         metadata = {"run": self.settings.as_json(), "position": self.position.as_json()}
         checkpoint.save(self.folder / CHECKPOINT, params, self.config, metadata, state)
         self.saved = time.monotonic()
         self.tell({"event": "saved", "step": self.position.step})
+
+
+class _Follower(_Loop):
+    """Another process of the run: it does the same steps, and waits while the first one evaluates and saves."""
+
+    def _write_beginning(self, backend: str, records: list[dict[str, Any]], devices: int) -> TextIO:
+        return io.StringIO()
+
+    def _collect(self) -> None:
+        self.waiting.clear()
+
+    def _record_step(self, epoch: int) -> None:
+        pass
+
+    def _evaluate(self) -> dict[str, float]:
+        images, batch = len(self.dataset.test), self.settings.recipe.batch
+        for first in range(0, images, batch):
+            self._evaluated(min(first + batch, images))
+        return {}
+
+    def _save(self) -> None:
+        self.saved = time.monotonic()

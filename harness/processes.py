@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 
 import spec
-from harness.backend import PACKAGES
+from harness.backend import PACKAGES, processors
+from harness.compiled import jax_cache
+from harness.parallel import processes
+
+_GRACE = 10.0  # seconds for a process to notice that another one has ended
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ def run_worker(
     arrays: Mapping[str, spec.Array],
     python: str = sys.executable,
     listen: Callable[[dict[str, Any]], None] | None = None,
+    devices: int = 1,
 ) -> Answer:
     """Run one task in a new process and wait for its answer.
 
@@ -47,56 +57,122 @@ def run_worker(
             or evaluate it needs safetensors and filelock too.
         listen: Called with each message that the worker sends on the way. With it Ctrl-C is the worker's: it is passed
             on, and the answer waited for.
+        devices: How many are to train together. PyTorch wants a process for each, and all of them end together; the
+            answer is the first one's. With another number than 1 there must be a `listen`.
 
     Raises:
         spec.InvalidInput: when that interpreter cannot be started.
     """
     with tempfile.TemporaryDirectory(prefix="googlenet-") as name:
-        folder = Path(name)
-        (folder / "task.json").write_text(json.dumps(dict(task)))
-        np.savez(folder / "task.npz", **arrays)
-        command = [python, "-P", "-m", "harness.worker", backend, str(folder)]
+        folders, starts = [], []
+        for rank, variables in enumerate(_ranks(backend, devices)):
+            folders.append(folder := Path(name, str(rank)))
+            folder.mkdir()
+            (folder / "task.json").write_text(json.dumps(dict(task)))
+            np.savez(folder / "task.npz", **arrays)
+            command = [python, "-P", "-m", "harness.worker", backend, str(folder)]
+            starts.append((command, worker_environment(folder) | variables))
         try:
-            done = _run(command, _environment(folder), listen)
+            done, culprit = _run(starts, listen)
         except OSError as error:
             raise spec.InvalidInput(f"--python {backend}={python}: cannot be started ({error.strerror})") from error
-        try:
-            facts = json.loads((folder / "answer.json").read_text())
-            with np.load(folder / "answer.npz", allow_pickle=False) as answered:
-                found = dict(answered)
-        except (OSError, ValueError):
-            return Answer(crash=_last_words(done))
-    if "refused" in facts:
-        return Answer(refused=facts["refused"], missing=facts.get("missing", False))
-    if done.returncode != 0:
-        return Answer(crash=_last_words(done))
+        facts, found = _left(folders[0])
+        refusals = [left for left in (facts, *(_left(folder)[0] for folder in folders[1:])) if "refused" in left]
+    if refusals:
+        return Answer(refused=refusals[0]["refused"], missing=refusals[0].get("missing", False))
+    if done[0].returncode != 0 or not facts:
+        which = f"device {culprit} of {len(done)}: " if len(done) > 1 else ""
+        return Answer(crash=which + last_words(done[culprit]))
     return Answer(facts, found)
 
 
+def _left(folder: Path) -> tuple[dict[str, Any], dict[str, spec.Array]]:
+    """The facts and arrays that a worker left; none if it did not come to that."""
+    try:
+        facts = json.loads((folder / "answer.json").read_text())
+        with np.load(folder / "answer.npz", allow_pickle=False) as answered:
+            return facts, dict(answered)
+    except (OSError, ValueError):
+        return {}, {}
+
+
 def _run(
-    command: list[str], environment: dict[str, str], listen: Callable[[dict[str, Any]], None] | None
-) -> subprocess.CompletedProcess[str]:
-    """Like `subprocess.run`, and hands the messages over as they come."""
+    starts: list[tuple[list[str], dict[str, str]]], listen: Callable[[dict[str, Any]], None] | None
+) -> tuple[list[subprocess.CompletedProcess[str]], int]:
+    """Like `subprocess.run`, of commands and their environments; hands the first one's messages over as they come.
+
+    Returns:
+        How each ended, and which of them was the first to fail.
+    """
     if listen is None:
-        return subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
-    with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as worker:
-            # At a terminal the worker has had the signal already, and has no use for two; else this is how it gets it.
-            numbers = (signal.SIGINT, signal.SIGTERM)
-            before = [signal.signal(number, lambda number, _: worker.send_signal(number)) for number in numbers]
-            try:
-                for line in worker.stdout or ():
-                    listen(json.loads(line))
-                worker.wait()
-            finally:
-                for number, handler in zip(numbers, before, strict=True):
-                    signal.signal(number, handler)
-                worker.kill()  # if it is this side that failed
-        errors.seek(0)
-        return subprocess.CompletedProcess(command, worker.returncode, "", errors.read())
+        ((command, environment),) = starts
+        return [subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")], 0
+    with ExitStack() as stack:
+        workers: list[subprocess.Popen[str]] = []
+        errors = []
+        for command, environment in starts:
+            errors.append(stack.enter_context(tempfile.TemporaryFile("w+", errors="replace")))
+            out = subprocess.DEVNULL if workers else subprocess.PIPE
+            worker = subprocess.Popen(command, env=environment, stdout=out, stderr=errors[-1], text=True)
+            workers.append(stack.enter_context(worker))
+            stack.callback(worker.kill)  # if it is this side that fails
+        first = workers[0]
+        # At a terminal the worker has had the signal already, and has no use for two; else this is how it gets it.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, lambda number, _: first.send_signal(number))
+            stack.callback(signal.signal, number, before)
+        ended: list[int] = []
+        watch = Thread(target=_end_together, args=[workers, ended], daemon=True)
+        watch.start()
+        for line in first.stdout or ():
+            listen(json.loads(line))
+        done = []
+        for (command, _), worker, error in zip(starts, workers, errors, strict=True):
+            worker.wait()
+            error.seek(0)
+            done.append(subprocess.CompletedProcess(command, worker.returncode, "", error.read()))
+        watch.join()
+        failed = [rank for rank in ended if done[rank].returncode != 0] or [0]
+        return done, min(failed, key=lambda rank: done[rank].returncode >= 0)  # who was killed, before who noticed it
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _end_together(workers: list[subprocess.Popen[str]], ended: list[int]) -> None:
+    """Wait until a process ends. The others, which may be waiting for it, then have a short time to do so too.
+
+    Args:
+        workers: The processes.
+        ended: Takes the ranks of those that end by themselves, in that order.
+    """
+    end = math.inf
+    while len(ended) < len(workers) and time.monotonic() < end:
+        ended += [rank for rank, worker in enumerate(workers) if rank not in ended and worker.poll() is not None]
+        if ended and end == math.inf:
+            end = time.monotonic() + _GRACE
+        time.sleep(0.02)
+    for worker in workers:
+        worker.kill()
+
+
+def _ranks(backend: str, devices: int) -> list[dict[str, str]]:
+    """For every process to be started what its environment says of the devices; for PyTorch what torchrun says."""
+    if devices == 1:
+        return [{}]
+    if backend == "jax":
+        return [{"JAX_NUM_CPU_DEVICES": str(devices)}]
+    # Devices that are parts of the CPU share its processors; JAX sees to that itself.
+    share, names = str(max(1, processors() // devices)), ("OMP_NUM_THREADS", "MXNET_OMP_MAX_THREADS")
+    threads = {name: share for name in names if name not in os.environ}
+    if backend == "mx" or processes(backend) > 1:
+        return [threads]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    together |= threads | {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices)}
+    return [together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(devices)]
+
+
+def worker_environment(folder: Path) -> dict[str, str]:
     """The worker finds our packages, and nothing else of this environment, through a folder of links."""
     links = folder / "packages"
     links.mkdir()
@@ -107,6 +183,7 @@ def _environment(folder: Path) -> dict[str, str]:
         # OpenMP's threads wait for each other in busy loops unless told otherwise: two processes on the same cores then
         # bring each other to a standstill.
         "OMP_WAIT_POLICY": "PASSIVE",
+        **jax_cache(),
         **os.environ,
         "PYTHONPATH": str(links),
         # Equality is claimed of float32, so neither NVIDIA's libraries nor JAX may round it to TF32.
@@ -117,7 +194,7 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+def last_words(done: subprocess.CompletedProcess[str]) -> str:
     """How the process ended, and the end of what it said."""
     if done.returncode < 0:
         ending = f"killed by {signal.Signals(-done.returncode).name}"

@@ -159,6 +159,11 @@ def read_settings(folder: Path) -> Settings:
         raise InvalidInput(f"{folder / CONFIG}: {error}") from error
 
 
+def read_devices(folder: Path) -> int:
+    """How many devices one backend's run began with on each machine; it may go on with any other number."""
+    return int(json.loads((folder / CONFIG).read_text()).get("devices", 1))
+
+
 def backend_folders(run: Path) -> dict[str, Path]:
     """The folders of a run's backends, in the usual order."""
     return {name: run / name for name in BACKENDS if (run / name / CONFIG).is_file()}

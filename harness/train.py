@@ -14,12 +14,14 @@ from typing import Any, Protocol
 import spec
 from harness.backend import check_names
 from harness.loader import open_dataset
+from harness.parallel import processes, started_here
 from harness.processes import run_worker
 from harness.runs import (
     CHECKPOINT,
     CONFIG,
     Settings,
     backend_folders,
+    read_devices,
     read_metrics,
     read_settings,
     write_json,
@@ -35,6 +37,7 @@ class Part:
     folder: Path
     settings: Settings
     start: Path | None = None  # the folder of another backend, whose checkpoint it goes on from
+    devices: int = 1  # that it began with
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Options:
     log_every: int = 10  # steps
     save_every: float = 60.0  # seconds
     stop_after: int | None = None  # steps
+    devices: int | None = None  # of this machine; None for as many as the run began with
 
 
 @dataclass
@@ -79,19 +83,24 @@ class Listener(Protocol):
 def create(run: Path, backends: Sequence[str], settings: Settings) -> list[Part]:
     """Make the folder of a new run, with a subfolder for each backend.
 
+    Where several processes train together, each of them does so, and the folder may be there already.
+
     Raises:
         InvalidInput: when the folder is there already, or cannot be made.
     """
     check_names(list(backends))
+    together = any(processes(name) > 1 for name in backends)
     try:
-        run.mkdir(parents=True)
+        run.mkdir(parents=True, exist_ok=together)
         for name in backends:
-            (run / name).mkdir()
+            (run / name).mkdir(exist_ok=together)
+            if (run / name / CHECKPOINT).exists():
+                raise FileExistsError
     except FileExistsError:
         raise InvalidInput(f"{run}: there is a run of that name; go on with --resume {run}, or take another") from None
     except OSError as error:
         raise InvalidInput(f"{run}: cannot be made ({error.strerror})") from error
-    for name in backends:
+    for name in backends if not together else ():  # the first process will write it
         write_json(run / name / CONFIG, {"backend": name, **settings.as_json()})
     return [Part(name, run / name, settings) for name in backends]
 
@@ -120,10 +129,10 @@ def reopen(path: Path, backend: str | None) -> list[Part]:
         raise InvalidInput(f"{path}: expected a run, a folder with pt, mx or jax in it; `googlenet runs` lists them")
     if backend is None:
         chosen = [named] if named else list(folders)
-        return [Part(name, folders[name], read_settings(folders[name])) for name in chosen]
+        return [_going_on(name, folders[name], folders[name]) for name in chosen]
     check_names([backend])
     if backend in folders and (named in (None, backend)):
-        return [Part(backend, folders[backend], read_settings(folders[backend]))]
+        return [_going_on(backend, folders[backend], folders[backend])]
     if backend in folders and (folders[backend] / CHECKPOINT).exists():
         raise InvalidInput(
             f"{folders[backend]} has a checkpoint of its own, which would be lost: go on with it by --resume "
@@ -134,7 +143,12 @@ def reopen(path: Path, backend: str | None) -> list[Part]:
         found = ", ".join(str(folders[name]) for name in sources) or "none"
         raise InvalidInput(f"{run}: expected one checkpoint for {backend} to go on from, found {found}: name one")
     start = folders[sources[0]]
-    return [Part(backend, run / backend, read_settings(start), start)]
+    return [_going_on(backend, run / backend, start)]
+
+
+def _going_on(backend: str, folder: Path, start: Path) -> Part:
+    """A part that goes on from a folder, its own or another."""
+    return Part(backend, folder, read_settings(start), None if start == folder else start, read_devices(start))
 
 
 def check_data(parts: Sequence[Part], dataset: Path) -> None:
@@ -177,7 +191,8 @@ def train(
 ) -> list[Result]:
     """Train one backend after the other, each in a process of its own.
 
-    After Ctrl-C, or SIGTERM, the backend at work finishes its step and saves, and the others do not begin.
+    After Ctrl-C, or SIGTERM, the backend at work finishes its step and saves, and the others do not begin. Where
+    several processes train together, the results are the first one's.
 
     Raises:
         InvalidInput: when a backend refuses.
@@ -185,6 +200,7 @@ def train(
     results = []
     for part in parts:
         listener.begin(part)
+        devices = options.devices or started_here(part.backend) or part.devices
         task = {
             "kind": "train",
             "folder": str(part.folder.resolve()),
@@ -194,11 +210,14 @@ def train(
             "log_every": options.log_every,
             "save_every": options.save_every,
             "stop_after": options.stop_after,
+            "devices": devices,
         }
         listen = partial(listener.message, part)
-        answer = run_worker(part.backend, task, {}, pythons.get(part.backend, sys.executable), listen)
+        answer = run_worker(part.backend, task, {}, pythons.get(part.backend, sys.executable), listen, devices)
         if answer.refused is not None:
             raise InvalidInput(answer.refused)
+        if answer.facts.get("rank", 0) > 0:
+            continue
         result = summarize(part.backend, part.folder, part.settings)
         result.problem = answer.crash or answer.facts.get("diverged")
         if result.problem is None:

@@ -87,8 +87,8 @@ def _train(package: ModuleType, backend: str, task: dict[str, Any], stopped: thr
     from harness.loop import Diverged, train
 
     try:
-        step, complete = train(package, backend, task, _teller(stopped), stopped.is_set)
-        return {"step": step, "complete": complete}
+        step, complete, rank = train(package, backend, task, _teller(stopped), stopped.is_set)
+        return {"rank": rank, "step": step, "complete": complete}
     except Diverged as error:
         return {"diverged": str(error)}
 
@@ -153,17 +153,17 @@ def _describe(package: ModuleType, task: dict[str, Any]) -> dict[str, Any]:
     model = package.GoogLeNet(spec.preset("d2l"), device="cpu")
     images = np.random.default_rng(0).random((32, 1, 96, 96), dtype=np.float32)
     package.predict(model, images)  # builds, and warms up
-    before, start = _ticks_by_thread(), time.perf_counter()
+    before, start = ticks_by_thread(), time.perf_counter()
     while time.perf_counter() - start < 1:
         package.predict(model, images)
-    worked = [ticks - before.get(thread, 0) for thread, ticks in _ticks_by_thread().items()]
+    worked = [ticks - before.get(thread, 0) for thread, ticks in ticks_by_thread().items()]
     # Threads that did a good part of what the busiest one did: a share of the time would say how busy others are.
     description["busy_threads"] = sum(ticks > max(worked) / 4 for ticks in worked) if worked else None
     description["processors"] = processors()
     return description
 
 
-def _ticks_by_thread() -> dict[str, int]:
+def ticks_by_thread() -> dict[str, int]:
     """Processor time of each of this process's threads in clock ticks; empty where the system does not tell."""
     ticks = {}
     for stat in Path("/proc/self/task").glob("*/stat"):

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,6 +58,7 @@ def run(
     folder: Path,
     *,
     recipe: Recipe = RECIPE,
+    log_every: int = 1,
     stop_after: int | None = None,
     start: Path | None = None,
     messages: list | None = None,
@@ -69,13 +70,14 @@ def run(
         "settings": settings_for(recipe, dataset, seed=5, dtype="float64", device="cpu").as_json(),
         "dataset": str(dataset),
         "start": str(start) if start else None,
-        "log_every": 1,
+        "log_every": log_every,
         "save_every": 1e9,
         "stop_after": stop_after,
+        "devices": 1,
     }
     task = json.loads(json.dumps(task))  # as it reaches the loop in a process of its own
     tell = (lambda message: None) if messages is None else messages.append
-    step, complete = loop.train(package, package.__name__.split("_")[1], task, tell, stopped)
+    step, complete, _ = loop.train(package, package.__name__.split("_")[1], task, tell, stopped)
     _, position = of_checkpoint(checkpoint.load(folder / CHECKPOINT), folder)
     assert step == position.step
     return complete
@@ -221,6 +223,27 @@ def test_stopping_takes_effect_after_the_step_at_hand(dataset, backend, tmp_path
     saved = [message["step"] for message in messages if message["event"] == "saved"]
     assert saved == [position.step]
     assert 1 <= position.step < STEPS
+
+
+def test_speed_counts_what_was_done_since_the_start(dataset, tmp_path, monkeypatch):
+    """A step takes a second: 27 images before the pause, 13 after it, and one record of all 40."""
+    package, folder, clock = load(TESTED[0]), tmp_path / "run", [0.0]
+    train_step = package.train_step
+
+    def second(*arguments):
+        clock[0] += 1
+        return train_step(*arguments)
+
+    monkeypatch.setattr(package, "train_step", second)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    run(package, dataset, folder, log_every=5, stop_after=3)
+    run(package, dataset, folder, log_every=5)
+    first, later = (record for record in read_metrics(folder) if record["kind"] == "step")
+    assert first["images_per_second"] == 13 / 2
+    assert later["images_per_second"] == 40 / 5
+    straight = tmp_path / "straight"
+    run(package, dataset, straight, log_every=5)
+    assert _without_clock(folder) == _without_clock(straight)
 
 
 class TestRefusals:

@@ -1,0 +1,64 @@
+"""Every stage as calls of its own, to be timed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import spec
+from googlenet_jax.device import wait
+from googlenet_jax.model import GoogLeNet
+from googlenet_jax.probe import mode
+from googlenet_jax.train import images_to_device
+
+Call = Callable[[], None]
+
+
+def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
+    """In forward order every stage's name, a call that computes it, and one that computes it and its gradients.
+
+    Both compute in training mode on what the stage gets from the ones before, and wait. The gradients are those of the
+    sum of the stage's output, with respect to its parameters and its input; the images have none, as in training.
+
+    Args:
+        model: Stays as it is.
+        images: (N, C, H, W).
+
+    Raises:
+        spec.InvalidInput: when the images do not fit.
+    """
+    x = images_to_device(model, images)
+    for name, _ in model.layers():
+        forward, gradients, y = _compiled(model, name, x)
+        yield name, forward, gradients
+        x = x if name in ("aux1", "aux2") else y
+
+
+def _compiled(model: GoogLeNet, name: str, x: jax.Array) -> tuple[Call, Call, jax.Array]:
+    """The two calls of one stage, each a program of its own, and the stage's output."""
+
+    def own(path: tuple, value: object) -> bool:
+        return path[0] == name and isinstance(value, nnx.Param)
+
+    with mode(model, training=True):
+        definition, params, rest = nnx.split(model, own, ...)
+
+    def compute(params: nnx.State, x: jax.Array, rest: nnx.State) -> jax.Array:
+        return dict(nnx.merge(definition, params, rest).layers())[name](x)
+
+    def gradients(params: nnx.State, x: jax.Array, rest: nnx.State, dy: jax.Array) -> tuple:
+        if name == "conv1":
+            y, back = jax.vjp(lambda params: compute(params, x, rest), params)
+        else:
+            y, back = jax.vjp(lambda params, x: compute(params, x, rest), params, x)
+        return y, back(dy)
+
+    # What a stage does not use of the rest, the other stages' parameters, is not handed over.
+    forward = jax.jit(compute).lower(params, x, rest).compile()
+    y = forward(params, x, rest)
+    ones = jnp.ones_like(y)
+    both = jax.jit(gradients).lower(params, x, rest, ones).compile()
+    return lambda: wait(forward(params, x, rest)), lambda: wait(both(params, x, rest, ones)), y

@@ -1,0 +1,48 @@
+"""The stages one by one, to be timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from mxnet import autograd, nd
+
+import spec
+from googlenet_mx.device import wait
+from googlenet_mx.model import GoogLeNet
+from googlenet_mx.train import images_to_device
+
+
+def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """Every stage in forward order: its name, a call that computes it, and one that computes it and its gradients.
+
+    Both calls work on what the stage is given for these images, in training mode, and wait for what they compute; the
+    gradients are those with respect to that input and to the stage's parameters. Each stage is a graph of its own.
+
+    Args:
+        model: Its parameters stay as they are.
+        images: (N, C, H, W).
+
+    Raises:
+        spec.InvalidInput: when the images do not fit.
+    """
+    x = images_to_device(model, images)
+    kept = dict(zip(model.training_pass.rates, model.training_pass.kept(x, {}), strict=True))
+    for name, layer in model.layers(nd, kept):
+        yield name, partial(_forward, layer, x), partial(_forward_and_backward, layer, x.copy())
+        if name not in ("aux1", "aux2"):
+            with autograd.train_mode():
+                x = layer(x)
+
+
+def _forward(layer: Callable[[nd.NDArray], nd.NDArray], x: nd.NDArray) -> None:
+    with autograd.train_mode():
+        wait(layer(x))
+
+
+def _forward_and_backward(layer: Callable[[nd.NDArray], nd.NDArray], x: nd.NDArray) -> None:
+    x.attach_grad()
+    with autograd.record():
+        y = layer(x)
+    y.backward()
+    nd.waitall()

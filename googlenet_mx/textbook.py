@@ -1,0 +1,188 @@
+"""GoogLeNet as the textbook's notebook has it in Gluon, with MXNet's defaults: what the package is measured against.
+
+Nothing here is ours but the names under which the benchmark asks: the network of Dive into Deep Learning, chapter 8.4,
+its loss and Gluon's own trainer and SGD, computed operator by operator unless `compiled`. MXNet's SGD rounds its rate
+to float32, which float64 shows.
+
+Source: Zhang et al., "Dive into Deep Learning", chapters 8.4 and 3.6, MXNet tab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mxnet import autograd, gluon, nd
+from mxnet.gluon import HybridBlock, nn
+
+import spec
+from googlenet_mx.device import describe, peak_memory, select_device, select_dtype, wait
+from googlenet_mx.train import images_to_device, to_device
+from harness.names import SCHEMES, foreign_names
+from harness.textbook import check_config, check_optimizer
+
+__all__ = [
+    "GoogLeNet",
+    "compiled",
+    "describe",
+    "dump_params",
+    "images_to_device",
+    "load_params",
+    "loss_and_grads",
+    "make_optimizer",
+    "peak_memory",
+    "predict",
+    "predictor",
+    "to_device",
+    "train_step",
+    "update",
+    "wait",
+]
+
+_cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
+
+
+class Inception(HybridBlock):
+    """Four branches side by side, concatenated over the channels."""
+
+    def __init__(self, c1: int, c2: tuple[int, int], c3: tuple[int, int], c4: int) -> None:
+        super().__init__()
+        self.p1_1 = nn.Conv2D(c1, kernel_size=1, activation="relu")
+        self.p2_1 = nn.Conv2D(c2[0], kernel_size=1, activation="relu")
+        self.p2_2 = nn.Conv2D(c2[1], kernel_size=3, padding=1, activation="relu")
+        self.p3_1 = nn.Conv2D(c3[0], kernel_size=1, activation="relu")
+        self.p3_2 = nn.Conv2D(c3[1], kernel_size=5, padding=2, activation="relu")
+        self.p4_1 = nn.MaxPool2D(pool_size=3, strides=1, padding=1)
+        self.p4_2 = nn.Conv2D(c4, kernel_size=1, activation="relu")
+
+    def hybrid_forward(self, F, x):
+        b1 = self.p1_1(x)
+        b2 = self.p2_2(self.p2_1(x))
+        b3 = self.p3_2(self.p3_1(x))
+        b4 = self.p4_2(self.p4_1(x))
+        return F.concat(b1, b2, b3, b4, dim=1)
+
+
+class GoogLeNet(nn.HybridSequential):
+    """The notebook's network, with the initial parameters of `spec.init_params(config, seed)`.
+
+    Args:
+        config: The preset ``d2l``, with any number of channels and classes.
+        dtype: ``float32`` or ``float64``.
+        device: ``auto``, ``cpu`` or ``gpu``.
+        seed: Of the initial parameters.
+
+    Raises:
+        spec.InvalidInput: for another network, a device that is not there or an unknown dtype.
+    """
+
+    def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> None:
+        super().__init__()
+        check_config(config, dtype)
+        self.config = config
+        b1, b2, b3, b4, b5 = (nn.HybridSequential() for _ in range(5))
+        b1.add(nn.Conv2D(64, kernel_size=7, strides=2, padding=3, activation="relu"))
+        b1.add(nn.MaxPool2D(pool_size=3, strides=2, padding=1))
+        b2.add(nn.Conv2D(64, kernel_size=1, activation="relu"))
+        b2.add(nn.Conv2D(192, kernel_size=3, padding=1, activation="relu"))
+        b2.add(nn.MaxPool2D(pool_size=3, strides=2, padding=1))
+        b3.add(Inception(64, (96, 128), (16, 32), 32))
+        b3.add(Inception(128, (128, 192), (32, 96), 64))
+        b3.add(nn.MaxPool2D(pool_size=3, strides=2, padding=1))
+        b4.add(Inception(192, (96, 208), (16, 48), 64))
+        b4.add(Inception(160, (112, 224), (24, 64), 64))
+        b4.add(Inception(128, (128, 256), (24, 64), 64))
+        b4.add(Inception(112, (144, 288), (32, 64), 64))
+        b4.add(Inception(256, (160, 320), (32, 128), 128))
+        b4.add(nn.MaxPool2D(pool_size=3, strides=2, padding=1))
+        b5.add(Inception(256, (160, 320), (32, 128), 128))
+        b5.add(Inception(384, (192, 384), (48, 128), 128))
+        b5.add(nn.GlobalAvgPool2D())
+        self.add(b1, b2, b3, b4, b5, nn.Dense(config.num_classes))
+        self.cast(select_dtype(dtype))
+        for name, shape in spec.param_shapes(config).items():
+            _parameters(self)[name].shape = shape
+        self.initialize(ctx=select_device(device))
+        load_params(self, spec.init_params(config, seed))
+
+    @property
+    def fc(self) -> nn.Dense:
+        """The dense layer, by the name that the package's functions know."""
+        return self[5]
+
+
+def _parameters(model: GoogLeNet) -> dict[str, gluon.Parameter]:
+    """Gluon's parameters by canonical name."""
+    native = model._collect_params_with_prefix()
+    return {name: native[theirs] for name, theirs in foreign_names(SCHEMES["gluon-sequential"], model.config).items()}
+
+
+def load_params(model: GoogLeNet, params: spec.Arrays) -> None:
+    """As `googlenet_mx.load_params`."""
+    spec.check_params(model.config, params)
+    for name, parameter in _parameters(model).items():
+        parameter.set_data(nd.array(params[name], dtype=parameter.dtype))
+
+
+def dump_params(model: GoogLeNet) -> dict[str, spec.Array]:
+    """As `googlenet_mx.dump_params`."""
+    return {name: parameter.data().asnumpy() for name, parameter in _parameters(model).items()}
+
+
+def compiled(model: GoogLeNet) -> GoogLeNet:
+    """The model, from now on compiled to a graph: the switch that Gluon offers for it."""
+    model.hybridize(static_alloc=True, static_shape=True)
+    return model
+
+
+def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> gluon.Trainer:
+    """Gluon's trainer with MXNet's own SGD.
+
+    Raises:
+        spec.InvalidInput: for anything but plain SGD.
+    """
+    check_optimizer(optimizer)
+    return gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": optimizer.rate})
+
+
+def train_step(
+    model: GoogLeNet,
+    optimizer: gluon.Trainer,
+    images: spec.Array,
+    labels: spec.Array,
+    masks: spec.Arrays | None = None,
+) -> spec.Step:
+    """As `googlenet_mx.train_step`; there is no dropout for masks."""
+    return update(model, optimizer, *to_device(model, images, labels), {})
+
+
+def update(
+    model: GoogLeNet, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, kept: dict[str, nd.NDArray]
+) -> spec.Step:
+    """`train_step` on what is on the device already, without checks."""
+    with autograd.record():
+        logits = model(x)
+        value = _cross_entropy(logits, y).mean()
+    value.backward()
+    optimizer.step(1)  # the loss is a mean: the notebook has the trainer divide, which rounds 1 / images to float32
+    correct = (logits.argmax(axis=1) == y).sum()
+    return spec.Step(value.as_np_ndarray(), correct.as_np_ndarray())
+
+
+def predictor(model: GoogLeNet, x: nd.NDArray) -> Callable[[nd.NDArray], nd.NDArray]:
+    """The notebook's forward pass, in inference mode."""
+    return model
+
+
+def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
+    """As `googlenet_mx.predict`."""
+    return model(images_to_device(model, images)).asnumpy()
+
+
+def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
+    """As `googlenet_mx.loss_and_grads`."""
+    x, y = to_device(model, images, labels)
+    with autograd.record():
+        value = _cross_entropy(model(x), y).mean()
+    value.backward()
+    grads = {name: parameter.grad().asnumpy() for name, parameter in _parameters(model).items()}
+    return value.asscalar().item(), grads

@@ -1,0 +1,55 @@
+"""Every stage as calls of its own, to be timed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+import spec
+from googlenet_pt.device import autocast, wait
+from googlenet_pt.model import GoogLeNet, Layer
+from googlenet_pt.train import images_to_device
+
+Call = Callable[[], None]
+
+
+def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
+    """In forward order every stage's name, a call that computes it, and one that computes it and its gradients.
+
+    Both compute in training mode on what the stage gets from the ones before, and wait. The gradients are those of the
+    sum of the stage's output, with respect to its parameters and its input; the images have none, as in training.
+    Running statistics move with every call.
+
+    Args:
+        model: Put into training mode.
+        images: (N, C, H, W).
+
+    Raises:
+        spec.InvalidInput: when the images do not fit.
+    """
+    model.train()
+    x = images_to_device(model, images)
+    for name, layer in model.layers():
+        trained = [p for path, p in model.named_parameters() if path.split(".")[0] == name]
+        forward, gradients = _calls(model, layer, x, [x, *trained] if name != "conv1" else trained)
+        yield name, forward, gradients
+        if name not in ("aux1", "aux2"):
+            with torch.no_grad(), autocast(model):
+                x = layer(x).requires_grad_()
+
+
+def _calls(model: GoogLeNet, layer: Layer, x: Tensor, wanted: list[Tensor]) -> tuple[Call, Call]:
+    def forward() -> None:
+        with torch.no_grad(), autocast(model):
+            layer(x)
+        wait()
+
+    def gradients() -> None:
+        with autocast(model):
+            y = layer(x)
+        torch.autograd.grad(y, wanted, torch.ones_like(y))
+        wait()
+
+    return forward, gradients

@@ -1,0 +1,68 @@
+"""ONNX Runtime in the shape of a backend, as far as a benchmark of inference needs it: float32, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import spec
+from harness.backend import Description, processors
+from harness.formats.onnx_file import build, load_package
+from spec import Array, Arrays
+
+
+class GoogLeNet:
+    """The graph of `harness.formats.onnx_file` in a session with a thread for each processor.
+
+    Raises:
+        spec.InvalidInput: for another dtype or device, or when ONNX Runtime is not installed.
+    """
+
+    def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto") -> None:
+        if dtype != "float32" or device == "gpu":
+            raise spec.InvalidInput(f"onnx: measured in float32 on the CPU only, got {dtype} and device {device}")
+        self.config = config
+        self.session: Any = None
+
+
+def load_params(model: GoogLeNet, params: Arrays) -> None:
+    """Build graph and session."""
+    runtime = load_package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = processors()
+    graph = build(model.config, params).SerializeToString()
+    model.session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def images_to_device(model: GoogLeNet, images: Array) -> Array:
+    """The images, as the session wants them."""
+    return np.ascontiguousarray(images, np.float32)
+
+
+def predictor(model: GoogLeNet, x: Array) -> Callable[[Array], Array]:
+    """What computes logits of such images."""
+    name, session = model.session.get_inputs()[0].name, model.session
+    return lambda images: np.asarray(session.run(["logits"], {name: images})[0])
+
+
+def wait(*results: object) -> None:
+    """Nothing: a session returns when it is done."""
+
+
+def peak_memory(device: str) -> None:
+    """None: there is no counter but the process's."""
+
+
+def describe(device: str) -> Description:
+    """The version, and the threads that the session was told to take."""
+    runtime = load_package("onnxruntime")
+    return Description(
+        framework="ONNX Runtime",
+        version=runtime.__version__,
+        device="cpu",
+        devices=["cpu"],
+        threads=processors(),
+        built_for="CPU only",
+    )

@@ -1,0 +1,878 @@
+"""The benchmark: who is measured, when, what is refused, and what the numbers are said to mean. No time is asserted."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TESTED
+from rich.console import Console
+from typer.testing import CliRunner
+
+import spec
+from harness.bench import machine, screen
+from harness.bench.candidates import Candidate, candidates, groups
+from harness.bench.crew import Died, Process, environment
+from harness.bench.page import write_folder, write_profile
+from harness.bench.profiles import Profile, profile
+from harness.bench.profiles import render as render_profile
+from harness.bench.proof import BATCH, Referee
+from harness.bench.record import Record, Row
+from harness.bench.roofline import Machine, machine_of, stage_flops, work
+from harness.bench.statistics import Ratio, speed_ratio, summarize
+from harness.bench.subject import SGD
+from harness.bench.turns import benchmark, warm_up
+from harness.cli import app
+from harness.data import load_batch
+from spec import reference
+
+ROOT = Path(__file__).parent.parent
+SIZE = 32  # pixels
+CONFIG = spec.preset("d2l")
+PLACE = {
+    "python": "3.12.1",
+    "versions": {"numpy": "1.26.4"},
+    "variables": {"OMP_NUM_THREADS": "2"},
+    "processor": "a processor",
+    "processors": 4,
+    "used_processors": [0, 1],
+    "caches": ["L2 2048K"],
+    "governor": None,
+    "virtual": True,
+    "memory_bytes": 2**33,
+    "cgroup": {"cpu_max": "max 100000", "memory_max": None},
+}
+MOMENT = {"time": "2026-01-01T00:00:00Z", "load_average": [0.5, 0.5, 0.5], "stolen_ticks": 0, "ticks": 1}
+ABOUT = {
+    "command": "googlenet bench pt",
+    "code": {"commit": "0123456", "dirty": False},
+    "environment": PLACE,
+    "before": MOMENT,
+    "after": MOMENT,
+}
+
+
+@pytest.fixture(scope="module")
+def referee(tmp_path_factory) -> Referee:
+    return Referee(CONFIG, lambda n: load_batch(["digits"], CONFIG, SIZE, n), tmp_path_factory.mktemp("referee"))
+
+
+@pytest.fixture(scope="module")
+def proof(referee) -> dict[str, np.ndarray]:
+    """What a backend answers that computes as the referee does."""
+    with np.load(referee.params_file) as file:
+        params = dict(file)
+    training = reference.loss_and_grads(CONFIG, params, *referee.batch(BATCH))
+    arrays = {"logits": referee.logits(BATCH), "loss": np.array(training.loss)}
+    arrays["loss of the step"] = arrays["loss"]
+    arrays |= {f"gradient/{name}": x for name, x in training.grads.items()}
+    step = {**params, **SGD.update(params, training.grads, {})}
+    return arrays | {f"step/{name}": x for name, x in step.items()}
+
+
+class Clock:
+    """Time that passes only when somebody works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Stage:
+    """Hires fakes, and writes down who did what, in order."""
+
+    def __init__(self, referee: Referee, proof: dict[str, np.ndarray], seconds: dict[str, float] | None = None) -> None:
+        self.referee, self.proof, self.seconds = referee, proof, seconds or {}
+        self.clock = Clock()
+        self.log: list[tuple[str, Candidate]] = []
+        self.alive: set[int] = set()
+        self.most_alive = 0
+        self.lies: dict[tuple[str, str], dict[str, np.ndarray]] = {}  # (label, operation): arrays to answer instead
+        self.disturb = lambda operation, candidate, count: None  # may raise
+
+    def hire(self, candidate: Candidate) -> Fake:
+        return Fake(self, candidate)
+
+    def count(self, operation: str, candidate: Candidate) -> int:
+        return self.log.count((operation, candidate))
+
+
+class Fake:
+    """A worker without a process, as fast as it was told to be."""
+
+    def __init__(self, stage: Stage, candidate: Candidate) -> None:
+        self.stage, self.candidate = stage, candidate
+        stage.alive.add(id(self))
+        stage.most_alive = max(stage.most_alive, len(stage.alive))
+
+    def ask(self, operation: str, **arguments) -> dict:
+        stage, c = self.stage, self.candidate
+        stage.log.append((operation, c))
+        stage.disturb(operation, c, stage.count(operation, c))
+        seconds = stage.seconds.get(c.label, 0.25)
+        lie = stage.lies.get((c.label, operation), {})
+        if operation == "begin":
+            told = {"framework": "Fake", "version": "1", "device": "cpu", "threads": 2}
+            return told | {"import_seconds": 1.0, "build_seconds": 2.0}
+        if operation == "prove":
+            return {"arrays": stage.proof | lie}
+        if operation == "first":
+            arrays = {"logits": stage.referee.logits(c.batch), "loss": np.array(stage.referee.loss(c.batch))}
+            return {"seconds": 10 * seconds, "arrays": arrays | lie}
+        if operation in ("measure", "stage"):
+            seconds *= arguments["calls"] * (3 if arguments.get("backward") else 1)
+            stage.clock.now += seconds
+            return {"seconds": seconds, "busy_threads": 2}
+        if operation == "peaks":
+            return {"peaks": [{"name": "matrix product", "per_second": 2e11}, {"name": "copy", "per_second": 1e10}]}
+        if operation == "stages":
+            return {"stages": list(spec.stage_names(CONFIG))}
+        assert operation == "end"
+        return {"peak_memory": 2**30, "loss": 2.3 if c.task == "train" else None}
+
+    def close(self) -> None:
+        self.stage.alive.discard(id(self))
+
+
+def recorded(given: list[Candidate], rounds: int = 3) -> Record:
+    return Record(CONFIG, SIZE, rounds, 0, [Row(candidate) for candidate in given], about=ABOUT)
+
+
+def run(stage: Stage, given: list[Candidate], rounds: int = 3) -> Record:
+    record = recorded(given, rounds)
+    benchmark(record, stage.referee, stage.hire, clock=stage.clock)
+    return record
+
+
+THREE = candidates(["pt", "mx", "jax"], ["tuned"], ["infer"], [2], ["float32"])
+
+
+# ------------------------------------------------------------------------------------------------ who is measured
+
+
+def test_candidates_are_every_combination_that_exists():
+    found = candidates(["pt", "jax", "onnx"], ["textbook", "compiled", "tuned"], ["train", "infer"], [1], ["float32"])
+    assert [(c.task, c.label) for c in found] == [
+        ("train", "pt textbook"),
+        ("train", "pt compiled"),
+        ("train", "pt tuned"),
+        ("train", "jax textbook"),
+        ("train", "jax tuned"),
+        ("infer", "pt textbook"),
+        ("infer", "pt compiled"),
+        ("infer", "pt tuned"),
+        ("infer", "jax textbook"),
+        ("infer", "jax tuned"),
+        ("infer", "onnx"),
+    ]
+    assert [c.module for c in found[1:3]] == ["googlenet_pt.textbook", "googlenet_pt"]
+
+
+def test_groups_share_task_and_batch():
+    given = candidates(["pt", "mx"], ["tuned"], ["train", "infer"], [1, 8], ["float32", "bfloat16"], pipeline=True)
+    found = groups(given)
+    assert len(found) == 4
+    assert all(len(group) == 8 and len({(c.task, c.batch) for c in group}) == 1 for group in found)
+    assert [c for group in found for c in group] == given
+
+
+# ------------------------------------------------------------------------------------------------- the procedure
+
+
+def test_every_round_has_every_candidate_once_in_an_order_drawn_anew(referee, proof):
+    stage = Stage(referee, proof)
+    record = run(stage, THREE, rounds=6)
+    assert record.passed
+    turns = {}
+    for row in record.rows:
+        assert [sample.round for sample in row.samples] == list(range(6))
+        for sample in row.samples:
+            turns.setdefault(sample.round, {})[sample.turn] = row.candidate
+    orders = [tuple(turns[number][turn] for turn in range(3)) for number in range(6)]
+    assert all(set(order) == set(THREE) for order in orders)
+    assert len(set(orders)) > 2
+    measured = [c for operation, c in stage.log if operation == "measure"]
+    assert measured[-18:] == [c for order in orders for c in order]
+    times = sorted((sample.at, sample.round, sample.turn) for row in record.rows for sample in row.samples)
+    assert [time[1:] for time in times] == [(number, turn) for number in range(6) for turn in range(3)]
+
+
+def test_the_order_is_the_seeds(referee, proof):
+    def order(seed: int) -> list[int]:
+        record = recorded(THREE, rounds=5)
+        record.seed = seed
+        stage = Stage(referee, proof)
+        benchmark(record, referee, stage.hire, clock=stage.clock)
+        return [sample.turn for row in record.rows for sample in row.samples]
+
+    assert order(0) == order(0) != order(1)
+
+
+def test_only_one_task_and_batch_is_alive_at_a_time(referee, proof):
+    stage = Stage(referee, proof)
+    given = candidates(["pt", "mx"], ["tuned"], ["train", "infer"], [2, 3], ["float32"])
+    assert run(stage, given).passed
+    assert stage.most_alive == 2
+    assert not stage.alive
+
+
+def test_proofs_and_timings_are_different_processes_and_a_program_is_proven_once(referee, proof):
+    stage = Stage(referee, proof)
+    given = candidates(["pt"], ["tuned"], ["train", "infer"], [2, 3], ["float32"])
+    run(stage, given)
+    assert [c for operation, c in stage.log if operation == "prove"] == [given[0].program]
+    assert [stage.count("begin", c) for c in [given[0].program, *given]] == [1] * 5
+
+
+def test_a_measurement_lasts_long_enough_and_counts_a_single_call(referee, proof):
+    stage = Stage(referee, proof, {"pt tuned": 0.07, "mx tuned": 2.0})
+    quick, slow, _ = run(stage, THREE).rows
+    assert (quick.calls, slow.calls) == (5, 1)  # 5 · 0.07 s >= 0.3 s
+    assert quick.seconds == pytest.approx([0.07] * 3)
+    assert quick.images_per_second == pytest.approx(2 / 0.07)
+    assert quick.first_call_seconds == pytest.approx(0.7)
+
+
+def test_warm_up_goes_on_until_two_measurements_are_alike():
+    pace = iter([3.0, 2.0, 1.5, 1.0, 1.05, 9.0])
+    asked = []
+
+    def measure(calls: int) -> float:
+        asked.append(calls)
+        return next(pace) * calls
+
+    assert warm_up(measure) == ([3.0, 2.0, 1.5, 1.0, 1.05], True)
+    assert asked == [1] * 5
+
+
+def test_warm_up_gives_up_after_a_while():
+    pace = [2.0**-i for i in range(100)]
+    found, stable = warm_up(lambda calls: pace.pop() * calls)
+    assert not stable
+    assert len(found) == 10
+
+
+# ------------------------------------------------------------------------------------------- nothing unproven is timed
+
+
+def wrong_logits(referee: Referee, batch: int) -> np.ndarray:
+    """Of a network with one wrong weight."""
+    with np.load(referee.params_file) as file:
+        params = dict(file)
+    params["conv2.weight"] = params["conv2.weight"].copy()
+    params["conv2.weight"].flat[4] += 0.5
+    return reference.predict(CONFIG, params, referee.batch(batch)[0])
+
+
+def test_a_wrong_weight_is_not_timed_and_the_others_are(referee, proof):
+    stage = Stage(referee, proof)
+    stage.lies["mx tuned", "prove"] = {"logits": wrong_logits(referee, BATCH)}
+    record = run(stage, THREE)
+    assert not record.passed
+    assert record.complete
+    pt, mx, jax = record.rows
+    assert "differs from the referee: logits by" in mx.problem
+    assert not mx.samples
+    assert stage.count("measure", mx.candidate) == 0
+    assert len(pt.samples) == len(jax.samples) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("loss", "loss by"),
+        ("loss of the step", "loss of the step by"),
+        ("gradient/fc.bias", "gradient of fc.bias by"),
+        ("step/fc.bias", "fc.bias after a step by"),
+    ],
+)
+def test_training_that_differs_is_not_timed(referee, proof, key, what):
+    stage = Stage(referee, proof)
+    stage.lies["pt tuned", "prove"] = {key: 2 * proof[key]}
+    (row,) = run(stage, candidates(["pt"], ["tuned"], ["train"], [2], ["float32"])).rows
+    assert what in row.problem
+    assert not row.samples
+
+
+def test_a_missing_gradient_is_not_timed(referee, proof):
+    stage = Stage(referee, {name: x for name, x in proof.items() if name != "gradient/conv1.weight"})
+    (row,) = run(stage, candidates(["pt"], ["tuned"], ["train"], [2], ["float32"])).rows
+    assert "gradient of conv1.weight by inf" in row.problem
+
+
+@pytest.mark.parametrize(("task", "what"), [("infer", "logits of the timed batch"), ("train", "loss of the first")])
+def test_what_is_timed_is_what_was_proven(referee, proof, task, what):
+    """A predictor that is right on the small batch and wrong on the one that is timed."""
+    stage = Stage(referee, proof)
+    stage.lies["pt tuned", "first"] = {"logits": wrong_logits(referee, 2), "loss": np.array(referee.loss(2) * 1.001)}
+    (row,) = run(stage, candidates(["pt"], ["tuned"], [task], [2], ["float32"])).rows
+    assert what in row.problem
+    assert stage.count("measure", row.candidate) == 0
+
+
+def test_a_loss_that_is_no_number_in_the_end_is_a_problem(referee, proof):
+    stage = Stage(referee, proof)
+
+    class Diverging(Fake):
+        def ask(self, operation, **arguments):
+            return super().ask(operation, **arguments) | ({"loss": float("nan")} if operation == "end" else {})
+
+    record = recorded(candidates(["pt"], ["tuned"], ["train"], [2], ["float32"]))
+    benchmark(record, referee, lambda c: Diverging(stage, c), clock=stage.clock)
+    assert record.rows[0].problem == "the loss of the last timed step is nan"
+    assert json.loads(json.dumps(record.as_json(), allow_nan=False))["rows"][0]["last_loss"] is None
+
+
+def test_the_referee_counts_auxiliary_heads_in(tmp_path):
+    config = spec.preset("bvlc", dropout=0.0)
+    referee = Referee(config, lambda n: load_batch(["digits"], config, 224, n), tmp_path)
+    with np.load(referee.params_file) as file:
+        params = dict(file)
+    assert referee.loss(1) == pytest.approx(reference.loss_and_grads(config, params, *referee.batch(1)).loss, rel=1e-12)
+
+
+# --------------------------------------------------------------------------------------------- when something fails
+
+
+@pytest.mark.parametrize("operation", ["begin", "prove", "first", "measure", "end"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(Died("killed by SIGKILL"), "the process died: killed by SIGKILL"), (spec.InvalidInput("no"), "no")],
+)
+def test_a_worker_that_fails_is_a_row_that_says_so(referee, proof, operation, error, said):
+    stage = Stage(referee, proof)
+    times = 4 if operation == "measure" else 1  # in the middle of the rounds
+
+    def disturb(what, candidate, count):
+        if (what, candidate.backend, count) == (operation, "mx", times):
+            raise error
+
+    stage.disturb = disturb
+    pt, mx, jax = run(stage, THREE, rounds=4).rows
+    assert mx.problem == said
+    assert pt.problem is jax.problem is None
+    assert len(pt.samples) == len(jax.samples) == 4
+    assert len(mx.samples) < 4 or operation == "end"
+    assert not stage.alive
+
+
+def test_peaks_that_cannot_be_measured_are_a_warning(referee, proof):
+    stage = Stage(referee, proof)
+
+    def disturb(what, candidate, count):
+        if what == "peaks":
+            raise spec.InvalidInput("no bfloat16")
+
+    stage.disturb = disturb
+    record = run(stage, THREE)
+    assert record.passed
+    assert record.warnings[0] == "no peak by pt in float32: no bfloat16"
+    assert record.work(record.rows[0])["share_of_peak"] is None
+
+
+@pytest.mark.parametrize("moment", [("prove", 1), ("first", 1), ("measure", 4)])
+def test_control_c_keeps_what_was_measured_and_leaves_nobody(referee, proof, moment):
+    stage = Stage(referee, proof)
+
+    def disturb(what, candidate, count):
+        if (what, count) == moment and candidate.backend == "jax":
+            raise KeyboardInterrupt
+
+    stage.disturb = disturb
+    record = run(stage, THREE, rounds=5)
+    assert not stage.alive
+    found = record.as_json()
+    assert found["complete"] is False
+    assert found["passed"] is False
+    if moment[0] == "measure":
+        assert all(1 <= len(row.samples) < 5 for row in record.rows)
+    assert any("interrupted" in warning for warning in record.warnings)
+
+
+# ------------------------------------------------------------------------------------------------- what numbers say
+
+
+def test_median_and_quartiles_by_hand():
+    found = summarize([5.0, 1.0, 3.0, 2.0, 4.0])
+    assert (found.lower, found.median, found.upper, found.rounds) == (2.0, 3.0, 4.0, 5)
+    assert found.spread == pytest.approx(2 / 3)
+    assert found.unsteady
+    assert not summarize([1.0, 1.01, 1.02]).unsteady
+
+
+def test_ratio_of_medians_by_hand():
+    found = speed_ratio([1.0, 1.0, 1.0], [2.0, 2.0, 2.0], seed=0)
+    assert (found.ratio, found.low, found.high) == (2.0, 2.0, 2.0)
+    assert str(found) == "2.00 times as fast (2.00 to 2.00)"
+
+
+def test_an_interval_that_holds_one_shows_no_difference():
+    assert str(Ratio(1.02, 0.98, 1.05)) == "no difference shown (0.98 to 1.05)"
+    assert str(Ratio(1.02, 1.0, 1.05)) == "no difference shown (1.00 to 1.05)"
+    assert str(Ratio(1.02, 1.01, 1.05)).startswith("1.02 times")
+    assert str(Ratio(0.9, 0.8, 0.95)).startswith("0.90 times")
+
+
+def test_the_interval_covers_the_true_ratio_about_as_often_as_it_says():
+    random = np.random.default_rng(1)
+    true, covered, trials = 1.3, 0, 150
+    for seed in range(trials):
+        disturbance = random.lognormal(0, 0.05, 15)  # of a round, and so of both
+        ours = disturbance * random.lognormal(0, 0.05, 15)
+        theirs = true * disturbance * random.lognormal(0, 0.05, 15)
+        found = speed_ratio(ours, theirs, seed)
+        covered += found.low <= true <= found.high
+    assert 0.88 <= covered / trials <= 1.0
+
+
+def test_a_drift_of_the_whole_machine_does_not_hide_a_difference():
+    drift = np.linspace(1, 2, 9)
+    assert speed_ratio(drift, 1.1 * drift, seed=0).shown
+
+
+def test_comparisons_are_with_the_textbook_and_with_the_first(referee, proof):
+    stage = Stage(referee, proof, {"pt textbook": 0.5, "pt tuned": 0.25, "mx textbook": 1.0, "mx tuned": 0.5})
+    record = run(stage, candidates(["pt", "mx"], ["textbook", "tuned"], ["infer"], [2], ["float32"]))
+    assert [str(found) for found in record.comparisons()] == [
+        "pt tuned, infer, batch 2, float32: 2.00 times as fast (2.00 to 2.00) as pt textbook",
+        "mx textbook, infer, batch 2, float32: 0.50 times as fast (0.50 to 0.50) as pt textbook",
+        "mx tuned, infer, batch 2, float32: 2.00 times as fast (2.00 to 2.00) as mx textbook",
+        "mx tuned, infer, batch 2, float32: no difference shown (1.00 to 1.00) from pt textbook",
+    ]
+
+
+def test_a_comparison_across_dtypes_names_both(referee, proof):
+    record = run(Stage(referee, proof), candidates(["pt"], ["tuned"], ["infer"], [2], ["float32", "bfloat16"]))
+    assert [str(found) for found in record.comparisons()] == [
+        "pt tuned, infer, batch 2, bfloat16: no difference shown (1.00 to 1.00) from pt tuned, infer, batch 2, float32"
+    ]
+
+
+def test_work_is_counted_from_the_spec():
+    multiply_adds = 276_066_304  # of d2l at 96 pixels: the sum of the layers', counted by hand in the spec's tests
+    found = work(CONFIG, 96, "infer", 4, "float32")
+    assert found.flops == 2 * 4 * multiply_adds
+    assert work(CONFIG, 96, "train", 4, "float32").flops == 3 * found.flops
+    assert work(CONFIG, 96, "infer", 4, "bfloat16").bytes == found.bytes / 2
+    # Weights are read once for the whole batch, activations for each image.
+    weights = sum(int(np.prod(shape)) for name, shape in spec.param_shapes(CONFIG).items() if name.endswith("weight"))
+    one = work(CONFIG, 96, "infer", 1, "float32").bytes
+    assert found.bytes - 4 * one == -3 * 4 * weights
+    assert sum(stage_flops(CONFIG, 96, 4).values()) == found.flops
+
+
+def test_bytes_of_the_smallest_image_by_hand():
+    """At 1 x 1 pixels every map is 1 x 1: every layer and pool moves its channels, in and out."""
+    moved = 1 + 64  # conv1
+    moved += (64 + 64) + (64 + 192) + (64 + 64) + (192 + 192)  # the stem's other convolutions and its pools
+    for row in CONFIG.inceptions:
+        into = row.in_channels
+        moved += (into + row.branch1x1) + (into + row.branch3x3_reduce) + (row.branch3x3_reduce + row.branch3x3)
+        moved += (into + row.branch5x5_reduce) + (row.branch5x5_reduce + row.branch5x5) + (into + row.pool_proj)
+        moved += 2 * into  # the fourth branch's pool
+    moved += 2 * 480 + 2 * 832 + 2 * 1024 + (1024 + 10)  # pool3, pool4, pool5, fc
+    weights = sum(int(np.prod(shape)) for name, shape in spec.param_shapes(CONFIG).items() if name.endswith("weight"))
+    assert work(CONFIG, 1, "infer", 1, "float32").bytes == 4 * (moved + weights)
+
+
+def test_heads_count_in_training_only():
+    config = spec.preset("bvlc", dropout=0.0)
+    plain = replace(config, aux=False)
+    assert work(config, 224, "infer", 1, "float32") == work(plain, 224, "infer", 1, "float32")
+    assert work(config, 224, "train", 1, "float32").flops > work(plain, 224, "train", 1, "float32").flops
+
+
+def test_the_roof_is_the_best_of_all_frameworks():
+    peaks = [
+        {"backend": "pt", "dtype": "float32", "name": "matrix product", "per_second": 3e11},
+        {"backend": "mx", "dtype": "float32", "name": "convolution", "per_second": 4e11},
+        {"backend": "pt", "dtype": "float32", "name": "copy", "per_second": 2e10},
+        {"backend": "mx", "dtype": "float32", "name": "copy", "per_second": 1e10},
+    ]
+    found = machine_of(peaks)
+    assert found == Machine({"float32": 4e11}, 2e10)
+    assert found.roof(1.0, "float32") == 2e10
+    assert found.roof(1000.0, "float32") == 4e11
+    assert found.roof(1.0, "bfloat16") is None
+
+
+# ------------------------------------------------------------------------------------------------------- the machine
+
+
+def test_a_busy_machine_is_said():
+    place = machine.environment(machine.allowed()) | {"governor": None, "cgroup": {"cpu_max": None}}
+    place["used_processors"] = [0, 1]
+    assert machine.warnings_before(place, {"load_average": [0.1, 0, 0]}) == []
+    (busy,) = machine.warnings_before(place, {"load_average": [1.9, 0, 0]})
+    assert "busy" in busy
+    (quota,) = machine.warnings_before(place | {"cgroup": {"cpu_max": "150000 100000"}}, {"load_average": None})
+    assert "1.5 processors' time" in quota
+    (slow,) = machine.warnings_before(place | {"governor": "powersave"}, {"load_average": None})
+    assert "powersave" in slow
+
+
+def test_time_taken_by_the_host_is_said():
+    before, after = {"ticks": 0, "stolen_ticks": 0}, {"ticks": 100, "stolen_ticks": 30}
+    assert machine.warnings_after(before, after) == ["the host took 30% of the processors' time for others"]
+    assert machine.warnings_after(before, after | {"stolen_ticks": 1}) == []
+
+
+def test_threads_are_told_each_framework_its_own_way(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    tuned = environment(tmp_path, Candidate("mx", "tuned", "infer", 1, "float32"), 4)
+    assert (tuned["OMP_NUM_THREADS"], tuned["MXNET_OMP_MAX_THREADS"]) == ("4", "4")
+    assert "OMP_WAIT_POLICY" not in tuned
+    (tmp_path / "packages").rename(tmp_path / "before")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    textbook = environment(tmp_path, Candidate("mx", "textbook", "infer", 1, "float32"), 4)
+    assert (textbook["OMP_NUM_THREADS"], textbook["MXNET_OMP_MAX_THREADS"]) == ("2", "2")  # MXNet's own choice
+    assert textbook["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+# --------------------------------------------------------------------------------------------------------- processes
+
+
+def worker() -> Process:
+    processors = machine.allowed()[:1]
+    return Process(THREE[0], CONFIG, Path("params.npz"), device="cpu", processors=processors)
+
+
+def test_a_process_that_is_killed_says_how():
+    process = worker()
+    try:
+        os.kill(process._process.pid, signal.SIGKILL)
+        with pytest.raises(Died, match="killed by SIGKILL"):
+            process.ask("begin")
+    finally:
+        process.close()
+
+
+def test_a_process_that_raises_says_what():
+    process = worker()
+    try:
+        with pytest.raises(Died, match="KeyError: 'fly'"):
+            process.ask("fly")
+    finally:
+        process.close()
+
+
+def test_closing_ends_the_process_and_what_it_left():
+    process = worker()
+    folder, pid = Path(process._folder.name), process._process.pid
+    process.close()
+    assert not folder.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_an_interpreter_that_cannot_be_started_is_refused(tmp_path):
+    with pytest.raises(spec.InvalidInput, match="cannot be started"):
+        Process(THREE[0], CONFIG, tmp_path, device="cpu", processors=[0], python=str(tmp_path / "none"))
+
+
+# ------------------------------------------------------------------------------------------------------------- shown
+
+
+@pytest.fixture
+def shown(referee, proof) -> Record:
+    """A record with everything in it: numbers, a refusal, peaks, a warning."""
+    stage = Stage(referee, proof, {"pt textbook": 0.5})
+    stage.lies["mx tuned", "prove"] = {"logits": wrong_logits(referee, BATCH)}
+    record = run(stage, candidates(["pt", "mx"], ["textbook", "tuned"], ["train", "infer"], [2, 3], ["float32"]))
+    record.about = ABOUT | {"command": "googlenet bench --data '<script>alert(1)</script>'"}
+    record.warnings.append("a <b>busy</b> machine & more")
+    return record
+
+
+def _paths(value, path: str = "") -> set[str]:
+    """Every key in a JSON value: ``rows[].samples[].seconds``."""
+    if isinstance(value, dict):
+        below = {key: _paths(item, f"{path}.{key}" if path else key) for key, item in value.items()}
+        return {f"{path}.{key}" if path else key for key in value} | set().union(*below.values())
+    if isinstance(value, list):
+        return set().union(*(_paths(item, f"{path}[]") for item in value)) if value else set()
+    return set()
+
+
+_FREE = re.compile(r"(environment\.(versions|variables)|machine\.flops_per_second)\.")
+
+
+def _documented(section: str) -> set[str]:
+    text = (ROOT / "docs" / "bench-schema.md").read_text()
+    part = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([^`]+)` \|", part, flags=re.MULTILINE))
+
+
+def test_the_schema_is_documented_as_it_is_written(shown):
+    place = machine.environment(machine.allowed())
+    shown.about = ABOUT | {
+        "code": machine.code(),
+        "environment": place,
+        "before": machine.now(),
+        "after": machine.now(),
+    }
+    written = {path for path in _paths(shown.as_json()) if not _FREE.match(path)}
+    assert written == _documented("bench.json")
+
+
+def test_the_profile_schema_is_documented_as_it_is_written(referee, proof):
+    found = profiled(Stage(referee, proof))
+    environment_keys = {
+        path for path in _documented("bench.json") if re.match(r"(environment|code|before|after)\.", path)
+    }
+    fixed = {path for path in _paths(found.as_json()) if not _FREE.match(path)} - environment_keys
+    assert {path for path in fixed if not re.match(r"(environment|code|before|after)\.", path)} == _documented(
+        "profile-BACKEND.json"
+    )
+
+
+class _Addresses(HTMLParser):
+    """Whatever in a page could be fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.found += [value for name, value in attrs if name in ("src", "href", "xlink:href", "data", "action")]
+
+
+def test_the_report_needs_nothing_else_and_escapes_what_it_shows(shown, referee, proof, tmp_path):
+    write_profile(profiled(Stage(referee, proof)), tmp_path)
+    write_folder(shown, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "http" not in text
+    assert "url(" not in text.replace("url(#", "")
+    page = _Addresses()
+    page.feed(text)
+    assert all(address.startswith("#") for address in page.found)
+    assert page.tags.count("svg") == 4  # throughput, samples, roofline, stages
+    assert "script" not in page.tags
+    assert "&lt;script&gt;alert(1)" in text
+    assert "a &lt;b&gt;busy" in text
+    assert "not timed, since it differs from the referee" in text
+    ids = re.findall(r'<clipPath id="([^"]+)"', text)
+    assert len(set(ids)) == len(ids)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "bench.json",
+        "profile-pt.json",
+        "report.html",
+        "roofline.svg",
+        "samples.svg",
+        "stages-pt.svg",
+        "throughput.svg",
+    }
+    assert json.loads((tmp_path / "bench.json").read_text()) == shown.as_json()
+
+
+def test_a_report_of_nothing_measured_is_written_too(tmp_path):
+    write_folder(recorded(THREE), tmp_path)
+    assert "Not complete" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_tables_fit_the_terminal(shown, width):
+    console = Console(width=width, file=io.StringIO())
+    screen.render(shown, console)
+    text = console.file.getvalue()
+    lines = [line.strip() for line in text.splitlines() if re.match(r" *(pt|mx) (textbook|tuned)  ", line)]
+    assert len(lines) == 14  # of 16: in inference mx tuned was refused
+    assert all(len(line) <= width for line in lines)
+    assert all(re.match(r"(pt|mx) (textbook|tuned) +[\d.,]+", line) for line in lines)
+    assert ("% of roof" in text) == (width == 200)
+
+
+def test_markdown_holds_tables_environment_and_command(shown):
+    text = screen.markdown(shown)
+    assert "d2l, 32 x 32, training, batch 2, 2 threads, 3 rounds" in text
+    assert "\n| pt textbook | 4 |" in text  # 2 images in 0.5 s
+    assert "    $ googlenet bench" in text
+    assert "mx tuned | not timed, since it differs" in text
+    assert "**" not in text  # nobody wins
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count(" |") + line.count("|---") for line in tables if not line.startswith("|---")}) == 1
+
+
+def test_several_runs_go_into_one_markdown_file(shown, tmp_path):
+    for _ in range(2):
+        screen.append_markdown(shown, tmp_path / "BENCHMARKS.md")
+    text = (tmp_path / "BENCHMARKS.md").read_text()
+    assert re.findall("^#.*", text, flags=re.MULTILINE) == [
+        "# Benchmarks",
+        *["## d2l at 32 pixels: training and inference, batch 2, 3, float32"] * 2,
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------- profiles
+
+
+def profiled(stage: Stage, rounds: int = 3) -> Profile:
+    found = Profile(CONFIG, SIZE, Candidate("pt", "tuned", "train", 2, "float32"), rounds, 0, about=ABOUT)
+    profile(found, stage.referee, stage.hire)
+    return found
+
+
+def test_a_profile_measures_every_stage_both_ways_in_every_round(referee, proof):
+    found = profiled(Stage(referee, proof))
+    assert found.passed
+    assert [stage.name for stage in found.stages] == list(spec.stage_names(CONFIG))
+    for row in found.rows():
+        assert row["forward_seconds"] == pytest.approx(0.25)
+        assert row["backward_seconds"] == pytest.approx(0.5)  # both take three times the forward pass
+        assert row["share"] == pytest.approx(1 / len(found.stages))
+    conv1 = found.rows()[0]
+    flops = stage_flops(CONFIG, SIZE, 2)["conv1"]
+    assert flops == 2 * 2 * 7 * 7 * 64 * 16 * 16
+    assert conv1["forward_flops_per_second"] == pytest.approx(flops / 0.25)
+    assert conv1["backward_flops_per_second"] == pytest.approx(2 * flops / 0.5)
+    assert found.rows()[1]["forward_flops_per_second"] is None  # a pool multiplies nothing
+
+
+def test_a_backend_that_differs_has_no_profile(referee, proof):
+    stage = Stage(referee, proof | {"loss": 2 * proof["loss"]})
+    found = profiled(stage)
+    assert "differs from the referee: loss" in found.problem
+    assert not found.passed
+    assert not found.rows()
+    assert not stage.alive
+
+
+def test_a_profile_is_shown_and_an_interrupted_one_too(referee, proof):
+    stage = Stage(referee, proof)
+
+    def disturb(what, candidate, count):
+        if (what, count) == ("stage", 150):
+            raise KeyboardInterrupt
+
+    stage.disturb = disturb
+    found = profiled(stage, rounds=9)
+    assert not found.complete
+    assert not stage.alive
+    console = Console(width=50, file=io.StringIO())
+    render_profile(found, console)
+    text = console.file.getvalue()
+    assert "inception5b" in text
+    assert "interrupted" in text
+
+
+# ---------------------------------------------------------------------------------------------------- the real command
+
+COMMAND = [sys.executable, "-P", "-c", "from harness.cli import main; main()"]
+
+
+def googlenet(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command, in a process of its own."""
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, cwd=ROOT, env=_path())
+
+
+def _path() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+needs_pt = pytest.mark.skipif("pt" not in TESTED, reason="pt is not among the tested backends")
+
+
+@needs_pt
+def test_the_command_from_end_to_end(tmp_path):
+    words = "bench pt onnx --size 32 --batch 2 --rounds 2 --variant both --pipeline --threads 1 --device cpu".split()
+    done = googlenet(*words, "--out", str(tmp_path / "out"), "--markdown", str(tmp_path / "b.md"), "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found == json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert found["passed"] is True
+    assert [(row["label"], row["task"], row["pipeline"]) for row in found["rows"]] == [
+        ("pt textbook", "train", False),
+        ("pt tuned", "train", False),
+        ("pt textbook", "train", True),
+        ("pt tuned", "train", True),
+        ("pt textbook", "infer", False),
+        ("pt tuned", "infer", False),
+        ("onnx", "infer", False),
+        ("pt textbook", "infer", True),
+        ("pt tuned", "infer", True),
+    ]
+    for row in found["rows"]:
+        assert row["problem"] is None
+        assert all(check["passed"] for check in row["proof"])
+        assert len(row["samples"]) == 2
+        assert row["peak_memory_bytes"] > 10**7
+        assert (row["last_loss"] is None) == (row["task"] == "infer")
+    assert {peak["name"] for peak in found["peaks"]} == {"matrix product", "convolution", "copy"}
+    assert found["environment"]["used_processors"] == machine.allowed()[:1]
+    assert "pt textbook" in (tmp_path / "b.md").read_text()
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@needs_pt
+def test_the_profile_command():
+    done = googlenet(*"profile pt --size 32 --batch 2 --rounds 1 --device cpu --json".split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert [row["stage"] for row in found["stages"]] == list(spec.stage_names(CONFIG))
+
+
+@needs_pt
+def test_control_c_on_the_command_leaves_no_process_and_writes_what_there_is(tmp_path):
+    mark = f"GOOGLENET_TEST_{os.getpid()}"
+    words = ["bench", "pt", "--size", "32", "--batch", "2", "--rounds", "100000", "--task", "infer", "--device", "cpu"]
+    with subprocess.Popen(
+        [*COMMAND, *words, "--out", str(tmp_path)], cwd=ROOT, env=_path() | {mark: "1"}, stdout=subprocess.DEVNULL
+    ) as command:
+        deadline = time.monotonic() + 120
+        while not _marked(mark, "harness.bench.worker") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert _marked(mark, "harness.bench.worker")
+        command.send_signal(signal.SIGINT)
+        assert command.wait(60) == 130
+    assert not _marked(mark)
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert found["complete"] is False
+
+
+def _marked(mark: str, what: str = "") -> list[str]:
+    """Processes that have the variable in their environment, and those words in their command."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if mark.encode() in (folder / "environ").read_bytes() and what in command:
+                found.append(command)
+        except OSError:
+            continue  # it has ended meanwhile, or is somebody else's
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("bench tf", "unknown backend"),
+        ("bench pt --task learn", "--task: expected one of train, infer, both"),
+        ("bench pt --batch 0", "--batch: expected whole numbers"),
+        ("bench pt --batch 4,4", "--batch: expected whole numbers"),
+        ("bench pt --dtype float64", "--dtype: expected some of float32, bfloat16"),
+        ("bench pt --threads 100000", "--threads: this process may use"),
+        ("bench pt --batch 5000 --size 8", "expected at least 5000 images"),
+        ("bench onnx --task train", "nothing to measure"),
+        ("bench pt --preset torchvision --size 8", "cannot take 8 x 8 pixels"),
+        ("profile onnx", "unknown backend"),
+    ],
+)
+def test_wrong_usage_is_refused_before_any_work(words, said):
+    refusal = CliRunner().invoke(app, words.split()).exception
+    assert isinstance(refusal, spec.InvalidInput)
+    assert said in str(refusal)

@@ -1,0 +1,92 @@
+"""The textbooks' network in every framework is the referee's too, and refuses to be another one."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+from conftest import Case, expected_activations, expected_training, loaded, material
+
+import spec
+from harness.compare import relative_error, relative_errors
+from spec.tolerances import TOLERANCES
+
+CASE = Case("d2l", 28, 4)
+RATE = float(np.float32(0.03))  # MXNet's own SGD rounds it to float32
+
+
+@pytest.fixture
+def textbook(backend):
+    return importlib.import_module(f"{backend.__name__}.textbook")
+
+
+def _agrees(textbook, model, dtype: str) -> None:
+    _, params, images, labels = material(CASE, dtype)
+    bounds, expected, logits = (
+        TOLERANCES[dtype],
+        expected_training(CASE, dtype),
+        expected_activations(CASE, dtype)["fc"],
+    )
+    plain = spec.SGD(rate=RATE, momentum=0.0)
+
+    predicted = textbook.predict(model, images)
+    loss, grads = textbook.loss_and_grads(model, images, labels)
+    step = textbook.train_step(model, textbook.make_optimizer(model, plain), images, labels)
+
+    assert predicted.dtype == dtype
+    assert relative_error(predicted, logits) <= bounds.logits
+    assert abs(loss - expected.loss) <= bounds.loss * expected.loss
+    assert abs(float(step.loss) - expected.loss) <= bounds.loss * expected.loss
+    assert int(step.correct) == (logits.argmax(1) == labels).sum()
+    assert max(relative_errors(grads, expected.grads).values()) <= bounds.gradients
+    after = plain.update(params, expected.grads, {})
+    assert max(relative_errors(textbook.dump_params(model), after).values()) <= bounds.step
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_it_is_the_referees_network(textbook, dtype):
+    config, params, _, _ = material(CASE, dtype)
+    _agrees(textbook, loaded(textbook, config, params, dtype), dtype)
+
+
+@pytest.mark.slow  # PyTorch compiles for half a minute
+def test_so_it_is_when_the_framework_compiles_it(textbook):
+    if not hasattr(textbook, "compiled"):
+        pytest.skip("it is compiled anyway")
+    config, params, _, _ = material(CASE, "float32")
+    _agrees(textbook, textbook.compiled(loaded(textbook, config, params, "float32")), "float32")
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (spec.preset("bvlc"), "pool, pool4, lrn, dropout, aux"),
+        (spec.preset("torchvision", dropout=0.0, aux=False), "branch5x5_kernel, batch_norm"),
+        (spec.preset("cnblogs", dropout=0.0), "head_pool"),
+        (spec.preset("d2lzh"), "stem_relu"),
+        (spec.preset("d2lzh-misprint"), "inceptions"),
+        (spec.preset("d2l", label_smoothing=0.1), "label_smoothing"),
+    ],
+    ids=lambda x: x.preset if isinstance(x, spec.Config) else "",
+)
+def test_another_network_is_refused(textbook, config, named):
+    with pytest.raises(spec.InvalidInput, match="use --variant tuned") as refused:
+        textbook.GoogLeNet(config, device="cpu")
+    assert named in str(refused.value)
+
+
+def test_another_dtype_is_refused(textbook):
+    with pytest.raises(spec.InvalidInput, match="in bfloat16 differs in dtype; use --variant tuned"):
+        textbook.GoogLeNet(spec.preset("d2l"), dtype="bfloat16", device="cpu")
+
+
+def test_another_optimizer_is_refused(textbook):
+    model = textbook.GoogLeNet(spec.preset("d2l"), device="cpu")
+    for row in (spec.SGD(0.1), spec.SGD(0.1, momentum=0.0, weight_decay=0.1), spec.Adam(0.1)):
+        with pytest.raises(spec.InvalidInput, match="plain SGD"):
+            textbook.make_optimizer(model, row)
+
+
+def test_the_benchmark_finds_the_same_functions_as_in_the_package(textbook, backend):
+    assert set(textbook.__all__) - {"compiled"} <= set(backend.__all__)
