@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from test_convert import CASES
 from typer.testing import CliRunner
 
+import harness.bench.crew
 import harness.compare
 import harness.processes
 import harness.train
@@ -38,6 +39,8 @@ README = (ROOT / "README.md").read_text()
 TRAINING = (ROOT / "docs" / "training.md").read_text()
 RESULTS = (ROOT / "RESULTS.md").read_text()
 PORTING = (ROOT / "docs" / "porting.md").read_text()
+PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
+SCALE = (ROOT / "docs" / "scale.md").read_text()
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -46,7 +49,7 @@ def _blocks(language: str, text: str = README) -> list[str]:
 
 COMMANDS = [
     line[2:].split("  #")[0].strip()
-    for text in (README, TRAINING, RESULTS, PORTING)
+    for text in (README, TRAINING, RESULTS, PORTING, PERFORMANCE, SCALE)
     for block in _blocks("console", text)
     for line in block.splitlines()
 ]
@@ -77,11 +80,14 @@ class _Reached(Exception):
 
 
 PORTING_VERBS = ("convert", "inspect", "predict")
+MEASURING_VERBS = ("bench", "profile")
 TRAINING_VERBS = ("train", "eval", "runs")  # on runs that are not there: tests/test_train.py goes through with them
 SHOWN = [c for c in dict.fromkeys(COMMANDS) if c.startswith("googlenet ") and "doctor" not in c]
 
 
-@pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] not in TRAINING_VERBS + PORTING_VERBS])
+@pytest.mark.parametrize(
+    "command", [c for c in SHOWN if c.split()[1] not in TRAINING_VERBS + PORTING_VERBS + MEASURING_VERBS]
+)
 def test_googlenet_commands_run(command, monkeypatch, tmp_path):
     """Those that compare, up to the point where the backends would start; test_compare.py goes on from there."""
 
@@ -124,6 +130,19 @@ def test_porting_commands_run(command, monkeypatch, tmp_path):
         Image.fromarray(np.full((30, 20), 90, np.uint8)).save(path)
     result = CliRunner().invoke(app, shlex.split(command)[1:])
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in MEASURING_VERBS])
+def test_measuring_commands_run(command, monkeypatch, tmp_path):
+    """Up to the point where a backend's process would start; test_bench.py goes through with it."""
+
+    def reached(*args, **kwargs):
+        raise _Reached
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(harness.bench.crew, "Process", reached)
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert isinstance(result.exception, _Reached), result.output
 
 
 @pytest.fixture

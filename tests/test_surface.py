@@ -94,12 +94,13 @@ def _attributes(package: str, name: str) -> list[str]:
     classes = {node.name: node for node in _source(package, "model.py").body if isinstance(node, ast.ClassDef)}
     init = next(node for node in classes[name].body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
     targets = [node.targets[0] for node in init.body if isinstance(node, ast.Assign)]
-    return [target.attr for target in targets if isinstance(target, ast.Attribute)]
+    single = [x for target in targets for x in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    return [target.attr for target in single if isinstance(target, ast.Attribute)]
 
 
 @pytest.mark.parametrize("name", ["Conv", "Inception", "AuxHead", "GoogLeNet"])
 def test_classes_have_the_same_attributes_in_the_same_order(name):
-    own = {"deterministic", "device"}  # a JAX model carries its mode and its device itself
+    own = {"deterministic", "device", "dtype"}  # what Gluon's blocks and PyTorch's modules know anyway, or do not need
     attributes = {package: [a for a in _attributes(package, name) if a not in own] for package in PACKAGES.values()}
     assert len(set(map(tuple, attributes.values()))) == 1, attributes
 
