@@ -30,7 +30,7 @@ bench: $(READY)
 	rm -f BENCHMARKS.md
 	$(BENCH) pt mx jax onnx --variant all --batch 128 --rounds 5 --out bench/batch128
 	$(BENCH) pt mx jax onnx --task infer --batch 1 --out bench/batch1
-	$(BENCH) pt --dtype float32,bfloat16 --batch 128 --rounds 5 --out bench/bfloat16
+	$(BENCH) pt --variant both --dtype float32,bfloat16 --batch 128 --rounds 5 --out bench/bfloat16
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -68,7 +68,8 @@ def candidates(
 ) -> list[Candidate]:
     """Every combination that exists, those together that are measured together: by task and batch.
 
-    ONNX Runtime only infers, here in float32 and without a pipeline; JAX has no compilation switch.
+    ONNX Runtime only infers, here in float32 and without a pipeline; JAX has no compilation switch; the textbooks have
+    float32 only.
     """
     found = []
     for task in tasks:
@@ -80,9 +81,13 @@ def candidates(
                             if (task, dtype, loading) == ("infer", "float32", False):
                                 found.append(Candidate(backend, "session", task, batch, dtype))
                             continue
-                        offered = [v for v in variants if v != "compiled" or backend in _COMPILED]
+                        offered = [variant for variant in variants if _exists(backend, variant, dtype)]
                         found += [Candidate(backend, variant, task, batch, dtype, loading) for variant in offered]
     return found
+
+
+def _exists(backend: str, variant: str, dtype: str) -> bool:
+    return variant == "tuned" or (dtype == "float32" and (variant != "compiled" or backend in _COMPILED))
 
 
 def groups(given: Sequence[Candidate]) -> list[list[Candidate]]:
