@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,8 +45,11 @@ def keep_memory() -> None:
     """Have glibc keep what PyTorch frees on the CPU, and hand it out again, where it can be told to.
 
     Else it asks the system for every large tensor anew, and each new page costs a fault and a round of zeros: 0.2 s of
-    a training step at 96 pixels, batch 128. For the whole process; a GPU's memory PyTorch keeps by itself.
+    a training step at 96 pixels, batch 128. For the whole process; a GPU's memory PyTorch keeps by itself. Not where
+    glibc's own variables say what to do.
     """
+    if {"MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"} & os.environ.keys():
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)

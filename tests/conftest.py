@@ -19,6 +19,8 @@ from PIL import Image
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 # Two processes that compute at once must not wait for each other in busy loops.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Many networks pass through a process of the tests: what they leave is to go back to the system (glibc's default).
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
 # Float32 is compared, so neither NVIDIA's libraries nor JAX may round it to TF32; MXNet has no other switch.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
