@@ -17,7 +17,8 @@ def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Callable
     """Every stage in forward order: its name, a call that computes it, and one that computes it and its gradients.
 
     Both calls work on what the stage is given for these images, in training mode, and wait for what they compute; the
-    gradients are those with respect to that input and to the stage's parameters. Each stage is a graph of its own.
+    gradients are those with respect to that input and to the stage's parameters; the images have none, as in training.
+    Each stage is a graph of its own.
 
     Args:
         model: Its parameters stay as they are.
@@ -29,7 +30,10 @@ def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Callable
     x = images_to_device(model, images)
     kept = dict(zip(model.training_pass.rates, model.training_pass.kept(x, {}), strict=True))
     for name, layer in model.layers(nd, kept):
-        yield name, partial(_forward, layer, x), partial(_forward_and_backward, layer, x.copy())
+        given = x.copy()
+        if name != "conv1":
+            given.attach_grad()
+        yield name, partial(_forward, layer, x), partial(_forward_and_backward, layer, given)
         if name not in ("aux1", "aux2"):
             with autograd.train_mode():
                 x = layer(x)
@@ -41,7 +45,6 @@ def _forward(layer: Callable[[nd.NDArray], nd.NDArray], x: nd.NDArray) -> None:
 
 
 def _forward_and_backward(layer: Callable[[nd.NDArray], nd.NDArray], x: nd.NDArray) -> None:
-    x.attach_grad()
     with autograd.record():
         y = layer(x)
     y.backward()

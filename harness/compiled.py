@@ -26,7 +26,7 @@ def jax_cache() -> dict[str, str]:
 
 def _processor() -> str:
     """A name for what this processor can do."""
-    described = [platform.machine(), platform.processor()]
+    described = [platform.machine()]
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         facts = cpuinfo.read_text(errors="replace").split("\n\n")[0].splitlines()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _STAGES = {name for config in spec.PRESETS.values() for name in spec.stage_names(config)}
+
+
+def open_session(graph: bytes) -> Any:
+    """A session of ONNX Runtime on the CPU, with a thread for each processor that this process may use.
+
+    Raises:
+        InvalidInput: when it is not installed; and whatever it raises itself.
+    """
+    runtime = load_package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = processors()
+    options.log_severity_level = 4  # what goes wrong is raised, and need not stand in the terminal as well
+    return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def onnx_runtime(file: Path | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
@@ -41,14 +54,12 @@ def onnx_runtime(file: Path | bytes, images: Array, outputs: Sequence[str] = ())
     Raises:
         InvalidInput: when it cannot run the file, or the images do not fit it.
     """
-    runtime = load_package("onnxruntime")
     model, names = _with_outputs(_in_float32(_model(file)), outputs)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = processors()
-    options.log_severity_level = 4  # what goes wrong is raised, and need not stand in the terminal as well
     try:
-        session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = open_session(model.SerializeToString())
         arrays = session.run(names, {model.graph.input[0].name: _in_dtype_of(model, images)})
+    except InvalidInput:
+        raise  # it is not installed
     except Exception as error:  # it raises of many kinds
         raise _refusal("ONNX Runtime", images, error) from error
     return dict(zip(names, arrays, strict=True))

@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -315,7 +315,7 @@ class _Loop:
         """The epoch's means, and those over the test images."""
         recipe = self.settings.recipe
         scores = evaluate(
-            cast(ModuleType, self.team),
+            self.team,
             self.model,
             self.dataset.test,
             batch=recipe.batch,

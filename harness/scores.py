@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ class Scores:
 
 
 def evaluate(
-    package: ModuleType,
+    package: Any,
     model: Any,
     split: Split,
     *,
@@ -41,7 +40,7 @@ def evaluate(
     """Run a model over all images, in inference mode.
 
     Args:
-        package: The backend.
+        package: The backend, or the `harness.parallel.Team` in its place.
         model: Of that backend.
         split: The images.
         batch: How many at once; the last batch is filled up, since a compiling framework compiles for every size.

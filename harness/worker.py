@@ -156,11 +156,16 @@ def _describe(package: ModuleType, task: dict[str, Any]) -> dict[str, Any]:
     before, start = ticks_by_thread(), time.perf_counter()
     while time.perf_counter() - start < 1:
         package.predict(model, images)
-    worked = [ticks - before.get(thread, 0) for thread, ticks in ticks_by_thread().items()]
-    # Threads that did a good part of what the busiest one did: a share of the time would say how busy others are.
-    description["busy_threads"] = sum(ticks > max(worked) / 4 for ticks in worked) if worked else None
+    description["busy_threads"] = busy_threads(before)
     description["processors"] = processors()
     return description
+
+
+def busy_threads(before: dict[str, int]) -> int | None:
+    """How many threads have worked since `ticks_by_thread` said this; None where that is too short, or nobody tells."""
+    worked = [ticks - before.get(thread, 0) for thread, ticks in ticks_by_thread().items()]
+    # Threads that did a good part of what the busiest one did: a share of the time would say how busy others are.
+    return sum(ticks > max(worked) / 4 for ticks in worked) if any(worked) else None
 
 
 def ticks_by_thread() -> dict[str, int]:

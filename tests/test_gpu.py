@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 
-import numpy as np
 import pytest
 from conftest import Case, expected_activations, expected_training, material
 
 import spec
+from harness.bench.subject import to_numpy
 from harness.compare import SGD, relative_error
 from spec.tolerances import TOLERANCES, on_pictures
 
@@ -56,12 +56,7 @@ def test_the_predictor(backend):
     backend.wait(logits)
     expected = expected_activations(CASE, "float32")["fc"]
     assert relative_error(backend.predict(model, images), expected) <= TOLERANCES["float32"].logits
-    assert relative_error(np.asarray(_numpy(logits)), expected) <= TOLERANCES["float32"].logits
-
-
-def _numpy(x) -> np.ndarray:
-    """Of PyTorch's, MXNet's and JAX's arrays."""
-    return x.asnumpy() if hasattr(x, "asnumpy") else np.asarray(x.cpu() if hasattr(x, "cpu") else x)
+    assert relative_error(to_numpy(logits), expected) <= TOLERANCES["float32"].logits
 
 
 def test_memory_and_ceilings(backend):

@@ -10,6 +10,7 @@ from conftest import TESTED, Case, expected_activations, expected_training, load
 
 import spec
 from harness import ceilings
+from harness.bench.subject import to_numpy
 from harness.compare import relative_error, relative_errors
 from spec import reference
 from spec.network import BRANCH_POOL
@@ -25,11 +26,6 @@ POOLS = {BRANCH_POOL, *(pool for config in spec.PRESETS.values() for pool in (co
 # Measured, pt: logits 4e-3, loss 1.4e-3 (with batch norm, on four images; else 8e-6), gradients as one vector 1.5e-2.
 # Batch norm on four images amplifies a rounding of 4e-3 until its gradients prove nothing (0.9).
 BFLOAT16 = {"logits": 1.2e-2, "loss": 5e-3, "gradients": 5e-2}
-
-
-def _numpy(x) -> np.ndarray:
-    """Of PyTorch's, MXNet's and JAX's arrays."""
-    return x.asnumpy() if hasattr(x, "asnumpy") else np.asarray(x)
 
 
 # ------------------------------------------------------------------------------------------------------ predictors
@@ -53,9 +49,9 @@ def test_the_predictor_computes_what_the_referee_does(case, dtype, backend):
     logits, expected = predict(x), expected_activations(case, dtype)["fc"]
     backend.wait(logits)
     other = predict(backend.images_to_device(model, 3 * images))
-    assert _numpy(logits).dtype == dtype
-    assert relative_error(_numpy(logits), expected) <= bound  # and so it stays, whatever is computed after it
-    assert relative_error(_numpy(other), expected) > 10 * bound
+    assert to_numpy(logits).dtype == dtype
+    assert relative_error(to_numpy(logits), expected) <= bound  # and so it stays, whatever is computed after it
+    assert relative_error(to_numpy(other), expected) > 10 * bound
 
 
 def test_the_predictor_keeps_the_weights_that_it_was_made_with(backend):
@@ -63,10 +59,10 @@ def test_the_predictor_keeps_the_weights_that_it_was_made_with(backend):
     model = loaded(backend, config, params, "float32")
     x = backend.images_to_device(model, images)
     predict = backend.predictor(model, x)
-    before = _numpy(predict(x))
+    before = to_numpy(predict(x))
     # A step may take the memory of the model's parameters.
     backend.train_step(model, backend.make_optimizer(model, spec.SGD(rate=1.0, momentum=0.0)), images, labels)
-    assert np.array_equal(_numpy(predict(x)), before)
+    assert np.array_equal(to_numpy(predict(x)), before)
     assert relative_error(backend.predict(model, images), before) > 1e-4
 
 
@@ -100,11 +96,11 @@ def test_bfloat16_computes_so_and_keeps_float32(case, backend):
     x = backend.images_to_device(model, images)
     expected, logits = expected_training(case, "float32"), expected_activations(case, "float32")["fc"]
 
-    predictions = [backend.predict(model, images), _numpy(backend.predictor(model, x)(x))]
+    predictions = [backend.predict(model, images), to_numpy(backend.predictor(model, x)(x))]
     loss, grads = backend.loss_and_grads(model, images, labels)
     step = backend.train_step(model, backend.make_optimizer(model, PLAIN), images, labels)
 
-    arrays = [*predictions, _numpy(step.loss), *grads.values(), *backend.dump_params(model).values()]
+    arrays = [*predictions, to_numpy(step.loss), *grads.values(), *backend.dump_params(model).values()]
     assert {x.dtype for x in arrays} == {np.dtype("float32")}
     for predicted in predictions:
         assert 1e-4 < relative_error(predicted, logits) < BFLOAT16["logits"]  # float32 would be below

@@ -29,9 +29,9 @@ def allowed() -> list[int]:
 
 
 def code() -> dict[str, Any]:
-    """The commit of this checkout, and whether files differ from it; None where it is no checkout."""
+    """The commit of this checkout, and whether its programs differ from it; None where it is no checkout."""
     root = Path(__file__).parents[2]
-    commit, changes = (_git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain")))
+    commit, changes = (_git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "*.py")))
     return {"commit": commit and commit.strip(), "dirty": None if changes is None else bool(changes.strip())}
 
 

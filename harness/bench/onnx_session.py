@@ -10,6 +10,7 @@ import numpy as np
 import spec
 from harness.backend import Description, processors
 from harness.formats.onnx_file import build, load_package
+from harness.judges import open_session
 from spec import Array, Arrays
 
 
@@ -29,11 +30,7 @@ class GoogLeNet:
 
 def load_params(model: GoogLeNet, params: Arrays) -> None:
     """Build graph and session."""
-    runtime = load_package("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = processors()
-    graph = build(model.config, params).SerializeToString()
-    model.session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    model.session = open_session(build(model.config, params).SerializeToString())
 
 
 def images_to_device(model: GoogLeNet, images: Array) -> Array:

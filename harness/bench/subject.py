@@ -15,12 +15,11 @@ import numpy as np
 
 import spec
 from harness.backend import BACKENDS, PACKAGES, load
-from harness.worker import ticks_by_thread
+from harness.worker import busy_threads, ticks_by_thread
 from spec import Array
 
-SGD = spec.SGD(
-    rate=0.0078125, momentum=0.0
-)  # plain, exact in float32, and small: the weights stay where no number overflows
+# Plain, exact in float32, and small: the weights stay where no number overflows.
+SGD = spec.SGD(rate=0.0078125, momentum=0.0)
 _BEST_OF = 5  # measurements of a peak
 
 
@@ -86,7 +85,7 @@ class Subject:
         found: dict[str, Array] = {}
         if "infer" in tasks:
             x = package.images_to_device(model, given)
-            found["logits"] = _numpy(package.predictor(model, x)(x))
+            found["logits"] = to_numpy(package.predictor(model, x)(x))
         if "train" in tasks:
             loss, grads = package.loss_and_grads(model, given, labels)
             step = package.train_step(model, package.make_optimizer(model, SGD), given, labels)
@@ -125,7 +124,7 @@ class Subject:
         package.wait(y)
         seconds = time.perf_counter() - start
         self.call = lambda: package.wait(run(x))
-        return seconds, {"logits": _numpy(y)}
+        return seconds, {"logits": to_numpy(y)}
 
     def _first_step(self, images: str, dataset: str | None) -> tuple[float, dict[str, Array]]:
         package, model = self.package, self.model
@@ -215,10 +214,7 @@ def _timed(call: Callable[[], None], calls: int) -> dict[str, Any]:
     for _ in range(calls):
         call()
     seconds = time.perf_counter() - start
-    worked = [ticks - before.get(thread, 0) for thread, ticks in ticks_by_thread().items()]
-    # Threads that did a good part of what the busiest one did: a share of the time would say how busy others are.
-    busy = sum(ticks > max(worked) / 4 for ticks in worked) if any(worked) else None
-    return {"seconds": seconds, "busy_threads": busy}
+    return {"seconds": seconds, "busy_threads": busy_threads(before)}
 
 
 def _batch(path: str) -> tuple[Array, Array]:
@@ -226,7 +222,7 @@ def _batch(path: str) -> tuple[Array, Array]:
         return given["images"], given["labels"]
 
 
-def _numpy(x: Any) -> Array:
+def to_numpy(x: Any) -> Array:
     """A framework's array as NumPy's: PyTorch's and MXNet's say themselves how, NumPy understands JAX's."""
     if hasattr(x, "asnumpy"):
         return np.asarray(x.asnumpy())
