@@ -54,12 +54,11 @@ def onnx_runtime(file: Path | bytes, images: Array, outputs: Sequence[str] = ())
     Raises:
         InvalidInput: when it cannot run the file, or the images do not fit it.
     """
+    load_package("onnxruntime")  # where that is not installed, this is said before anything else
     model, names = _with_outputs(_in_float32(_model(file)), outputs)
     try:
         session = open_session(model.SerializeToString())
         arrays = session.run(names, {model.graph.input[0].name: _in_dtype_of(model, images)})
-    except InvalidInput:
-        raise  # it is not installed
     except Exception as error:  # it raises of many kinds
         raise _refusal("ONNX Runtime", images, error) from error
     return dict(zip(names, arrays, strict=True))
