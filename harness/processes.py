@@ -76,24 +76,27 @@ def run_worker(
             done, culprit = _run(starts, listen)
         except OSError as error:
             raise spec.InvalidInput(f"--python {backend}={python}: cannot be started ({error.strerror})") from error
-        facts, found = _left(folders[0])
-        refusals = [left for left in (facts, *(_left(folder)[0] for folder in folders[1:])) if "refused" in left]
+        answers = [_left(folder) for folder in folders]
+    refusals = [answer for answer in answers if answer and answer.refused]
     if refusals:
-        return Answer(refused=refusals[0]["refused"], missing=refusals[0].get("missing", False))
-    if done[0].returncode != 0 or not facts:
+        return refusals[0]
+    if done[0].returncode != 0 or answers[0] is None:
         which = f"device {culprit} of {len(done)}: " if len(done) > 1 else ""
         return Answer(crash=which + last_words(done[culprit]))
-    return Answer(facts, found)
+    return answers[0]
 
 
-def _left(folder: Path) -> tuple[dict[str, Any], dict[str, spec.Array]]:
-    """The facts and arrays that a worker left; none if it did not come to that."""
+def _left(folder: Path) -> Answer | None:
+    """What a worker left; None if it did not come to that. There may be nothing in it: the arrays are all."""
     try:
         facts = json.loads((folder / "answer.json").read_text())
         with np.load(folder / "answer.npz", allow_pickle=False) as answered:
-            return facts, dict(answered)
+            arrays = dict(answered)
     except (OSError, ValueError):
-        return {}, {}
+        return None
+    if "refused" in facts:
+        return Answer(refused=facts["refused"], missing=facts.get("missing", False))
+    return Answer(facts, arrays)
 
 
 def _run(
