@@ -473,7 +473,7 @@ def branch_order() -> tuple[Stages, Stages]:
     import torch
 
     from googlenet_pt.model import Inception, max_pool
-    from spec.network import BRANCH_POOL
+    from spec.googlenet import BRANCH_POOL
 
     class Swapped(Inception):
         def forward(self, x):

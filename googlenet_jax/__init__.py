@@ -7,14 +7,20 @@ stores the biased running variance; float64 has to be switched on for the whole 
 
 from googlenet_jax.device import describe, peak_memory, wait
 from googlenet_jax.model import GoogLeNet
+from googlenet_jax.network import Network
 from googlenet_jax.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_jax.params import dump_params, load_params
+from googlenet_jax.presets import build
 from googlenet_jax.probe import activations, loss_and_grads, predict, predictor
+from googlenet_jax.sequence import Sequence
 from googlenet_jax.train import images_to_device, masks_to_device, to_device, train_step, update
 
 __all__ = [
     "GoogLeNet",
+    "Network",
+    "Sequence",
     "activations",
+    "build",
     "describe",
     "dump_optimizer",
     "dump_params",

@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 import spec
 from googlenet_jax.device import select_dtype
-from googlenet_jax.model import GoogLeNet
+from googlenet_jax.presets import build
 from googlenet_jax.probe import activations
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -60,7 +60,7 @@ def read_file(path: Path) -> dict[str, spec.Array]:
 
 def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) -> dict[str, spec.Array]:
     """Every stage's output when Flax or Orbax itself loads the checkpoint or the msgpack file."""
-    model = GoogLeNet(config, dtype=dtype, device="cpu")
+    model = build(config, dtype=dtype, device="cpu")
     if path.is_dir():
         with ocp.StandardCheckpointer() as checkpointer:
             tree = checkpointer.restore(path.absolute())

@@ -12,15 +12,15 @@ import optax
 from flax import nnx
 
 import spec
-from googlenet_jax.model import GoogLeNet
+from googlenet_jax.network import Network
 from googlenet_jax.params import canonical_name, to_canonical, to_jax
 
 _SLOTS = {"trace": "momentum", "mu": "m", "nu": "v"}  # optax's: canonical
 
 
-def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> nnx.Optimizer:
+def make_optimizer(model: Network, optimizer: spec.Optimizer) -> nnx.Optimizer:
     """Optax's optimizer for a row of `spec.optimizers`; its SGD, Adam and AdamW are the textbook's."""
-    native = nnx.Optimizer(model, _transform(optimizer, model.fc.kernel[...].dtype), wrt=nnx.Param)
+    native = nnx.Optimizer(model, _transform(optimizer, model.stored_dtype), wrt=nnx.Param)
     # On the device from the start: the step would be compiled again when its own results come back from there.
     nnx.update(native, jax.device_put(nnx.state(native), model.device))
     return native
@@ -57,7 +57,7 @@ def set_rate(optimizer: nnx.Optimizer, rate: float) -> None:
     variable[...] = jax.device_put(np.asarray(rate, old.dtype), old.sharding)
 
 
-def dump_optimizer(model: GoogLeNet, optimizer: nnx.Optimizer) -> dict[str, spec.Array]:
+def dump_optimizer(model: Network, optimizer: nnx.Optimizer) -> dict[str, spec.Array]:
     """New canonical arrays with the optimizer's state, as `spec.state_shapes` says; zeros before the first step."""
     arrays = {}
     for name, variable in _variables(optimizer):
@@ -66,7 +66,7 @@ def dump_optimizer(model: GoogLeNet, optimizer: nnx.Optimizer) -> dict[str, spec
     return {name: arrays[name] for name in spec.state_shapes(model.config, _slots(optimizer))}
 
 
-def load_optimizer(model: GoogLeNet, optimizer: nnx.Optimizer, state: spec.Arrays) -> None:
+def load_optimizer(model: Network, optimizer: nnx.Optimizer, state: spec.Arrays) -> None:
     """Copy canonical arrays into the optimizer, converting to the model's dtype.
 
     Raises:

@@ -21,8 +21,9 @@ import googlenet_jax
 import harness.parallel
 import spec
 from googlenet_jax.device import select_device
-from googlenet_jax.model import GoogLeNet
+from googlenet_jax.network import Network
 from googlenet_jax.optimizer import make_optimizer
+from googlenet_jax.presets import build
 from googlenet_jax.probe import predict
 from googlenet_jax.train import masks_to_device, to_device, update
 from harness.parallel import processes
@@ -77,14 +78,14 @@ class Team(harness.parallel.Team):
         high, low = multihost_utils.process_allgather(parts).astype(np.int64).sum(0).T
         return ((high << 16) + low).tolist()
 
-    def GoogLeNet(self, config: spec.Config, dtype: str, device: str) -> GoogLeNet:
+    def build(self, config: spec.Config, dtype: str, device: str) -> Network:
         """The network, with its parameters on every device."""
-        model = GoogLeNet(config, dtype, device)
+        model = build(config, dtype, device)
         nnx.update(model, self._spread(nnx.state(model)))
         model.device = self.everywhere
         return model
 
-    def make_optimizer(self, model: GoogLeNet, optimizer: spec.Optimizer) -> nnx.Optimizer:
+    def make_optimizer(self, model: Network, optimizer: spec.Optimizer) -> nnx.Optimizer:
         """As the package's, with its state on every device."""
         native = make_optimizer(self._on_one(model), optimizer)
         nnx.update(native, self._spread(nnx.state(native)))
@@ -92,7 +93,7 @@ class Team(harness.parallel.Team):
 
     def train_step(
         self,
-        model: GoogLeNet,
+        model: Network,
         optimizer: nnx.Optimizer,
         images: spec.Array,
         labels: spec.Array,
@@ -101,15 +102,15 @@ class Team(harness.parallel.Team):
         """One step on a batch, split where that is possible."""
         model.device = self.everywhere if len(images) % self.devices else self.split
         x, y = to_device(model, images, labels)
-        kept = masks_to_device(model, masks, len(x))
+        kept = masks_to_device(model, masks, images.shape)
         model.device = self.everywhere  # a part of what is compiled: always the same
         return update(model, optimizer, x, y, kept)
 
-    def predict(self, model: GoogLeNet, images: spec.Array) -> spec.Array:
+    def predict(self, model: Network, images: spec.Array) -> spec.Array:
         """As the package's, on one device."""
         return predict(self._on_one(model), images)
 
-    def _on_one(self, model: GoogLeNet) -> GoogLeNet:
+    def _on_one(self, model: Network) -> Network:
         """The model on this process's first device, in the same memory."""
         graph, state = nnx.split(model)
         one = nnx.merge(graph, jax.tree.map(lambda x: x.addressable_data(0), state))

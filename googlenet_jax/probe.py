@@ -13,12 +13,12 @@ from flax import nnx
 
 import spec
 from googlenet_jax.device import full_precision, parameter_dtype
-from googlenet_jax.model import GoogLeNet
+from googlenet_jax.network import Network
 from googlenet_jax.params import canonical_name, to_canonical
 from googlenet_jax.train import images_to_device, to_device, value_and_grads
 
 
-def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
+def predict(model: Network, images: spec.Array) -> spec.Array:
     """Logits (N, num_classes) of images (N, C, H, W), in inference mode.
 
     Raises:
@@ -29,11 +29,11 @@ def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
 
 
 @nnx.jit
-def _logits(model: GoogLeNet, x: jax.Array) -> jax.Array:
+def _logits(model: Network, x: jax.Array) -> jax.Array:
     return model(x).logits
 
 
-def predictor(model: GoogLeNet, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
+def predictor(model: Network, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """What computes logits (N, num_classes) of images like `x`, from `images_to_device`, in inference mode.
 
     Compiled ahead of time, for this shape only, with the parameters as they are now.
@@ -44,7 +44,7 @@ def predictor(model: GoogLeNet, x: jax.Array) -> Callable[[jax.Array], jax.Array
     return partial(compiled, jax.tree.map(jnp.copy, state))  # a training step takes the memory of the model's own
 
 
-def activations(model: GoogLeNet, images: spec.Array) -> dict[str, spec.Array]:
+def activations(model: Network, images: spec.Array) -> dict[str, spec.Array]:
     """Every stage's output in inference mode, auxiliary heads included: (N, C, H, W) or (N, num_classes).
 
     Raises:
@@ -57,11 +57,11 @@ def activations(model: GoogLeNet, images: spec.Array) -> dict[str, spec.Array]:
 
 
 @nnx.jit
-def _stages(model: GoogLeNet, x: jax.Array) -> dict[str, jax.Array]:
+def _stages(model: Network, x: jax.Array) -> dict[str, jax.Array]:
     return dict(model.stages(x, heads=True))
 
 
-def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
+def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
     """The training loss and its gradients by canonical name; the model stays as it was.
 
     Training mode: batch norm uses the batch's statistics, dropout drops as the configuration says, and the
@@ -79,13 +79,13 @@ def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> 
 
 
 @nnx.jit
-def _loss_and_grads(model: GoogLeNet, x: jax.Array, y: jax.Array) -> tuple[jax.Array, nnx.State]:
+def _loss_and_grads(model: Network, x: jax.Array, y: jax.Array) -> tuple[jax.Array, nnx.State]:
     (value, _), grads = value_and_grads(nnx.clone(model), x, y, {})  # the copy takes what the pass updates
     return value, grads
 
 
 @contextmanager
-def mode(model: GoogLeNet, *, training: bool) -> Iterator[None]:
+def mode(model: Network, *, training: bool) -> Iterator[None]:
     before = not model.deterministic
     _set_mode(model, training)
     try:
@@ -94,7 +94,7 @@ def mode(model: GoogLeNet, *, training: bool) -> Iterator[None]:
         _set_mode(model, before)
 
 
-def _set_mode(model: GoogLeNet, training: bool) -> None:
+def _set_mode(model: Network, training: bool) -> None:
     model.train() if training else model.eval()
 
 

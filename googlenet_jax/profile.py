@@ -10,14 +10,14 @@ from flax import nnx
 
 import spec
 from googlenet_jax.device import wait
-from googlenet_jax.model import GoogLeNet
+from googlenet_jax.network import Network
 from googlenet_jax.probe import mode
 from googlenet_jax.train import images_to_device
 
 Call = Callable[[], None]
 
 
-def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
+def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
     """In forward order every stage's name, a call that computes it, and one that computes it and its gradients.
 
     Both compute in training mode on what the stage gets from the ones before, and wait. The gradients are those of the
@@ -37,7 +37,7 @@ def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Call, Ca
         x = x if name in ("aux1", "aux2") else y
 
 
-def _compiled(model: GoogLeNet, name: str, x: jax.Array) -> tuple[Call, Call, jax.Array]:
+def _compiled(model: Network, name: str, x: jax.Array) -> tuple[Call, Call, jax.Array]:
     """The two calls of one stage, each a program of its own, and the stage's output."""
 
     def own(path: tuple, value: object) -> bool:
@@ -50,7 +50,7 @@ def _compiled(model: GoogLeNet, name: str, x: jax.Array) -> tuple[Call, Call, ja
         return dict(nnx.merge(definition, params, rest).layers())[name](x)
 
     def gradients(params: nnx.State, x: jax.Array, rest: nnx.State, dy: jax.Array) -> tuple:
-        if name == "conv1":
+        if name == spec.stage_names(model.config)[0]:
             y, back = jax.vjp(lambda params: compute(params, x, rest), params)
         else:
             y, back = jax.vjp(lambda params, x: compute(params, x, rest), params, x)

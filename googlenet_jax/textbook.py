@@ -26,6 +26,7 @@ from harness.textbook import check_config, check_optimizer
 
 __all__ = [
     "GoogLeNet",
+    "build",
     "describe",
     "dump_params",
     "images_to_device",
@@ -95,9 +96,12 @@ class GoogLeNet(nnx.Sequential):
         load_params(self, spec.init_params(config, seed))
 
     @property
-    def fc(self) -> nnx.Linear:
-        """The dense layer, by the name that the package's functions know."""
-        return self.layers[5]
+    def stored_dtype(self) -> jnp.dtype:
+        """The parameters'."""
+        return self.layers[5].kernel[...].dtype
+
+
+build = GoogLeNet  # the only network that the textbooks have here
 
 
 def load_params(model: GoogLeNet, params: spec.Arrays) -> None:
@@ -142,7 +146,7 @@ def train_step(
     masks: spec.Arrays | None = None,
 ) -> spec.Step:
     """As `googlenet_jax.train_step`; there is nothing to mask."""
-    spec.check_masks(model.config, masks or {}, len(images))
+    spec.check_masks(model.config, masks or {}, images.shape)
     return update(model, optimizer, *to_device(model, images, labels), {})
 
 

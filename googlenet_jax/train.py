@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 
 import spec
-from googlenet_jax.model import GoogLeNet
+from googlenet_jax.network import Network
 
 
 def loss(config: spec.Config, outputs: spec.Outputs, labels: jax.Array) -> jax.Array:
@@ -23,7 +23,7 @@ def loss(config: spec.Config, outputs: spec.Outputs, labels: jax.Array) -> jax.A
 
 
 def train_step(
-    model: GoogLeNet,
+    model: Network,
     optimizer: nnx.Optimizer,
     images: spec.Array,
     labels: spec.Array,
@@ -42,11 +42,11 @@ def train_step(
         spec.InvalidInput: when images, labels or masks do not fit.
     """
     x, y = to_device(model, images, labels)
-    return update(model, optimizer, x, y, masks_to_device(model, masks, len(x)))
+    return update(model, optimizer, x, y, masks_to_device(model, masks, images.shape))
 
 
 def update(
-    model: GoogLeNet, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, kept: dict[str, jax.Array]
+    model: Network, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, kept: dict[str, jax.Array]
 ) -> spec.Step:
     """`train_step` on what is on the device already, without checks."""
     model.train()
@@ -55,7 +55,7 @@ def update(
 
 @nnx.jit(donate_argnums=(0, 1))  # the old parameters' memory takes the new ones
 def _step(
-    model: GoogLeNet, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
+    model: Network, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
 ) -> spec.Step:
     (value, logits), grads = value_and_grads(model, x, y, masks)
     optimizer.update(model, grads)
@@ -63,18 +63,18 @@ def _step(
 
 
 def value_and_grads(
-    model: GoogLeNet, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
+    model: Network, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
 ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
     """Loss and logits, and the gradients by path; for use under `nnx.jit`. Updates the model's running statistics."""
 
-    def forward(model: GoogLeNet) -> tuple[jax.Array, jax.Array]:
+    def forward(model: Network) -> tuple[jax.Array, jax.Array]:
         outputs = model(x, masks)
         return loss(model.config, outputs, y), outputs.logits
 
     return nnx.value_and_grad(forward, has_aux=True)(model)
 
 
-def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[jax.Array, jax.Array]:
+def to_device(model: Network, images: spec.Array, labels: spec.Array) -> tuple[jax.Array, jax.Array]:
     """The batch as (N, H, W, C) images and (N,) labels on the model's device, checked for training."""
     x = images_to_device(model, images)
     labels = spec.check_labels(model.config, labels, len(x))
@@ -82,14 +82,17 @@ def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple
     return x, jax.device_put(labels.astype(np.int32), model.device)
 
 
-def images_to_device(model: GoogLeNet, images: spec.Array) -> jax.Array:
+def images_to_device(model: Network, images: spec.Array) -> jax.Array:
     """Images (N, C, H, W) as an (N, H, W, C) array of the parameters' dtype on the model's device, checked."""
     images = spec.check_images(model.config, images)
-    dtype = model.fc.kernel[...].dtype
-    return jax.device_put(np.array(images.transpose(0, 2, 3, 1), dtype), model.device)
+    return jax.device_put(np.array(images.transpose(0, 2, 3, 1), model.stored_dtype), model.device)
 
 
-def masks_to_device(model: GoogLeNet, masks: spec.Arrays | None, count: int) -> dict[str, jax.Array]:
-    """The masks as arrays of zeros and ones, of the parameters' dtype on the model's device."""
-    masks, dtype = spec.check_masks(model.config, masks or {}, count), model.fc.kernel[...].dtype
-    return {head: jax.device_put(mask.astype(dtype), model.device) for head, mask in masks.items()}
+def masks_to_device(model: Network, masks: spec.Arrays | None, shape: spec.Shape) -> dict[str, jax.Array]:
+    """The masks for images of `shape` (N, C, H, W) as arrays of zeros and ones, of the parameters' dtype on the device.
+
+    Those of maps are (N, H, W, C).
+    """
+    masks = spec.check_masks(model.config, masks or {}, tuple(shape))
+    placed = {stage: mask.transpose(0, 2, 3, 1) if mask.ndim == 4 else mask for stage, mask in masks.items()}
+    return {stage: jax.device_put(mask.astype(model.stored_dtype), model.device) for stage, mask in placed.items()}

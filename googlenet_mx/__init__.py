@@ -7,14 +7,20 @@ and the unbiased one with cuDNN; both optimizers are written out, since MXNet's 
 
 from googlenet_mx.device import describe, peak_memory, wait
 from googlenet_mx.model import GoogLeNet
+from googlenet_mx.network import Network
 from googlenet_mx.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_mx.params import dump_params, load_params
+from googlenet_mx.presets import build
 from googlenet_mx.probe import activations, loss_and_grads, predict, predictor
+from googlenet_mx.sequence import Sequence
 from googlenet_mx.train import images_to_device, masks_to_device, to_device, train_step, update
 
 __all__ = [
     "GoogLeNet",
+    "Network",
+    "Sequence",
     "activations",
+    "build",
     "describe",
     "dump_optimizer",
     "dump_params",

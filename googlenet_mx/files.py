@@ -10,8 +10,8 @@ from mxnet import gluon, nd
 
 import spec
 from googlenet_mx.device import select_dtype
-from googlenet_mx.model import GoogLeNet
 from googlenet_mx.params import named_parameters
+from googlenet_mx.presets import build
 from googlenet_mx.probe import activations
 
 
@@ -21,13 +21,13 @@ def write_file(path: Path, arrays: spec.Arrays, config: spec.Config) -> None:
     Its input is ``data``, its outputs the logits and then those of the heads, its parameters have the canonical names;
     of the arrays only the dtype enters it.
     """
-    dtype = str(arrays["fc.weight"].dtype)
+    dtype = str(next(iter(arrays.values())).dtype)
     with mx.name.NameManager():  # counts the names of the nodes from 0
-        model = GoogLeNet(config, dtype=dtype, device="cpu")
+        model = build(config, dtype=dtype, device="cpu")
         for name, parameter in named_parameters(model).items():
             parameter.name, parameter._var = name, None
         stages = dict(model.stages(mx.sym, mx.sym.var("data"), heads=True))
-        symbol = mx.sym.Group([stages[name] for name in ("fc", "aux1", "aux2") if name in stages])
+        symbol = mx.sym.Group([stages[name] for name in (config.logits, "aux1", "aux2") if name in stages])
     symbol.save(str(path))
 
 
@@ -42,7 +42,7 @@ def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) ->
         block.cast(select_dtype(dtype))
         outputs = block(nd.array(images, dtype=select_dtype(dtype)))
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        return {name: x.asnumpy() for name, x in zip(("fc", "aux1", "aux2"), outputs, strict=False)}
-    model = GoogLeNet(config, dtype=dtype, device="cpu")
+        return {name: x.asnumpy() for name, x in zip((config.logits, "aux1", "aux2"), outputs, strict=False)}
+    model = build(config, dtype=dtype, device="cpu")
     model.load_parameters(str(path), cast_dtype=True)
     return activations(model, images)

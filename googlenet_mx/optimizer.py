@@ -10,7 +10,7 @@ import numpy as np
 from mxnet import gluon, nd
 
 import spec
-from googlenet_mx.model import GoogLeNet
+from googlenet_mx.network import Network
 from googlenet_mx.params import named_parameters
 
 
@@ -84,7 +84,7 @@ class TextbookAdam(mx.optimizer.Optimizer):
         nd.elemwise_sub(w, x, out=out)
 
 
-def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> gluon.Trainer:
+def make_optimizer(model: Network, optimizer: spec.Optimizer) -> gluon.Trainer:
     """Gluon's trainer around a row of `spec.optimizers`."""
     for name, parameter in named_parameters(model).items():
         parameter.wd_mult = float(spec.is_decayed(name))
@@ -108,7 +108,7 @@ def set_rate(optimizer: gluon.Trainer, rate: float) -> None:
     optimizer.set_learning_rate(rate)
 
 
-def dump_optimizer(model: GoogLeNet, optimizer: gluon.Trainer) -> dict[str, spec.Array]:
+def dump_optimizer(model: Network, optimizer: gluon.Trainer) -> dict[str, spec.Array]:
     """New canonical arrays with the optimizer's state, as `spec.state_shapes` says; zeros before the first step."""
     slots = optimizer.optimizer.row.slots
     arrays = {"t": np.array(float(optimizer.optimizer.num_update))}
@@ -118,7 +118,7 @@ def dump_optimizer(model: GoogLeNet, optimizer: gluon.Trainer) -> dict[str, spec
     return {name: arrays[name] for name in spec.state_shapes(model.config, slots)}
 
 
-def load_optimizer(model: GoogLeNet, optimizer: gluon.Trainer, state: spec.Arrays) -> None:
+def load_optimizer(model: Network, optimizer: gluon.Trainer, state: spec.Arrays) -> None:
     """Copy canonical arrays into the optimizer, converting to the model's dtype.
 
     Raises:
@@ -138,7 +138,7 @@ def _arrays(slots: tuple[str, ...]) -> list[str]:
     return [slot for slot in slots if slot != "t"]
 
 
-def _states(model: GoogLeNet, optimizer: gluon.Trainer) -> Iterator[tuple[str, tuple[nd.NDArray, ...]]]:
+def _states(model: Network, optimizer: gluon.Trainer) -> Iterator[tuple[str, tuple[nd.NDArray, ...]]]:
     """Canonical name and slots of every trained array; MXNet makes them in the first step, and here before it."""
     (updater,) = optimizer._updaters
     for name, parameter in named_parameters(model).items():

@@ -18,8 +18,9 @@ import googlenet_mx
 import harness.parallel
 import spec
 from googlenet_mx.device import select_device
-from googlenet_mx.model import GoogLeNet
+from googlenet_mx.network import Network
 from googlenet_mx.optimizer import clip, make_optimizer
+from googlenet_mx.presets import build
 from googlenet_mx.train import loss, masks_to_device, to_device
 from harness.parallel import check_shares, processes, shares
 
@@ -32,7 +33,7 @@ class Trainer(gluon.Trainer):
     That is what Gluon does by itself when it leaves the update to the store; but then there is no place for clipping.
     """
 
-    def __init__(self, model: GoogLeNet, optimizer: mx.optimizer.Optimizer, store: str | mx.kvstore.KVStore) -> None:
+    def __init__(self, model: Network, optimizer: mx.optimizer.Optimizer, store: str | mx.kvstore.KVStore) -> None:
         super().__init__(model.collect_params(), optimizer, kvstore=store, update_on_kvstore=False)
         self._updaters = self._updaters[:1]
 
@@ -92,19 +93,19 @@ class Team(harness.parallel.Team):
         self.store.pull(_TOTAL, out=array)
         return array[: len(values)].asnumpy().tolist()
 
-    def GoogLeNet(self, config: spec.Config, dtype: str, device: str) -> GoogLeNet:
+    def build(self, config: spec.Config, dtype: str, device: str) -> Network:
         """The network, with a copy of its parameters in every context."""
-        model = GoogLeNet(config, dtype, device)
+        model = build(config, dtype, device)
         model.collect_params().reset_ctx(self.contexts)
         return model
 
-    def make_optimizer(self, model: GoogLeNet, optimizer: spec.Optimizer) -> Trainer:
+    def make_optimizer(self, model: Network, optimizer: spec.Optimizer) -> Trainer:
         """As the package's, around gradients of all contexts."""
         return Trainer(model, make_optimizer(model, optimizer).optimizer, self.store)
 
     def train_step(
         self,
-        model: GoogLeNet,
+        model: Network,
         optimizer: Trainer,
         images: spec.Array,
         labels: spec.Array,
@@ -117,7 +118,8 @@ class Team(harness.parallel.Team):
         for context, (rows, count) in zip(self.contexts, parts, strict=True):
             with context:
                 x, y = to_device(model, images[rows], labels[rows])
-                kept = masks_to_device(model, {head: mask[rows] for head, mask in (masks or {}).items()}, len(x))
+                own = {stage: mask[rows] for stage, mask in (masks or {}).items()}
+                kept = masks_to_device(model, own, images[rows].shape)
                 with autograd.record():
                     ends, batch = model.training_pass(x, *model.training_pass.kept(x, kept))
                     outputs = model.training_pass.outputs(ends)

@@ -31,9 +31,14 @@ def dump_params(model: HybridBlock) -> dict[str, spec.Array]:
 
 
 def named_parameters(model: HybridBlock) -> dict[str, Parameter]:
-    """Gluon's parameters by canonical name. Only the structural names tell which layer is which."""
-    named = {}
+    """Gluon's parameters by canonical name. Only the structural names tell which layer is which.
+
+    Batch norm has a scale and a shift even where they are fixed; they have no canonical name.
+    """
+    named, canonical = {}, spec.param_shapes(model.config)
     for path, parameter in model._collect_params_with_prefix().items():
         prefix, leaf = path.rsplit(".", 1)
-        named[f"{prefix}.{_CANONICAL.get(leaf, leaf)}"] = parameter
+        name = f"{prefix}.{_CANONICAL.get(leaf, leaf)}"
+        if name in canonical:
+            named[name] = parameter
     return named

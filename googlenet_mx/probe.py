@@ -9,12 +9,12 @@ import numpy as np
 from mxnet import autograd, nd
 
 import spec
-from googlenet_mx.model import GoogLeNet
+from googlenet_mx.network import Network
 from googlenet_mx.params import named_parameters
 from googlenet_mx.train import images_to_device, loss, to_device
 
 
-def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
+def predict(model: Network, images: spec.Array) -> spec.Array:
     """Logits (N, num_classes) of images (N, C, H, W), in inference mode.
 
     Raises:
@@ -24,7 +24,7 @@ def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
         return model(images_to_device(model, images)).logits.asnumpy()
 
 
-def predictor(model: GoogLeNet, x: nd.NDArray) -> Callable[[nd.NDArray], nd.NDArray]:
+def predictor(model: Network, x: nd.NDArray) -> Callable[[nd.NDArray], nd.NDArray]:
     """A function from images of the shape of x, on the device, to logits, with the weights as they are now."""
     symbol = model.hybrid_forward(mx.sym, mx.sym.var("data"))
     arrays = {parameter.name: parameter.data() for parameter in model.collect_params().values()} | {"data": x}
@@ -44,7 +44,7 @@ def fused(symbol: mx.sym.Symbol, arguments: dict, statistics: dict) -> mx.sym.Sy
     return symbol.optimize_for("MKLDNN", arguments, statistics)
 
 
-def activations(model: GoogLeNet, images: spec.Array) -> dict[str, spec.Array]:
+def activations(model: Network, images: spec.Array) -> dict[str, spec.Array]:
     """Every stage's output in inference mode, auxiliary heads included: (N, C, H, W) or (N, num_classes).
 
     Raises:
@@ -54,7 +54,7 @@ def activations(model: GoogLeNet, images: spec.Array) -> dict[str, spec.Array]:
         return {name: x.asnumpy() for name, x in model.stages(nd, images_to_device(model, images), heads=True)}
 
 
-def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
+def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
     """The training loss and its gradients by canonical name; the model stays as it was.
 
     Training mode: batch norm uses the batch's statistics, dropout drops as the configuration says, and the

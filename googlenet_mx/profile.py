@@ -9,11 +9,11 @@ from mxnet import autograd, nd
 
 import spec
 from googlenet_mx.device import wait
-from googlenet_mx.model import GoogLeNet
+from googlenet_mx.network import Network
 from googlenet_mx.train import images_to_device
 
 
-def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
     """Every stage in forward order: its name, a call that computes it, and one that computes it and its gradients.
 
     Both calls work on what the stage is given for these images, in training mode, and wait for what they compute; the
@@ -27,11 +27,12 @@ def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Callable
     Raises:
         spec.InvalidInput: when the images do not fit.
     """
+    first = spec.stage_names(model.config)[0]
     x = images_to_device(model, images)
     kept = dict(zip(model.training_pass.rates, model.training_pass.kept(x, {}), strict=True))
     for name, layer in model.layers(nd, kept):
         given = x.copy()
-        if name != "conv1":
+        if name != first:
             given.attach_grad()
         yield name, partial(_forward, layer, x), partial(_forward_and_backward, layer, given)
         if name not in ("aux1", "aux2"):

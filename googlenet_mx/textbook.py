@@ -22,6 +22,7 @@ from harness.textbook import check_config, check_optimizer
 
 __all__ = [
     "GoogLeNet",
+    "build",
     "compiled",
     "describe",
     "dump_params",
@@ -105,9 +106,12 @@ class GoogLeNet(nn.HybridSequential):
         load_params(self, spec.init_params(config, seed))
 
     @property
-    def fc(self) -> nn.Dense:
-        """The dense layer, by the name that the package's functions know."""
-        return self[5]
+    def parameter(self) -> nd.NDArray:
+        """One of them: its dtype and device are the images'."""
+        return self[5].weight.data()
+
+
+build = GoogLeNet  # the only network that the textbooks have here
 
 
 def _parameters(model: GoogLeNet) -> dict[str, gluon.Parameter]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mxnet import autograd, gluon, nd
 
 import spec
-from googlenet_mx.model import GoogLeNet
+from googlenet_mx.network import Network
 from googlenet_mx.optimizer import clip
 
 _cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
@@ -24,7 +24,7 @@ def loss(config: spec.Config, outputs: spec.Outputs, labels: nd.NDArray) -> nd.N
 
 
 def train_step(
-    model: GoogLeNet,
+    model: Network,
     optimizer: gluon.Trainer,
     images: spec.Array,
     labels: spec.Array,
@@ -43,11 +43,11 @@ def train_step(
         spec.InvalidInput: when images, labels or masks do not fit.
     """
     x, y = to_device(model, images, labels)
-    return update(model, optimizer, x, y, masks_to_device(model, masks, len(x)))
+    return update(model, optimizer, x, y, masks_to_device(model, masks, images.shape))
 
 
 def update(
-    model: GoogLeNet, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, kept: dict[str, nd.NDArray]
+    model: Network, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, kept: dict[str, nd.NDArray]
 ) -> spec.Step:
     """`train_step` on what is on the device already, without checks."""
     with autograd.record():
@@ -60,7 +60,7 @@ def update(
     return spec.Step(value.as_np_ndarray(), correct.as_np_ndarray())  # which float() can read
 
 
-def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[nd.NDArray, nd.NDArray]:
+def to_device(model: Network, images: spec.Array, labels: spec.Array) -> tuple[nd.NDArray, nd.NDArray]:
     """The batch as arrays of the model's dtype on its device, checked for training."""
     x = images_to_device(model, images)
     labels = spec.check_labels(model.config, labels, len(x))
@@ -68,13 +68,13 @@ def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple
     return x, nd.array(labels, x.ctx, x.dtype)
 
 
-def images_to_device(model: GoogLeNet, images: spec.Array) -> nd.NDArray:
+def images_to_device(model: Network, images: spec.Array) -> nd.NDArray:
     """The images as an array of the model's dtype on its device, checked."""
-    weight = model.fc.weight.data()
-    return nd.array(spec.check_images(model.config, images), weight.ctx, weight.dtype)
+    like = model.parameter
+    return nd.array(spec.check_images(model.config, images), like.ctx, like.dtype)
 
 
-def masks_to_device(model: GoogLeNet, masks: spec.Arrays | None, count: int) -> dict[str, nd.NDArray]:
-    """The masks as arrays of zeros and ones, of the model's dtype on its device."""
-    masks, weight = spec.check_masks(model.config, masks or {}, count), model.fc.weight.data()
-    return {head: nd.array(mask, weight.ctx, weight.dtype) for head, mask in masks.items()}
+def masks_to_device(model: Network, masks: spec.Arrays | None, shape: spec.Shape) -> dict[str, nd.NDArray]:
+    """The masks for images of `shape` (N, C, H, W) as arrays of zeros and ones, of the model's dtype on its device."""
+    masks, like = spec.check_masks(model.config, masks or {}, tuple(shape)), model.parameter
+    return {stage: nd.array(mask, like.ctx, like.dtype) for stage, mask in masks.items()}

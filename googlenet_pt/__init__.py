@@ -6,14 +6,20 @@ canonical ones; batch norm stores the unbiased running variance by itself; SGD a
 
 from googlenet_pt.device import describe, peak_memory, wait
 from googlenet_pt.model import GoogLeNet
+from googlenet_pt.network import Network
 from googlenet_pt.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_pt.params import dump_params, load_params
+from googlenet_pt.presets import build
 from googlenet_pt.probe import activations, loss_and_grads, predict, predictor
+from googlenet_pt.sequence import Sequence
 from googlenet_pt.train import images_to_device, masks_to_device, to_device, train_step, update
 
 __all__ = [
     "GoogLeNet",
+    "Network",
+    "Sequence",
     "activations",
+    "build",
     "describe",
     "dump_optimizer",
     "dump_params",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import spec
-from googlenet_pt.model import GoogLeNet
+from googlenet_pt.presets import build
 from googlenet_pt.probe import activations
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -58,7 +58,7 @@ def read_file(path: Path) -> dict[str, spec.Array]:
 
 def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) -> dict[str, spec.Array]:
     """Every stage's output when PyTorch itself loads the file."""
-    model = GoogLeNet(config, dtype=dtype, device="cpu")
+    model = build(config, dtype=dtype, device="cpu")
     model.load_state_dict(_state_dict(torch.load(path, map_location="cpu", weights_only=True)))
     return activations(model, images)
 

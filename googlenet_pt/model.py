@@ -5,7 +5,7 @@ Source: Szegedy et al. 2015, Table 1; every number is held against `spec.param_s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -13,16 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spec
-from googlenet_pt.device import autocast, keep_memory, select_device, select_dtype
-from googlenet_pt.params import load_params
-from spec.network import AUX_POOL_KERNEL, AUX_POOL_STRIDE, BRANCH_POOL
-
-Layer = Callable[[Tensor], Tensor]
-
-
-def max_pool(x: Tensor, pool: spec.Pool) -> Tensor:
-    """Largest value of each window; minus infinity outside the image."""
-    return F.max_pool2d(x, pool.kernel, pool.stride, pool.pad, ceil_mode=pool.ceil)
+from googlenet_pt.network import Dropout, Layer, Network, max_pool
+from spec.googlenet import AUX_POOL_KERNEL, AUX_POOL_STRIDE, BRANCH_POOL
 
 
 class Conv(nn.Conv2d):
@@ -44,17 +36,10 @@ class Conv(nn.Conv2d):
         return F.relu(x, inplace=True) if self.relu else x
 
 
-class Dropout(nn.Dropout):
-    """Dropout that can be told what to keep; else PyTorch's generator decides."""
-
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        return super().forward(x) if kept is None else x * kept / (1 - self.p)
-
-
 class Inception(nn.Module):
     """Four branches side by side, concatenated over the channels."""
 
-    def __init__(self, config: spec.Config, row: spec.Inception) -> None:
+    def __init__(self, config: spec.GoogLeNetConfig, row: spec.Inception) -> None:
         super().__init__()
         conv, into, k = partial(Conv, config), row.in_channels, config.branch5x5_kernel
         self.branch1x1 = conv(into, row.branch1x1, 1)
@@ -79,7 +64,7 @@ class Inception(nn.Module):
 class AuxHead(nn.Module):
     """A classifier on an early stage, used in training only."""
 
-    def __init__(self, config: spec.Config, into: int) -> None:
+    def __init__(self, config: spec.GoogLeNetConfig, into: int) -> None:
         super().__init__()
         self.config = config
         self.conv = Conv(config, into, 128, 1)
@@ -98,25 +83,14 @@ class AuxHead(nn.Module):
         return self.fc2(self.dropout(x, kept))
 
 
-class GoogLeNet(nn.Module):
-    """The network of a `spec.Config`, with the initial parameters of `spec.init_params(config, seed)`.
+class GoogLeNet(Network):
+    """The network of a `spec.GoogLeNetConfig`; the rest is as `Network` says."""
 
-    In training mode the auxiliary heads run as well. Dropout keeps what `masks` says (see `spec.dropout_masks`), or
-    draws from PyTorch's own generator (``torch.manual_seed``).
+    config: spec.GoogLeNetConfig
 
-    Args:
-        config: From `spec.preset`.
-        dtype: ``float32``, ``float64``, or ``bfloat16``: to compute in; the parameters are then float32.
-        device: ``auto`` (a GPU where there is one), ``cpu`` or ``gpu``.
-        seed: Of the initial parameters.
-
-    Raises:
-        spec.InvalidInput: for a device that is not there or an unknown dtype.
-    """
-
-    def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> None:
-        super().__init__()
-        self.config, self.dtype = config, select_dtype(dtype)
+    def add_layers(self) -> None:
+        """Table 1 and the stem, the heads and the classifier around it."""
+        config = self.config
         conv, inception, head = partial(Conv, config), partial(Inception, config), partial(AuxHead, config)
         row, relu = config.inception, config.stem_relu
         self.conv1 = conv(config.in_channels, 64, 7, stride=2, pad=3)
@@ -135,13 +109,6 @@ class GoogLeNet(nn.Module):
         self.inception5b = inception(row("inception5b"))
         self.dropout = Dropout(config.dropout)
         self.fc = nn.Linear(row("inception5b").out_channels, config.num_classes)
-        # Kernels laid out (out, height, width, in) make the images so too: on a CPU a training step is 1.2 times as
-        # fast at 28 pixels, 1.5 times at 96.
-        stored = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
-        self.to(device=select_device(device), dtype=stored, memory_format=torch.channels_last)
-        if self.fc.weight.device.type == "cpu":
-            keep_memory()
-        load_params(self, spec.init_params(config, seed))
 
     def layers(self, masks: Mapping[str, Tensor] | None = None) -> list[tuple[str, Layer]]:
         """Every stage's name and what computes it, in forward order; ``aux1`` and ``aux2`` lie beside the trunk."""
@@ -173,23 +140,6 @@ class GoogLeNet(nn.Module):
             ("fc", partial(self.classify, kept=masks.get("fc"))),  # num_classes
         ]
         return [(name, layer) for name, layer in layers if layer is not None]
-
-    def stages(
-        self, x: Tensor, *, heads: bool, masks: Mapping[str, Tensor] | None = None
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Every stage's name and output, in forward order; the auxiliary heads if asked for."""
-        for name, layer in self.layers(masks):
-            if name not in ("aux1", "aux2"):
-                yield name, (x := layer(x))
-            elif heads:
-                yield name, layer(x)
-
-    def forward(self, x: Tensor, masks: Mapping[str, Tensor] | None = None) -> spec.Outputs:
-        """Images (N, C, H, W) to logits (N, num_classes); in training mode the auxiliary logits too."""
-        with autocast(self):
-            stages = self.stages(x, heads=self.training, masks=masks)
-            ends = {name: y.to(x.dtype) for name, y in stages if name in ("aux1", "aux2", "fc")}
-        return spec.Outputs(ends["fc"], ends.get("aux1"), ends.get("aux2"))
 
     def lrn(self, x: Tensor) -> Tensor:
         """Local response normalization; PyTorch divides alpha by the size as Caffe does."""

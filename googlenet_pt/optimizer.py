@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 import spec
-from googlenet_pt.model import GoogLeNet
+from googlenet_pt.network import Network
 
 _NATIVE = {"momentum": "momentum_buffer", "m": "exp_avg", "v": "exp_avg_sq"}  # canonical: PyTorch's
 
 
-def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
+def make_optimizer(model: Network, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
     """PyTorch's optimizer for a row of `spec.optimizers`; its SGD, Adam and AdamW are the textbook's."""
     groups = {True: [], False: []}
     for name, parameter in model.named_parameters():
@@ -45,7 +45,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def dump_optimizer(model: GoogLeNet, optimizer: torch.optim.Optimizer) -> dict[str, spec.Array]:
+def dump_optimizer(model: Network, optimizer: torch.optim.Optimizer) -> dict[str, spec.Array]:
     """New canonical arrays with the optimizer's state, as `spec.state_shapes` says; zeros before the first step."""
     arrays, slots = {}, _slots(optimizer)
     for name, parameter in model.named_parameters():
@@ -58,7 +58,7 @@ def dump_optimizer(model: GoogLeNet, optimizer: torch.optim.Optimizer) -> dict[s
     return {name: arrays[name] for name in spec.state_shapes(model.config, slots)}
 
 
-def load_optimizer(model: GoogLeNet, optimizer: torch.optim.Optimizer, state: spec.Arrays) -> None:
+def load_optimizer(model: Network, optimizer: torch.optim.Optimizer, state: spec.Arrays) -> None:
     """Copy canonical arrays into the optimizer, converting to the model's dtype.
 
     Raises:

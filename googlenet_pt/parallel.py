@@ -19,7 +19,7 @@ import googlenet_pt
 import harness.parallel
 import spec
 from googlenet_pt.device import select_device
-from googlenet_pt.model import GoogLeNet
+from googlenet_pt.network import Network
 from googlenet_pt.optimizer import make_optimizer
 from googlenet_pt.train import masks_to_device, to_device, update
 from harness.parallel import check_shares, shares
@@ -30,7 +30,7 @@ _PATIENCE = timedelta(minutes=10)  # for a process that no longer answers; one t
 class Replica(DistributedDataParallel):
     """The model of one process; gradients are means over the whole batch, however it is shared."""
 
-    def __init__(self, model: GoogLeNet) -> None:
+    def __init__(self, model: Network) -> None:
         # Batch norm's statistics stay each process's own.
         super().__init__(model, broadcast_buffers=False, gradient_as_bucket_view=True)
         self.weight = 1.0  # of this process's mean in that of the batch
@@ -82,14 +82,14 @@ class Team(harness.parallel.Team):
         dist.all_reduce(tensor)
         return tensor.tolist()
 
-    def make_optimizer(self, model: GoogLeNet, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
+    def make_optimizer(self, model: Network, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
         """As the package's; and from now on the model is one of several that are the same."""
         self.replica = Replica(model)
         return make_optimizer(model, optimizer)
 
     def train_step(
         self,
-        model: GoogLeNet,
+        model: Network,
         optimizer: torch.optim.Optimizer,
         images: spec.Array,
         labels: spec.Array,
@@ -98,7 +98,8 @@ class Team(harness.parallel.Team):
         """One step on a batch, of which this process takes its share; loss and hits are the whole batch's."""
         rows, count = shares(len(images), self.devices)[self.rank]
         x, y = to_device(model, images[rows], labels[rows])
-        kept = masks_to_device(model, {head: mask[rows] for head, mask in (masks or {}).items()}, len(x))
+        own = {stage: mask[rows] for stage, mask in (masks or {}).items()}
+        kept = masks_to_device(model, own, images[rows].shape)
         weight = self.replica.weight = count / len(images)
         step = update(self.replica, optimizer, x, y, kept)
         sums = torch.stack([step.loss.double() * weight, step.correct.double() * (count > 0)])

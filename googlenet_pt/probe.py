@@ -12,12 +12,13 @@ from torch.func import functional_call
 
 import spec
 from googlenet_pt.device import autocast, full_precision
-from googlenet_pt.model import Conv, GoogLeNet, Inception, max_pool
+from googlenet_pt.model import Conv, Inception
+from googlenet_pt.network import Network, max_pool
 from googlenet_pt.train import images_to_device, loss, to_device
-from spec.network import BRANCH_POOL
+from spec.googlenet import BRANCH_POOL
 
 
-def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
+def predict(model: Network, images: spec.Array) -> spec.Array:
     """Logits (N, num_classes) of images (N, C, H, W), in inference mode.
 
     Raises:
@@ -27,7 +28,7 @@ def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
         return _numpy(model(images_to_device(model, images)).logits)
 
 
-def predictor(model: GoogLeNet, x: Tensor) -> Callable[[Tensor], Tensor]:
+def predictor(model: Network, x: Tensor) -> Callable[[Tensor], Tensor]:
     """What computes logits (N, num_classes) of images of the shape of `x`, both on the device, again and again.
 
     It keeps the weights as they are now.
@@ -43,7 +44,7 @@ def predictor(model: GoogLeNet, x: Tensor) -> Callable[[Tensor], Tensor]:
     return logits
 
 
-def _fusible(model: GoogLeNet, x: Tensor) -> bool:
+def _fusible(model: Network, x: Tensor) -> bool:
     """Whether oneDNN computes in the model's dtype here, which PyTorch has for CPUs."""
     if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
@@ -51,7 +52,7 @@ def _fusible(model: GoogLeNet, x: Tensor) -> bool:
     return model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and has_bfloat16)
 
 
-def _fuse(model: GoogLeNet) -> None:
+def _fuse(model: Network) -> None:
     """Put what is made for inference in the place of every convolution and Inception block."""
     for name, layer in list(model.named_children()):
         if isinstance(layer, Conv):
@@ -111,8 +112,8 @@ def _folded(conv: Conv) -> tuple[Tensor, Tensor]:
     return weight.detach(), bias.detach()
 
 
-def activations(model: GoogLeNet, images: spec.Array) -> dict[str, spec.Array]:
-    """Every stage's output in inference mode, auxiliary heads included: (N, C, H, W) or (N, num_classes).
+def activations(model: Network, images: spec.Array) -> dict[str, spec.Array]:
+    """Every stage's output in inference mode, auxiliary heads included: (N, C, H, W) or (N, C).
 
     Raises:
         spec.InvalidInput: when the images do not fit.
@@ -122,7 +123,7 @@ def activations(model: GoogLeNet, images: spec.Array) -> dict[str, spec.Array]:
         return {name: _numpy(x) for name, x in model.stages(x, heads=True)}
 
 
-def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
+def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
     """The training loss and its gradients by canonical name; the model stays as it was.
 
     Training mode: batch norm uses the batch's statistics, dropout drops as the configuration says, and the
@@ -143,7 +144,7 @@ def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> 
 
 
 @contextmanager
-def _mode(model: GoogLeNet, *, training: bool) -> Iterator[None]:
+def _mode(model: Network, *, training: bool) -> Iterator[None]:
     before = model.training
     model.train(training)
     try:

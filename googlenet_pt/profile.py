@@ -9,13 +9,13 @@ from torch import Tensor
 
 import spec
 from googlenet_pt.device import autocast, wait
-from googlenet_pt.model import GoogLeNet, Layer
+from googlenet_pt.network import Layer, Network
 from googlenet_pt.train import images_to_device
 
 Call = Callable[[], None]
 
 
-def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
+def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
     """In forward order every stage's name, a call that computes it, and one that computes it and its gradients.
 
     Both compute in training mode on what the stage gets from the ones before, and wait. The gradients are those of the
@@ -30,17 +30,18 @@ def stages(model: GoogLeNet, images: spec.Array) -> Iterator[tuple[str, Call, Ca
         spec.InvalidInput: when the images do not fit.
     """
     model.train()
+    first = spec.stage_names(model.config)[0]
     x = images_to_device(model, images)
     for name, layer in model.layers():
         trained = [p for path, p in model.named_parameters() if path.split(".")[0] == name]
-        forward, gradients = _calls(model, layer, x, [x, *trained] if name != "conv1" else trained)
+        forward, gradients = _calls(model, layer, x, trained if name == first else [x, *trained])
         yield name, forward, gradients
         if name not in ("aux1", "aux2"):
             with torch.no_grad(), autocast(model):
                 x = layer(x).requires_grad_()
 
 
-def _calls(model: GoogLeNet, layer: Layer, x: Tensor, wanted: list[Tensor]) -> tuple[Call, Call]:
+def _calls(model: Network, layer: Layer, x: Tensor, wanted: list[Tensor]) -> tuple[Call, Call]:
     def forward() -> None:
         with torch.no_grad(), autocast(model):
             layer(x)

@@ -23,6 +23,7 @@ from harness.textbook import check_config, check_optimizer
 
 __all__ = [
     "GoogLeNet",
+    "build",
     "compiled",
     "describe",
     "dump_params",
@@ -90,9 +91,12 @@ class GoogLeNet(nn.Sequential):
         load_params(self, spec.init_params(config, seed))
 
     @property
-    def fc(self) -> nn.Linear:
-        """The dense layer, by the name that the package's functions know."""
-        return self[5]
+    def parameter(self) -> nn.Parameter:
+        """One of them: its dtype and device are the images'."""
+        return next(self.parameters())
+
+
+build = GoogLeNet  # the only network that the textbooks have here
 
 
 def _inception(row: spec.Inception) -> Inception:
@@ -160,7 +164,7 @@ def train_step(
 ) -> spec.Step:
     """As `googlenet_pt.train_step`."""
     x, y = to_device(model, images, labels)
-    return update(model, optimizer, x, y, masks_to_device(model, masks, len(x)))
+    return update(model, optimizer, x, y, masks_to_device(model, masks, images.shape))
 
 
 def update(

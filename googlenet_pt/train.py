@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import spec
-from googlenet_pt.model import GoogLeNet
+from googlenet_pt.network import Network
 
 
 def loss(config: spec.Config, outputs: spec.Outputs, labels: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def loss(config: spec.Config, outputs: spec.Outputs, labels: Tensor) -> Tensor:
 
 
 def train_step(
-    model: GoogLeNet,
+    model: Network,
     optimizer: torch.optim.Optimizer,
     images: spec.Array,
     labels: spec.Array,
@@ -40,11 +40,11 @@ def train_step(
         spec.InvalidInput: when images, labels or masks do not fit.
     """
     x, y = to_device(model, images, labels)
-    return update(model, optimizer, x, y, masks_to_device(model, masks, len(x)))
+    return update(model, optimizer, x, y, masks_to_device(model, masks, images.shape))
 
 
 def update(
-    model: GoogLeNet, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, kept: dict[str, Tensor]
+    model: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, kept: dict[str, Tensor]
 ) -> spec.Step:
     """`train_step` on what is on the device already, without checks."""
     model.train()
@@ -56,7 +56,7 @@ def update(
     return spec.Step(value.detach(), (outputs.logits.argmax(1) == y).sum())
 
 
-def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[Tensor, Tensor]:
+def to_device(model: Network, images: spec.Array, labels: spec.Array) -> tuple[Tensor, Tensor]:
     """The batch as tensors of the model's dtype on its device, checked for training."""
     x = images_to_device(model, images)
     labels = spec.check_labels(model.config, labels, len(x))
@@ -64,13 +64,13 @@ def to_device(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple
     return x, torch.as_tensor(labels).to(x.device)
 
 
-def images_to_device(model: GoogLeNet, images: spec.Array) -> Tensor:
+def images_to_device(model: Network, images: spec.Array) -> Tensor:
     """The images as a tensor of the model's dtype on its device, checked."""
     images = spec.check_images(model.config, images)
-    return torch.as_tensor(images).to(model.fc.weight)
+    return torch.as_tensor(images).to(model.parameter)
 
 
-def masks_to_device(model: GoogLeNet, masks: spec.Arrays | None, count: int) -> dict[str, Tensor]:
-    """The masks as tensors of zeros and ones, of the model's dtype on its device."""
-    masks = spec.check_masks(model.config, masks or {}, count)
-    return {head: torch.as_tensor(mask).to(model.fc.weight) for head, mask in masks.items()}
+def masks_to_device(model: Network, masks: spec.Arrays | None, shape: spec.Shape) -> dict[str, Tensor]:
+    """The masks for images of `shape` (N, C, H, W) as tensors of zeros and ones, of the model's dtype on its device."""
+    masks = spec.check_masks(model.config, masks or {}, tuple(shape))
+    return {stage: torch.as_tensor(mask).to(model.parameter) for stage, mask in masks.items()}

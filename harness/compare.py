@@ -46,6 +46,7 @@ class Expected:
 
     parameters: int
     stages: dict[str, Array]
+    logits: str  # the stage that has them
     loss: float
     grads: dict[str, Array]
     step: dict[str, Array]  # every array after one SGD step
@@ -176,7 +177,7 @@ def expect(config: spec.Config, params: Arrays, images: Array, labels: Array) ->
     stages = reference.activations(config, params, images)
     training = reference.loss_and_grads(config, params, images, labels)
     step = {**params, **SGD.update(params, training.grads, {}), **training.statistics}
-    return Expected(spec.parameter_count(config), stages, training.loss, training.grads, step)
+    return Expected(spec.parameter_count(config), stages, config.logits, training.loss, training.grads, step)
 
 
 def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendReport:
@@ -185,7 +186,7 @@ def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendRepo
         return BackendReport(crash=answer.crash)
     facts, arrays = answer.facts, answer.arrays
     stages = _stage_reports({name: arrays.get(f"stage/{name}", np.empty(0)) for name in expected.stages}, expected)
-    logits_error = relative_error(arrays["logits"], expected.stages["fc"])
+    logits_error = relative_error(arrays["logits"], expected.stages[expected.logits])
     loss_error = relative_error(np.array(facts["loss"]), np.array(expected.loss))
     gradient_error, worst_gradient = _worst(arrays, "gradient", expected.grads)
     step_error, worst_step = _worst(arrays, "step", expected.step)
@@ -229,7 +230,7 @@ def judge_forward(name: str, arrays: Arrays, parameters: int, expected: Expected
     """
     framework, package = JUDGES[name]
     stages = _stage_reports({stage: arrays.get(stage, np.empty(0)) for stage in expected.stages}, expected)
-    logits = next(stage.error for stage in stages if stage.name == "fc")
+    logits = next(stage.error for stage in stages if stage.name == expected.logits)
     checks = [
         ("parameter count", parameters == expected.parameters),
         *((stage.name, stage.error <= bounds.activations) for stage in stages),

@@ -242,7 +242,7 @@ def verified(source: Source, result: Source, work: Work) -> Verification:
         verification.missing = str(error)
         return verification
     errors = {name: relative_error(got[name], x) for name, x in expected.items() if name in got}
-    verification.logits = errors["fc"]
+    verification.logits = errors[config.logits]
     wrong = [(name, error) for name, error in errors.items() if not error <= bound]
     if wrong:
         verification.first_difference, verification.difference = wrong[0]

@@ -141,7 +141,7 @@ class _Loop:
         else:
             params = spec.init_params(self.config, self.settings.seed, self.settings.recipe.init)
         self._agree()
-        self.model = team.GoogLeNet(self.config, dtype=self.settings.dtype, device=self.settings.device)
+        self.model = team.build(self.config, dtype=self.settings.dtype, device=self.settings.device)
         team.load_params(self.model, params)
         self.optimizer = team.make_optimizer(self.model, self.settings.recipe.optimizer)
         if state is not None:
@@ -233,7 +233,7 @@ class _Loop:
         begun = time.monotonic()
         try:
             for images, labels in batches:
-                masks = spec.dropout_masks(self.config, len(images), settings.seed, position.step)
+                masks = spec.dropout_masks(self.config, images.shape, settings.seed, position.step)
                 self.team.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
                 step = self.team.train_step(self.model, self.optimizer, images, labels, masks)
                 self.waiting.append((step, len(images)))

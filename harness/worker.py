@@ -103,7 +103,7 @@ def _evaluate(
 
     found = checkpoint.load(Path(task["checkpoint"]))
     dataset = open_dataset(Path(task["dataset"]))
-    model = package.GoogLeNet(found.config, dtype=task["dtype"], device=task["device"])
+    model = package.build(found.config, dtype=task["dtype"], device=task["device"])
     package.load_params(model, found.params)
     split = {"train": dataset.train, "test": dataset.test}[task["part"]]
     tell = _teller(stopped)
@@ -126,7 +126,7 @@ def predict_task(
 ) -> tuple[dict[str, Any], dict[str, spec.Array]]:
     """The logits of images, a batch at a time."""
     images = given.pop("images")
-    model = package.GoogLeNet(spec.preset(**task["config"]), dtype=task["dtype"], device=task["device"])
+    model = package.build(spec.preset(**task["config"]), dtype=task["dtype"], device=task["device"])
     package.load_params(model, given)
     parts = [package.predict(model, images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
     return {}, {"logits": np.concatenate(parts)}
@@ -150,7 +150,7 @@ def file_task(
 def _describe(package: ModuleType, task: dict[str, Any]) -> dict[str, Any]:
     """What the framework says of itself, and how many threads it really computes with."""
     description = dataclasses.asdict(package.describe(task["device"]))
-    model = package.GoogLeNet(spec.preset("d2l"), device="cpu")
+    model = package.build(spec.preset("d2l"), device="cpu")
     images = np.random.default_rng(0).random((32, 1, 96, 96), dtype=np.float32)
     package.predict(model, images)  # builds, and warms up
     before, start = ticks_by_thread(), time.perf_counter()
@@ -182,7 +182,7 @@ def _probe(
 ) -> tuple[dict[str, Any], dict[str, spec.Array]]:
     config = spec.preset(**task["config"])
     images, labels = given.pop("images"), given.pop("labels")
-    model = package.GoogLeNet(config, dtype=task["dtype"], device=task["device"])
+    model = package.build(config, dtype=task["dtype"], device=task["device"])
     package.load_params(model, given)
     description = package.describe(task["device"])
     facts, arrays = probe(package, model, images, labels, spec.SGD(**task["sgd"]))

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from spec.errors import InvalidInput
-from spec.network import PRESETS, preset
+from spec.presets import PRESETS, preset
 from spec.table import render
 
 

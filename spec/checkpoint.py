@@ -21,8 +21,9 @@ from safetensors.numpy import save as to_bytes
 
 from spec.arrays import Array, Arrays
 from spec.errors import InvalidInput
-from spec.network import PRESETS, Config, param_shapes, preset
+from spec.network import Config, param_shapes
 from spec.params import check_params, check_state
+from spec.presets import PRESETS, preset
 
 FORMAT = "googlenet-1"
 STATE = "optimizer/"  # before the names of a training's optimizer
@@ -192,6 +193,8 @@ def config_table(config: Config) -> dict[str, Any]:
     table["label_smoothing"] = config.label_smoothing
     if own is not None and (config.dropout, config.aux_dropout) != (own.dropout, own.aux_dropout):
         table["dropout"] = config.dropout
+    if own is not None and own.batch_norm and config.batch_norm and config.batch_norm != own.batch_norm:
+        table["norm_momentum"] = config.batch_norm.momentum
     if own is None or preset(**table) != config:
         raise InvalidInput(f"config: expected one that spec.preset makes, got a changed {config.preset!r}")
     return table

@@ -67,7 +67,7 @@ def _flax(layer: Layer) -> tuple[_Draw, _Draw]:
 
 
 def _caffe(layer: Layer) -> tuple[_Draw, _Draw]:
-    classifier = layer.name.split(".")[-1] in ("fc", "fc2")
+    classifier = layer.kernel is None and layer.activation is None
     return _uniform(math.sqrt(3 / _fans(layer)[0])), _constant(0 if classifier else 0.2)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from spec.arrays import Array
 from spec.errors import InvalidInput
-from spec.network import Config, Shape
+from spec.network import Config, Shape, layers
 from spec.shapes import stage_shapes
 
 
@@ -66,9 +66,11 @@ def check_training_batch(config: Config, shape: Shape) -> None:
     """
     if config.batch_norm is None or shape[0] > 1:
         return
-    for name, out in stage_shapes(config, shape[1:]).items():
-        if name.startswith(("conv", "inception")) and math.prod(out[1:]) == 1:
+    maps = config.maps(*shape[2:])
+    for layer in layers(config):
+        if layer.norm and (layer.kernel is None or math.prod(maps[layer.stage][1:]) == 1):
+            remedy = "" if layer.kernel is None else ", or larger images"
             raise InvalidInput(
                 f"preset {config.preset} cannot train on one image of {shape[2]} x {shape[3]} pixels: batch norm "
-                f"sees a single value per channel at {name}; take a batch of at least 2, or larger images"
+                f"sees a single value per channel at {layer.stage}; take a batch of at least 2{remedy}"
             )

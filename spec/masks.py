@@ -12,54 +12,65 @@ import numpy as np
 
 from spec.arrays import Array, Arrays
 from spec.errors import InvalidInput
-from spec.network import AUX_AFTER, Config, Shape, layers
+from spec.network import Config, Shape, layers
+from spec.shapes import stage_names, stage_shapes
 
 
-def mask_shapes(config: Config, count: int) -> dict[str, Shape]:
-    """What each head drops from for `count` images: ``fc`` (count, channels), ``aux1`` and ``aux2`` (count, 1024)."""
-    inputs = {layer.name: layer.in_channels for layer in layers(config)}
-    shapes: dict[str, Shape] = {"fc": (count, inputs["fc"])}
-    if config.aux:
-        shapes |= {head: (count, inputs[f"{head}.fc2"]) for head in AUX_AFTER.values()}
-    return shapes
+def mask_shapes(config: Config, shape: Shape) -> dict[str, Shape]:
+    """What each stage that has a place for dropout drops from, for images of `shape` (N, channels, height, width).
+
+    ``fc`` (N, channels), ``aux1`` and ``aux2`` (N, 1024) of a GoogLeNet; what a row reads of a plain sequence.
+
+    Raises:
+        InvalidInput: when such images do not fit.
+    """
+    given = dict(zip(stage_names(config)[1:], stage_shapes(config, shape[1:]).values(), strict=False))
+    return {
+        layer.stage: (shape[0], *((layer.in_channels,) if layer.kernel is None else given[layer.stage]))
+        for layer in layers(config)
+        if layer.dropout is not None
+    }
 
 
-def dropout_masks(config: Config, count: int, seed: int, step: int) -> dict[str, Array]:
-    """What each head that drops keeps of `count` images in one step: boolean, shapes as `mask_shapes` says.
+def dropout_rates(config: Config) -> dict[str, float]:
+    """The fraction that each stage drops of what it reads, by the names of `mask_shapes`; only those above 0."""
+    return {layer.stage: layer.dropout for layer in layers(config) if layer.dropout}
+
+
+def dropout_masks(config: Config, shape: Shape, seed: int, step: int) -> dict[str, Array]:
+    """What each stage that drops keeps in one step: boolean, shapes as `mask_shapes` says.
 
     Args:
-        config: The network; a head whose dropout is 0 gets no mask.
-        count: Images in the batch.
+        config: The network; a stage whose dropout is 0 gets no mask.
+        shape: (N, channels, height, width) of the batch.
         seed: Of the run, 0 to 2^64 - 1.
         step: Number of the step in the run, from 0.
 
     Raises:
-        InvalidInput: for a seed or a step that is none.
+        InvalidInput: for a seed or a step that is none, or images that do not fit.
     """
     for what, value, limit in (("seed", seed, "2^64"), ("step", step, "2^63")):
         if not isinstance(value, (int, np.integer)) or not 0 <= value < 2 ** int(limit[2:]):
             raise InvalidInput(f"{what}: expected a whole number from 0 to {limit} - 1, got {value!r}")
-    masks = {}
-    for head, shape in mask_shapes(config, count).items():
-        fraction = config.dropout if head == "fc" else config.aux_dropout
-        if fraction > 0:
-            key = np.array([seed, zlib.crc32(f"dropout/{head}".encode())], np.uint64)
-            # Drawing counts up the lowest of the four words, so that the steps' streams never meet.
-            generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, int(step)]))
-            masks[head] = generator.random(shape) >= fraction
+    masks, shapes = {}, mask_shapes(config, shape)
+    for stage, fraction in dropout_rates(config).items():
+        key = np.array([seed, zlib.crc32(f"dropout/{stage}".encode())], np.uint64)
+        # Drawing counts up the lowest of the four words, so that the steps' streams never meet.
+        generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, int(step)]))
+        masks[stage] = generator.random(shapes[stage]) >= fraction
     return masks
 
 
-def check_masks(config: Config, masks: Arrays, count: int) -> Arrays:
-    """The masks, after making sure that they fit.
+def check_masks(config: Config, masks: Arrays, shape: Shape) -> Arrays:
+    """The masks, after making sure that they fit images of `shape` (N, channels, height, width).
 
     Raises:
         InvalidInput: unless they are boolean arrays of shapes that `mask_shapes` has.
     """
-    expected = mask_shapes(config, count)
-    for head, mask in masks.items():
-        if head not in expected or np.shape(mask) != expected[head] or np.asarray(mask).dtype != bool:
+    expected = mask_shapes(config, shape)
+    for stage, mask in masks.items():
+        if stage not in expected or np.shape(mask) != expected[stage] or np.asarray(mask).dtype != bool:
             raise InvalidInput(
-                f"masks: expected boolean arrays of {expected}, got {head} {np.asarray(mask).dtype} {np.shape(mask)}"
+                f"masks: expected boolean arrays of {expected}, got {stage} {np.asarray(mask).dtype} {np.shape(mask)}"
             )
     return masks

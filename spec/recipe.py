@@ -2,7 +2,7 @@
 
 The loss is the mean over a batch of
 
-    CE(fc) + aux_weight · (CE(aux1) + CE(aux2))        CE = -Σ target · log softmax(logits)
+    CE(logits) + aux_weight · (CE(aux1) + CE(aux2))        CE = -Σ target · log softmax(logits)
     target = (1 - label_smoothing) · [class is the label] + label_smoothing / classes
 
 the optimizers are those of `spec.optimizers`, and step number s of a run of S steps, E to an epoch, has the rate
@@ -26,8 +26,9 @@ from typing import Any
 
 from spec.errors import InvalidInput
 from spec.init import SCHEMES
-from spec.network import PRESETS, Config, preset
+from spec.network import Config
 from spec.optimizers import SGD, Adam, AdamW, Optimizer
+from spec.presets import PRESETS, preset
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Recipe:
     label_smoothing: float = 0.0
     aux_weight: float | None = None  # None: the preset's
     dropout: float | None = None  # None: the preset's
+    norm_momentum: float | None = None  # share of the batch in batch norm's running statistics; None: the preset's
     aux: bool | None = None  # with auxiliary heads; None: where the preset has them
     source: str = ""  # where it comes from
     published: str = ""  # what was reported there, to stand beside
@@ -148,7 +150,9 @@ class Recipe:
 
     def config(self, **changed: Any) -> Config:
         """The preset's configuration with the recipe's settings; `changed` are further ones of `spec.preset`."""
-        own = {name: getattr(self, name) for name in ("aux", "aux_weight", "label_smoothing", "dropout")}
+        own = {
+            name: getattr(self, name) for name in ("aux", "aux_weight", "label_smoothing", "dropout", "norm_momentum")
+        }
         return preset(self.preset, **(own | changed))
 
     def rate(self, step: int, per_epoch: int) -> float:

@@ -9,34 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from spec.arrays import Array, Arrays
-from spec.inputs import check_images, check_labels, check_training_batch
-from spec.masks import check_masks
-from spec.network import (
+from spec.googlenet import (
     AUX_AFTER,
     AUX_POOL_KERNEL,
     AUX_POOL_STRIDE,
     AUX_SIDE,
     BRANCH_POOL,
-    LRN,
-    BatchNorm,
-    Config,
-    Layer,
-    Pool,
-    Step,
-    is_statistic,
-    layers,
-    param_shapes,
+    GoogLeNetConfig,
 )
+from spec.inputs import check_images, check_labels, check_training_batch
+from spec.masks import check_masks
+from spec.network import LRN, Activation, BatchNorm, Config, Layer, Pool, Step, is_statistic, layers, param_shapes
 from spec.optimizers import Optimizer, State
 from spec.params import check_params
+from spec.sequences import Conv, Dense, GlobalAverage, MaxPool, SequenceConfig
 
 Back = Callable[[Array], Array]
 Back3 = Callable[[Array], tuple[Array, Array, Array]]  # to the input, the weights and the biases
+Stages = tuple[dict[str, Array], list[tuple[str, Back]]]  # outputs, and how gradients go back, in forward order
 
 # ---------------------------------------------------------------------------------------------------- operations
 
@@ -72,6 +68,19 @@ def identity(x: Array) -> tuple[Array, Back]:
 def relu(x: Array) -> tuple[Array, Back]:
     """max(x, 0); the gradient at 0 is 0."""
     return np.maximum(x, 0), lambda dy: dy * (x > 0)
+
+
+def sigmoid(x: Array) -> tuple[Array, Back]:
+    """1 / (1 + exp(-x)), by way of the tangent, which does not overflow."""
+    y = (1 + np.tanh(x / 2)) / 2
+    return y, lambda dy: dy * y * (1 - y)
+
+
+ACTIVATIONS: dict[Activation, Callable[[Array], tuple[Array, Back]]] = {
+    None: identity,
+    "relu": relu,
+    "sigmoid": sigmoid,
+}
 
 
 def max_pool(x: Array, pool: Pool) -> tuple[Array, Back]:
@@ -147,7 +156,7 @@ def local_response_norm(x: Array, lrn: LRN) -> tuple[Array, Back]:
 def batch_norm(
     x: Array, weight: Array, bias: Array, mean: Array, var: Array, epsilon: float, of_batch: bool
 ) -> tuple[Array, Back3]:
-    """weight · (x - mean) / sqrt(var + epsilon) + bias, per channel.
+    """weight · (x - mean) / sqrt(var + epsilon) + bias, per channel of x (N, C, H, W).
 
     `of_batch` says that mean and var are x's own, so that the gradient flows through them as well.
 
@@ -169,9 +178,10 @@ def batch_norm(
     return gain * unit + bias[:, None, None], back
 
 
-def dense(x: Array, w: Array, b: Array) -> tuple[Array, Back3]:
+def dense(x: Array, w: Array, b: Array | None) -> tuple[Array, Back3]:
     """x (N, in) times w (out, in) transposed, plus b; back(dy) -> dx, dw, db."""
-    return x @ w.T + b, lambda dy: (dy @ w, dy.T @ x, dy.sum(0))
+    y = x @ w.T
+    return y if b is None else y + b, lambda dy: (dy @ w, dy.T @ x, dy.sum(0))
 
 
 def dropout(x: Array, kept: Array | None, fraction: float) -> tuple[Array, Back]:
@@ -215,9 +225,9 @@ def _unpad(x: Array, pad: int) -> Array:
 
 @dataclass
 class _Pass:
-    """One run through the network; collects gradients and running statistics by canonical name."""
+    """One run through a network; collects gradients and running statistics by canonical name."""
 
-    config: Config
+    config: Any  # a Config: of which kind, the subclass knows
     params: Arrays
     training: bool
     masks: Arrays
@@ -227,7 +237,68 @@ class _Pass:
     def __post_init__(self) -> None:
         self.layers = {layer.name: layer for layer in layers(self.config)}
 
-    def stages(self, x: Array) -> tuple[dict[str, Array], list[tuple[str, Back]]]:
+    def stages(self, x: Array) -> Stages:
+        """Every stage's output, and every stage's `back`, in forward order."""
+        raise NotImplementedError
+
+    def conv(self, name: str, x: Array) -> tuple[Array, Back]:
+        """Convolution, then batch norm and an activation where the layer has them."""
+        layer = self.layers[name]
+        y, back = convolution(x, self.params[f"{name}.weight"], self.bias(layer), layer.stride, layer.pad)
+        return self.finish(layer, y, back)
+
+    def fc(self, name: str, x: Array) -> tuple[Array, Back]:
+        """Dense layer, then batch norm and an activation where the layer has them."""
+        layer = self.layers[name]
+        y, back = dense(x, self.params[f"{name}.weight"], self.bias(layer))
+        return self.finish(layer, y, back)
+
+    def bias(self, layer: Layer) -> Array | None:
+        """The layer's, if it has one."""
+        return self.params[f"{layer.name}.bias"] if layer.bias else None
+
+    def finish(self, layer: Layer, y: Array, back_layer: Back3) -> tuple[Array, Back]:
+        """What comes after the sums: batch norm and an activation, where the layer has them."""
+        y, back_norm = self.norm(f"{layer.name}.norm", y, layer.norm) if layer.norm else identity(y)
+        y, back_activation = ACTIVATIONS[layer.activation](y)
+
+        def back(dy: Array) -> Array:
+            dx, dw, db = back_layer(back_norm(back_activation(dy)))
+            self.grads[f"{layer.name}.weight"] = dw
+            if layer.bias:
+                self.grads[f"{layer.name}.bias"] = db
+            return dx
+
+        return y, back
+
+    def norm(self, name: str, x: Array, settings: BatchNorm) -> tuple[Array, Back]:
+        """Batch norm: by the batch's own mean and biased variance in training, by the running ones otherwise."""
+        mean, var = self.params[f"{name}.running_mean"], self.params[f"{name}.running_var"]
+        shape, x = x.shape, x.reshape(*x.shape, *[1] * (4 - x.ndim))  # what a dense layer puts out is a 1 x 1 map
+        if self.training:
+            m, count = settings.momentum, x.size // x.shape[1]
+            batch_mean, batch_var = x.mean((0, 2, 3)), x.var((0, 2, 3))
+            correction = count / (count - 1) if settings.unbiased else 1.0
+            self.statistics[f"{name}.running_mean"] = (1 - m) * mean + m * batch_mean
+            self.statistics[f"{name}.running_var"] = (1 - m) * var + m * batch_var * correction
+            mean, var = batch_mean, batch_var
+        weight = self.params[f"{name}.weight"] if settings.affine else np.ones_like(mean)
+        bias = self.params[f"{name}.bias"] if settings.affine else np.zeros_like(mean)
+        y, back_norm = batch_norm(x, weight, bias, mean, var, settings.epsilon, of_batch=self.training)
+
+        def back(dy: Array) -> Array:
+            dx, dweight, dbias = back_norm(dy.reshape(x.shape))
+            if settings.affine:
+                self.grads[f"{name}.weight"], self.grads[f"{name}.bias"] = dweight, dbias
+            return dx.reshape(shape)
+
+        return y.reshape(shape), back
+
+
+class _GoogLeNet(_Pass):
+    config: GoogLeNetConfig
+
+    def stages(self, x: Array) -> Stages:
         """Every stage's output, and every stage's `back`, in forward order."""
         config = self.config
         outputs: dict[str, Array] = {}
@@ -316,52 +387,50 @@ class _Pass:
         logits, back_fc = self.fc("fc", kept)
         return logits, lambda dy: back_dropout(back_fc(dy)).reshape(x.shape)
 
-    def conv(self, name: str, x: Array) -> tuple[Array, Back]:
-        """Convolution, batch norm where the preset has it, ReLU where the layer has it."""
-        layer = self.layers[name]
-        bias = None if layer.norm else self.params[f"{name}.bias"]
-        y, back_conv = convolution(x, self.params[f"{name}.weight"], bias, layer.stride, layer.pad)
-        y, back_norm = self.norm(f"{name}.norm", y, self.config.batch_norm) if self.config.batch_norm else identity(y)
-        y, back_relu = relu(y) if layer.relu else identity(y)
 
-        def back(dy: Array) -> Array:
-            dx, dw, db = back_conv(back_norm(back_relu(dy)))
-            self.grads[f"{name}.weight"] = dw
-            if not layer.norm:
-                self.grads[f"{name}.bias"] = db
-            return dx
+class _Sequence(_Pass):
+    config: SequenceConfig
 
-        return y, back
+    def stages(self, x: Array) -> Stages:
+        """Every row's output, and every row's `back`, in forward order."""
+        kinds: dict[type, Callable[[Any, Array], tuple[Array, Back]]] = {
+            Conv: self.conv_row,
+            Dense: self.dense_row,
+            MaxPool: self.pool_row,
+            GlobalAverage: self.average_row,
+        }
+        outputs: dict[str, Array] = {}
+        backs: list[tuple[str, Back]] = []
+        for row in self.config.rows:
+            x, back = kinds[type(row)](row, x)
+            outputs[row.name] = x
+            backs.append((row.name, back))
+        return outputs, backs
 
-    def norm(self, name: str, x: Array, settings: BatchNorm) -> tuple[Array, Back]:
-        """Batch norm: by the batch's own mean and biased variance in training, by the running ones otherwise."""
-        mean, var = self.params[f"{name}.running_mean"], self.params[f"{name}.running_var"]
-        if self.training:
-            m, count = settings.momentum, x.size // x.shape[1]
-            batch_mean, batch_var = x.mean((0, 2, 3)), x.var((0, 2, 3))
-            self.statistics[f"{name}.running_mean"] = (1 - m) * mean + m * batch_mean
-            self.statistics[f"{name}.running_var"] = (1 - m) * var + m * batch_var * count / (count - 1)  # unbiased
-            mean, var = batch_mean, batch_var
-        weight, bias = self.params[f"{name}.weight"], self.params[f"{name}.bias"]
-        y, back_norm = batch_norm(x, weight, bias, mean, var, settings.epsilon, of_batch=self.training)
+    def conv_row(self, row: Conv, x: Array) -> tuple[Array, Back]:
+        """Dropout where the row has it, and the convolution."""
+        kept, back_dropout = dropout(x, self.masks.get(row.name), self.config.dropout)
+        y, back_conv = self.conv(row.name, kept)
+        return y, lambda dy: back_dropout(back_conv(dy))
 
-        def back(dy: Array) -> Array:
-            dx, self.grads[f"{name}.weight"], self.grads[f"{name}.bias"] = back_norm(dy)
-            return dx
+    def dense_row(self, row: Dense, x: Array) -> tuple[Array, Back]:
+        """Maps flattened as (C, H, W), dropout where the row has it, and the dense layer."""
+        kept, back_dropout = dropout(x.reshape(len(x), -1), self.masks.get(row.name), self.config.dropout)
+        y, back_dense = self.fc(row.name, kept)
+        return y, lambda dy: back_dropout(back_dense(dy)).reshape(x.shape)
 
-        return y, back
+    def pool_row(self, row: MaxPool, x: Array) -> tuple[Array, Back]:
+        """The max pool."""
+        return max_pool(x, row.pool)
 
-    def fc(self, name: str, x: Array) -> tuple[Array, Back]:
-        """Dense layer, ReLU where the layer has it."""
-        layer: Layer = self.layers[name]
-        y, back_dense = dense(x, self.params[f"{name}.weight"], self.params[f"{name}.bias"])
-        y, back_relu = relu(y) if layer.relu else identity(y)
+    def average_row(self, row: GlobalAverage, x: Array) -> tuple[Array, Back]:
+        """(N, C): the mean of every map."""
+        rows, columns = (adaptive_windows(size, 1) for size in x.shape[2:])
+        y, back = average_pool(x, rows, columns)
+        return y.reshape(x.shape[:2]), lambda dy: back(dy.reshape(y.shape))
 
-        def back(dy: Array) -> Array:
-            dx, self.grads[f"{name}.weight"], self.grads[f"{name}.bias"] = back_dense(back_relu(dy))
-            return dx
 
-        return y, back
+_PASSES: dict[type[Config], type[_Pass]] = {GoogLeNetConfig: _GoogLeNet, SequenceConfig: _Sequence}
 
 
 @dataclass(frozen=True)
@@ -383,19 +452,21 @@ def activations(config: Config, params: Arrays, images: Array) -> dict[str, Arra
         images: (N, C, H, W), finite.
 
     Returns:
-        Arrays by stage, in forward order: (N, C, H, W); (N, num_classes) for ``aux1``, ``aux2`` and ``fc``.
+        Arrays by stage, in forward order: (N, C, H, W), or (N, C) where it ends in a dense layer.
 
     Raises:
         InvalidInput: when the parameters or the images do not fit.
     """
     check_params(config, params)
     images = check_images(config, images)
-    return _Pass(config, _float64(params), training=False, masks={}).stages(images.astype(np.float64))[0]
+    return _PASSES[type(config)](config, _float64(params), training=False, masks={}).stages(images.astype(np.float64))[
+        0
+    ]
 
 
 def predict(config: Config, params: Arrays, images: Array) -> Array:
     """Logits (N, num_classes) in inference mode; arguments and errors as `activations`."""
-    return activations(config, params, images)["fc"]
+    return activations(config, params, images)[config.logits]
 
 
 def loss_and_grads(
@@ -403,15 +474,14 @@ def loss_and_grads(
 ) -> Training:
     """Loss and its gradients in training mode (statistics of the batch, auxiliary heads weighted in).
 
-    loss = CE(fc) + aux_weight · (CE(aux1) + CE(aux2)), each the mean cross-entropy over the batch.
+    loss = CE(logits) + aux_weight · (CE(aux1) + CE(aux2)), each the mean cross-entropy over the batch.
 
     Args:
         config: The network.
         params: Arrays by canonical name, as `param_shapes` says; not changed.
         images: (N, C, H, W), finite.
         labels: (N,) whole numbers below num_classes.
-        masks: What dropout keeps, boolean, by head: ``fc`` (N, channels), ``aux1`` and ``aux2`` (N, 1024).
-            Without a mask a head drops nothing.
+        masks: What dropout keeps, boolean, as `mask_shapes` says. Without a mask a stage drops nothing.
 
     Raises:
         InvalidInput: when parameters, images, labels or masks do not fit.
@@ -420,10 +490,10 @@ def loss_and_grads(
     images = check_images(config, images)
     labels = check_labels(config, labels, len(images))
     check_training_batch(config, images.shape)
-    masks = check_masks(config, masks or {}, len(images))
-    run = _Pass(config, _float64(params), training=True, masks=masks)
+    masks = check_masks(config, masks or {}, images.shape)
+    run = _PASSES[type(config)](config, _float64(params), training=True, masks=masks)
     outputs, backs = run.stages(images.astype(np.float64))
-    loss, gradient = softmax_cross_entropy(outputs["fc"], labels, config.label_smoothing)
+    loss, gradient = softmax_cross_entropy(outputs[config.logits], labels, config.label_smoothing)
     for name, back in reversed(backs):
         if name in AUX_AFTER.values():  # a side branch: its gradient joins the trunk's
             aux_loss, aux_gradient = softmax_cross_entropy(outputs[name], labels, config.label_smoothing)
@@ -432,7 +502,7 @@ def loss_and_grads(
         else:
             gradient = back(gradient)
     trained = (name for name in param_shapes(config) if not is_statistic(name))
-    correct = int((outputs["fc"].argmax(1) == labels).sum())
+    correct = int((outputs[config.logits].argmax(1) == labels).sum())
     return Training(loss, correct, {name: run.grads[name] for name in trained}, run.statistics)
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from spec.network import (
-    AUX_POOL_KERNEL,
-    AUX_POOL_STRIDE,
-    AUX_SIDE,
-    Config,
-    Shape,
-    is_statistic,
-    param_shapes,
-)
+from spec.googlenet import AUX_POOL_KERNEL, AUX_POOL_STRIDE, AUX_SIDE, GoogLeNetConfig
+from spec.network import Config, Shape, is_statistic, layers, param_shapes
+from spec.sequences import Conv, GlobalAverage, MaxPool, SequenceConfig
 from spec.shapes import layer_costs, stage_shapes
 
 
@@ -38,21 +34,40 @@ def table(config: Config, shape: Shape) -> list[Row]:
     rows = []
     for stage, out in stage_shapes(config, shape).items():
         own = [cost for name, cost in costs.items() if name.split(".")[0] == stage]
-        inception = next((row for row in config.inceptions if row.name == stage), None)
-        branches = () if inception is None else _widths(config, stage)
+        kernel, branches = _KINDS[type(config)](config, stage)
         parameters = sum(cost.parameters for cost in own)
-        rows.append(
-            Row(stage, _kernel(config, stage), out, branches, parameters, sum(cost.multiply_adds for cost in own))
-        )
+        rows.append(Row(stage, kernel, out, branches, parameters, sum(cost.multiply_adds for cost in own)))
     return rows
 
 
-def _widths(config: Config, name: str) -> tuple[int, ...]:
+def _of_googlenet(config: GoogLeNetConfig, stage: str) -> tuple[str, tuple[int, ...]]:
+    """Window and stride, and the six widths of an Inception row."""
+    if stage.startswith("inception"):
+        return "", _widths(config, stage)
+    return _kernel(config, stage), ()
+
+
+def _of_sequence(config: SequenceConfig, stage: str) -> tuple[str, tuple[int, ...]]:
+    row = next(row for row in config.rows if row.name == stage)
+    if isinstance(row, Conv):
+        return f"{row.kernel}x{row.kernel}/{row.stride}", ()
+    if isinstance(row, MaxPool):
+        return f"{row.pool.kernel}x{row.pool.kernel}/{row.pool.stride}", ()
+    return "global" if isinstance(row, GlobalAverage) else "", ()
+
+
+_KINDS: dict[type[Config], Callable[[Any, str], tuple[str, tuple[int, ...]]]] = {
+    GoogLeNetConfig: _of_googlenet,
+    SequenceConfig: _of_sequence,
+}
+
+
+def _widths(config: GoogLeNetConfig, name: str) -> tuple[int, ...]:
     row = config.inception(name)
     return row.branch1x1, row.branch3x3_reduce, row.branch3x3, row.branch5x5_reduce, row.branch5x5, row.pool_proj
 
 
-def _kernel(config: Config, stage: str) -> str:
+def _kernel(config: GoogLeNetConfig, stage: str) -> str:
     pool = config.pool4 if stage == "pool4" else config.pool
     fixed = {
         "conv1": "7x7/2",
@@ -68,19 +83,7 @@ def _kernel(config: Config, stage: str) -> str:
     return fixed.get(stage, "")
 
 
-_HEADINGS = (
-    "stage",
-    "kernel",
-    "output",
-    "1x1",
-    "3x3 red",
-    "3x3",
-    "5x5 red",
-    "5x5",
-    "pool proj",
-    "parameters",
-    "multiply-adds",
-)
+_BRANCHES = ("1x1", "3x3 red", "3x3", "5x5 red", "5x5", "pool proj")
 
 
 def render(config: Config, shape: Shape) -> str:
@@ -90,14 +93,15 @@ def render(config: Config, shape: Shape) -> str:
         InvalidInput: when the image does not fit.
     """
     rows = table(config, shape)
-    lines: list[tuple[str, ...]] = [_HEADINGS]
+    branches = _BRANCHES if any(row.branches for row in rows) else ()
+    lines: list[tuple[str, ...]] = [("stage", "kernel", "output", *branches, "parameters", "multiply-adds")]
     for row in rows:
         out = " x ".join(str(n) for n in (*row.shape[1:], row.shape[0]))
-        widths = [str(n) for n in row.branches] or [""] * 6
+        widths = [str(n) for n in row.branches] or [""] * len(branches)
         lines.append((row.stage, row.kernel, out, *widths, _count(row.parameters), _count(row.multiply_adds)))
     total = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
-    lines.append(("total", "", "", *[""] * 6, *(_count(n) for n in total)))
-    columns = [max(len(line[i]) for line in lines) for i in range(len(_HEADINGS))]
+    lines.append(("total", "", "", *[""] * len(branches), *(_count(n) for n in total)))
+    columns = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = [[cell.rjust(n) for cell, n in zip(line, columns, strict=True)] for line in lines]
     names = [[cell.ljust(n) for cell, n in zip(line[:2], columns[:2], strict=True)] for line in lines]
     text = ["  ".join(left + right[2:]) for left, right in zip(names, aligned, strict=True)]
@@ -113,12 +117,19 @@ def render(config: Config, shape: Shape) -> str:
 def _features(config: Config) -> str:
     """What the table's columns do not show."""
     statistics = sum(shape[0] for name, shape in param_shapes(config).items() if is_statistic(name))
-    said = {
-        "no ReLU after conv2_reduce and conv2": not config.stem_relu,
-        "max pools round up": config.pool.ceil,
+    learned = " without scale and shift" if config.batch_norm and not config.batch_norm.affine else ""
+    own = {}
+    if isinstance(config, GoogLeNetConfig):
+        own = {
+            "no ReLU after conv2_reduce and conv2": not config.stem_relu,
+            "max pools round up": config.pool.ceil,
+            f"the '5x5' branch is {config.branch5x5_kernel}x{config.branch5x5_kernel}": config.branch5x5_kernel != 5,
+        }
+    if isinstance(config, SequenceConfig):
+        own = {f"{kind} activations": True for layer in layers(config) if (kind := layer.activation)}
+    said = own | {
         "local response normalization": config.lrn is not None,
-        f"batch norm ({statistics:,} running statistics beside the parameters)": config.batch_norm is not None,
-        f"the '5x5' branch is {config.branch5x5_kernel}x{config.branch5x5_kernel}": config.branch5x5_kernel != 5,
+        f"batch norm{learned} ({statistics:,} running statistics beside the parameters)": config.batch_norm is not None,
         f"dropout {config.dropout}": config.dropout > 0,
         f"auxiliary heads (loss weight {config.aux_weight}, dropout {config.aux_dropout})": config.aux,
     }

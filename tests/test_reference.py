@@ -9,7 +9,8 @@ import pytest
 
 import spec
 from spec import reference
-from spec.network import BRANCH_POOL, LRN, Pool
+from spec.googlenet import BRANCH_POOL
+from spec.network import LRN, Pool
 
 PADDED = Pool(kernel=3, stride=2, pad=1)
 CEIL = Pool(kernel=3, stride=2, ceil=True)

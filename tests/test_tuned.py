@@ -13,7 +13,7 @@ from harness import ceilings
 from harness.bench.subject import to_numpy
 from harness.compare import relative_error, relative_errors
 from spec import reference
-from spec.network import BRANCH_POOL
+from spec.googlenet import BRANCH_POOL
 from spec.tolerances import TOLERANCES
 
 CASE = Case("d2l", 28, 4)

@@ -14,7 +14,7 @@ from harness.judges import open_session
 from spec import Array, Arrays
 
 
-class GoogLeNet:
+class Network:
     """The graph of `harness.formats.onnx_file` in a session with a thread for each processor.
 
     Raises:
@@ -28,17 +28,17 @@ class GoogLeNet:
         self.session: Any = None
 
 
-def load_params(model: GoogLeNet, params: Arrays) -> None:
+def load_params(model: Network, params: Arrays) -> None:
     """Build graph and session."""
     model.session = open_session(build(model.config, params).SerializeToString())
 
 
-def images_to_device(model: GoogLeNet, images: Array) -> Array:
+def images_to_device(model: Network, images: Array) -> Array:
     """The images, as the session wants them."""
     return np.ascontiguousarray(images, np.float32)
 
 
-def predictor(model: GoogLeNet, x: Array) -> Callable[[Array], Array]:
+def predictor(model: Network, x: Array) -> Callable[[Array], Array]:
     """What computes logits of such images."""
     name, session = model.session.get_inputs()[0].name, model.session
     return lambda images: np.asarray(session.run(["logits"], {name: images})[0])

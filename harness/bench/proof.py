@@ -13,7 +13,7 @@ from harness.bench.subject import SGD, pipeline
 from harness.compare import probe_params, relative_error, relative_errors
 from harness.data import Batch
 from spec import Array, Arrays, reference
-from spec.network import AUX_AFTER
+from spec.googlenet import AUX_AFTER
 from spec.tolerances import on_pictures
 
 BATCH = 4  # images of the proof: enough for batch norm, few enough for the referee
@@ -121,10 +121,10 @@ class Referee:
         ]
         logits = {
             head: np.concatenate([part[head] for part in parts])
-            for head in ("fc", *AUX_AFTER.values())
+            for head in (config.logits, *AUX_AFTER.values())
             if head in parts[0]
         }
-        self._logits[batch, loaded] = logits["fc"]
+        self._logits[batch, loaded] = logits[config.logits]
         if config.batch_norm is not None:
             loss = reference.loss_and_grads(config, self._params, images, labels).loss
         else:
@@ -132,7 +132,7 @@ class Referee:
                 head: reference.softmax_cross_entropy(x, labels, config.label_smoothing)[0]
                 for head, x in logits.items()
             }
-            loss = losses.pop("fc") + config.aux_weight * sum(losses.values())
+            loss = losses.pop(config.logits) + config.aux_weight * sum(losses.values())
         self._losses[batch, loaded] = float(loss)
 
     def judge(self, arrays: Arrays, tasks: Sequence[str], dtype: str) -> list[Check]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import spec
-from spec.network import AUX_AFTER, Shape
+from spec.googlenet import AUX_AFTER
+from spec.network import Shape
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _TRAINING = 3  # times the forward pass: it, the gradients of the activations, the gradients of the weights
@@ -65,12 +66,13 @@ def _parts(config: spec.Config, size: int, *, heads: bool) -> Iterable[tuple[str
     shapes = spec.stage_shapes(config, image)
     costs = spec.layer_costs(config, image)
     side_branches = set(AUX_AFTER.values())
+    first, *_ = spec.layers(config)
     for layer in spec.layers(config):
         if layer.stage in side_branches and not heads:
             continue
         weights = math.prod(layer.weight_shape)
         places = costs[layer.name].multiply_adds // weights
-        read = math.prod(image) if layer.name == "conv1" else layer.in_channels * places
+        read = math.prod(image) if layer == first else layer.in_channels * places
         yield layer.stage, costs[layer.name].multiply_adds, read + layer.out_channels * places, weights
     before: Shape = image
     for stage, shape in shapes.items():

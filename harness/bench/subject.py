@@ -74,7 +74,7 @@ class Subject:
 
     def _build(self) -> Any:
         config = spec.preset(**self.job["config"])
-        model = self.package.GoogLeNet(config, dtype=self.job["dtype"], device=self.job["device"])
+        model = self.package.build(config, dtype=self.job["dtype"], device=self.job["device"])
         self.package.load_params(model, self.params)
         return self.package.compiled(model) if self.job["variant"] == "compiled" else model
 

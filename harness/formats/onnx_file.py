@@ -28,7 +28,8 @@ from harness.backend import NotInstalled
 from harness.formats.found import Found
 from spec import Array, Arrays, InvalidInput
 from spec.checkpoint import config_of, describe, understand, write_atomically
-from spec.network import AUX_POOL_KERNEL, AUX_POOL_STRIDE, AUX_SIDE, BRANCH_POOL, LRN
+from spec.googlenet import AUX_POOL_KERNEL, AUX_POOL_STRIDE, AUX_SIDE, BRANCH_POOL
+from spec.network import LRN
 
 if TYPE_CHECKING:
     from onnx import ModelProto

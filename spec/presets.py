@@ -1,0 +1,83 @@
+"""Every network by name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from numbers import Integral, Real
+
+from spec.errors import InvalidInput
+from spec.googlenet import GOOGLENETS
+from spec.network import Config
+from spec.sequences import SEQUENCES
+
+PRESETS: dict[str, Config] = {config.preset: config for config in (*GOOGLENETS, *SEQUENCES)}
+
+
+def preset(
+    name: str,
+    *,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    aux: bool | None = None,
+    dropout: float | None = None,
+    aux_weight: float | None = None,
+    label_smoothing: float | None = None,
+    norm_momentum: float | None = None,
+) -> Config:
+    """A preset's configuration, with the given settings in place of its own.
+
+    Args:
+        name: One of `PRESETS`.
+        in_channels: Channels of the images.
+        num_classes: Length of the logits.
+        aux: False leaves the auxiliary heads out; True is for presets that have them.
+        dropout: Fraction dropped, 0 to below 1, before the classifier and in the auxiliary heads alike.
+        aux_weight: Weight of each auxiliary loss, at least 0.
+        label_smoothing: Share of the loss, 0 to below 1, that asks for all classes alike.
+        norm_momentum: Share, above 0 to 1, of the batch's statistics in batch norm's running ones; for presets with
+            batch norm. MXNet and Flax call 1 minus this the momentum.
+
+    Raises:
+        InvalidInput: for an unknown name or a setting that no network can have.
+    """
+    if name not in PRESETS:
+        raise InvalidInput(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}")
+    config = PRESETS[name]
+    if in_channels is not None:
+        config = replace(config, in_channels=_at_least_one("in_channels", in_channels))
+    if num_classes is not None:
+        config = replace(config, num_classes=_at_least_one("num_classes", num_classes))
+    if aux is not None:
+        if not isinstance(aux, bool):
+            raise InvalidInput(f"aux: expected True or False, got {aux!r}")
+        if aux and not config.aux:
+            having = ", ".join(known.preset for known in PRESETS.values() if known.aux)
+            raise InvalidInput(f"preset {name} has no auxiliary heads: leave aux out, or take one of {having}")
+        config = replace(config, aux=aux)
+    if dropout is not None:
+        if not isinstance(dropout, Real) or not 0 <= dropout < 1:
+            raise InvalidInput(f"dropout: expected a fraction from 0 to below 1, got {dropout!r}")
+        config = replace(config, dropout=float(dropout), aux_dropout=float(dropout))
+    if aux_weight is not None:
+        if not isinstance(aux_weight, Real) or not 0 <= aux_weight < math.inf:
+            raise InvalidInput(f"aux_weight: expected a number of at least 0, got {aux_weight!r}")
+        config = replace(config, aux_weight=float(aux_weight))
+    if label_smoothing is not None:
+        if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing < 1:
+            raise InvalidInput(f"label_smoothing: expected a share from 0 to below 1, got {label_smoothing!r}")
+        config = replace(config, label_smoothing=float(label_smoothing))
+    if norm_momentum is not None:
+        if not isinstance(norm_momentum, Real) or not 0 < norm_momentum <= 1:
+            raise InvalidInput(f"norm_momentum: expected a share from above 0 to 1, got {norm_momentum!r}")
+        if config.batch_norm is None:
+            having = ", ".join(known.preset for known in PRESETS.values() if known.batch_norm)
+            raise InvalidInput(f"preset {name} has no batch norm: leave norm_momentum out, or take one of {having}")
+        config = replace(config, batch_norm=replace(config.batch_norm, momentum=float(norm_momentum)))
+    return config
+
+
+def _at_least_one(what: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise InvalidInput(f"{what}: expected a whole number of at least 1, got {value!r}")
+    return int(value)
