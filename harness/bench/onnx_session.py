@@ -9,7 +9,8 @@ import numpy as np
 
 import spec
 from harness.backend import Description, processors
-from harness.formats.onnx_file import build, load_package
+from harness.formats.onnx_file import build as graph_of
+from harness.formats.onnx_file import load_package
 from harness.judges import open_session
 from spec import Array, Arrays
 
@@ -28,9 +29,12 @@ class Network:
         self.session: Any = None
 
 
+build = Network
+
+
 def load_params(model: Network, params: Arrays) -> None:
     """Build graph and session."""
-    model.session = open_session(build(model.config, params).SerializeToString())
+    model.session = open_session(graph_of(model.config, params).SerializeToString())
 
 
 def images_to_device(model: Network, images: Array) -> Array:
