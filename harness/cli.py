@@ -238,6 +238,10 @@ def train(
     heads: Annotated[
         bool | None, typer.Option("--aux/--no-aux", help="With auxiliary heads.", show_default="as the preset")
     ] = None,
+    norm_momentum: Annotated[
+        float | None,
+        typer.Option(help="Share of the batch in batch norm's running statistics, to 1.", show_default="the recipe's"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
     device: Device = "auto",
@@ -290,6 +294,7 @@ def train(
             raise InvalidInput("--backend: only with --resume; name backends before the options: googlenet train jax")
         check_choices(dtype=dtype, device=device)
         changes: dict[str, Any] = {"preset": preset, "epochs": epochs, "size": size, "batch": batch, "aux": heads}
+        changes["norm_momentum"] = norm_momentum
         chosen = replace(read_recipe(recipe), **{key: value for key, value in changes.items() if value is not None})
         config = chosen.config()
         stage_shapes(config, (config.in_channels, chosen.size, chosen.size))  # refuse before any work is done

@@ -142,7 +142,7 @@ def expected_training(case: Case, dtype: str = "float64") -> reference.Training:
 
 def loaded(backend: ModuleType, config: spec.Config, params: spec.Arrays, dtype: str = "float64"):
     """A model on the CPU that holds those parameters."""
-    model = backend.GoogLeNet(config, dtype=dtype, device="cpu")
+    model = backend.build(config, dtype=dtype, device="cpu")
     backend.load_params(model, params)
     return model
 

@@ -96,7 +96,7 @@ def _referee(dataset: Path, recipe: Recipe, steps: int) -> tuple[list[float], li
         ):
             number = len(losses)
             optimizer = dataclasses.replace(recipe.optimizer, rate=recipe.rate(number, per_epoch))
-            masks = spec.dropout_masks(config, len(images), 5, number)
+            masks = spec.dropout_masks(config, images.shape, 5, number)
             step, params = reference.train_step(config, params, state, optimizer, images, labels, masks)
             losses.append(step.loss)
             accuracies.append(step.correct / len(images))

@@ -9,6 +9,17 @@ import pytest
 
 import spec
 
+GOOGLENETS = [name for name, config in spec.PRESETS.items() if isinstance(config, spec.GoogLeNetConfig)]
+
+
+def masks_of(config, count, seed, step):
+    """What is kept of `count` images of the default size."""
+    return spec.dropout_masks(config, shape_of(config, count), seed, step)
+
+
+def shape_of(config, count):
+    return (count, config.in_channels, config.input_size, config.input_size)
+
 
 def fingerprint(masks):
     return {head: zlib.crc32(np.packbits(mask).tobytes()) for head, mask in masks.items()}
@@ -27,19 +38,19 @@ def fingerprint(masks):
 )
 def test_the_values_are_these(preset, seed, step, expected):
     """Pinned: with another NumPy, or other code, a run that was interrupted would go on as another run."""
-    assert fingerprint(spec.dropout_masks(spec.preset(preset), 4, seed, step)) == expected
+    assert fingerprint(masks_of(spec.preset(preset), 4, seed, step)) == expected
 
 
 def test_numbers_of_numpy_are_numbers():
     config = spec.preset("cnblogs")
-    masks = spec.dropout_masks(config, 4, np.uint64(2**64 - 1), np.int64(3))
-    assert fingerprint(masks) == fingerprint(spec.dropout_masks(config, 4, 2**64 - 1, 3))
+    masks = masks_of(config, 4, np.uint64(2**64 - 1), np.int64(3))
+    assert fingerprint(masks) == fingerprint(masks_of(config, 4, 2**64 - 1, 3))
 
 
 def test_every_seed_step_and_head_has_masks_of_its_own():
     config, masks = spec.preset("bvlc", dropout=0.5), {}
     for seed, step in [(0, 0), (0, 1), (1, 0), (1, 1), (2**64 - 1, 0), (0, 2**63 - 1)]:
-        for head, mask in spec.dropout_masks(config, 8, seed, step).items():
+        for head, mask in masks_of(config, 8, seed, step).items():
             masks[seed, step, head] = mask
     assert len(masks) == 18
     for one, other in combinations(masks, 2):
@@ -50,7 +61,7 @@ def test_every_seed_step_and_head_has_masks_of_its_own():
 def test_no_step_goes_on_where_another_one_began():
     """The next step's mask is not this step's, shifted."""
     config = spec.preset("cnblogs", dropout=0.5)
-    first, second = (spec.dropout_masks(config, 64, 0, step)["fc"].ravel() for step in (0, 1))
+    first, second = (masks_of(config, 64, 0, step)["fc"].ravel() for step in (0, 1))
     start = second[:64]
     windows = np.lib.stride_tricks.sliding_window_view(first, 64)
     assert not (windows == start).all(1).any()
@@ -58,39 +69,58 @@ def test_no_step_goes_on_where_another_one_began():
 
 @pytest.mark.parametrize(("dropout", "heads"), [(None, (0.4, 0.7, 0.7)), (0.1, (0.1,) * 3), (0.9, (0.9,) * 3)])
 def test_the_share_that_is_dropped_is_the_network_s(dropout, heads):
-    masks = spec.dropout_masks(spec.preset("bvlc", dropout=dropout), 400, 3, 5)
-    assert list(masks) == ["fc", "aux1", "aux2"]
-    for mask, fraction in zip(masks.values(), heads, strict=True):
+    masks = masks_of(spec.preset("bvlc", dropout=dropout), 400, 3, 5)
+    assert list(masks) == ["aux1", "aux2", "fc"]
+    for mask, fraction in zip(map(masks.get, ("fc", "aux1", "aux2")), heads, strict=True):
         deviation = np.sqrt(fraction * (1 - fraction) / mask.size)
         assert abs((~mask).mean() - fraction) < 5 * deviation
         assert np.ptp((~mask).mean(1)) < 12 * deviation * np.sqrt(400)  # every image alike
 
 
-@pytest.mark.parametrize("name", spec.PRESETS)
+@pytest.mark.parametrize("name", GOOGLENETS)
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_masks_fit_the_network(name, count):
     config = spec.preset(name, dropout=0.5)
-    masks = spec.dropout_masks(config, count, 0, 0)
-    assert {head: mask.shape for head, mask in masks.items()} == spec.mask_shapes(config, count)
+    masks = masks_of(config, count, 0, 0)
+    assert {head: mask.shape for head, mask in masks.items()} == spec.mask_shapes(config, shape_of(config, count))
     assert {mask.dtype for mask in masks.values()} == {np.dtype(bool)}
     assert set(masks) == ({"fc", "aux1", "aux2"} if config.aux else {"fc"})
-    assert spec.check_masks(config, masks, count) is masks
+    assert spec.check_masks(config, masks, shape_of(config, count)) is masks
 
 
 @pytest.mark.parametrize("name", spec.PRESETS)
 def test_where_nothing_is_dropped_there_is_no_mask(name):
-    assert spec.dropout_masks(spec.preset(name, dropout=0.0), 4, 0, 0) == {}
+    assert masks_of(spec.preset(name, dropout=0.0), 4, 0, 0) == {}
 
 
 def test_leaving_the_heads_out_does_not_change_the_classifier_s_mask():
-    whole, trunk = (spec.dropout_masks(spec.preset("bvlc", aux=aux), 4, 0, 0) for aux in (True, False))
+    whole, trunk = (masks_of(spec.preset("bvlc", aux=aux), 4, 0, 0) for aux in (True, False))
     assert list(trunk) == ["fc"]
     np.testing.assert_array_equal(whole["fc"], trunk["fc"])
 
 
+def test_what_a_plain_sequence_drops_is_what_its_rows_read():
+    """NiN drops values of maps, whose size is the images'; the others of what their dense layers read."""
+    nin = spec.preset("nin")
+    for size, side in ((224, 5), (67, 1)):
+        shape = (3, 1, size, size)
+        assert spec.mask_shapes(nin, shape) == {"conv4": (3, 384, side, side)}
+        masks = spec.dropout_masks(nin, shape, 0, 0)
+        assert masks["conv4"].shape == (3, 384, side, side)
+        assert spec.check_masks(nin, masks, shape) is masks
+    with pytest.raises(spec.InvalidInput, match="expected boolean arrays"):
+        spec.check_masks(nin, masks, (3, 1, 224, 224))
+    for name in ("alexnet", "vgg11", "vgg11-narrow"):
+        assert spec.dropout_rates(spec.preset(name)) == {"fc7": 0.5, "fc8": 0.5}
+        assert spec.mask_shapes(spec.preset(name), (2, 1, 224, 224)) == {"fc7": (2, 4096), "fc8": (2, 4096)}
+    assert spec.mask_shapes(spec.preset("lenet-bn"), (2, 1, 28, 28)) == {}
+
+
 def test_shapes():
-    assert spec.mask_shapes(spec.preset("d2l"), 5) == {"fc": (5, 1024)}
-    assert spec.mask_shapes(spec.preset("torchvision"), 5) == dict.fromkeys(("fc", "aux1", "aux2"), (5, 1024))
+    assert spec.mask_shapes(spec.preset("d2l"), (5, 1, 96, 96)) == {"fc": (5, 1024)}
+    assert spec.mask_shapes(spec.preset("torchvision"), (5, 3, 224, 224)) == dict.fromkeys(
+        ("fc", "aux1", "aux2"), (5, 1024)
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +136,7 @@ def test_shapes():
 )
 def test_what_is_no_seed_or_step_is_refused(seed, step, message):
     with pytest.raises(spec.InvalidInput, match=re.escape(message)):
-        spec.dropout_masks(spec.preset("cnblogs"), 4, seed, step)
+        masks_of(spec.preset("cnblogs"), 4, seed, step)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +152,9 @@ def test_what_is_no_seed_or_step_is_refused(seed, step, message):
 )
 def test_masks_that_do_not_fit_are_refused(masks, got):
     with pytest.raises(spec.InvalidInput) as caught:
-        spec.check_masks(spec.preset("cnblogs"), masks, 2)
+        spec.check_masks(spec.preset("cnblogs"), masks, (2, 1, 224, 224))
     assert str(caught.value) == f"masks: expected boolean arrays of {{'fc': (2, 1024)}}, got {got}"
 
 
 def test_no_mask_at_all_fits():
-    assert spec.check_masks(spec.preset("bvlc"), {}, 2) == {}
+    assert spec.check_masks(spec.preset("bvlc"), {}, (2, 3, 224, 224)) == {}

@@ -92,7 +92,7 @@ def given(case: Case) -> list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray
     rng, config, steps = np.random.default_rng(1), case.config, []
     for number, batch in enumerate(case.batches):
         images = rng.normal(size=(batch, config.in_channels, case.size, case.size))
-        steps.append((images, rng.integers(0, 10, batch), spec.dropout_masks(config, batch, 3, number)))
+        steps.append((images, rng.integers(0, 10, batch), spec.dropout_masks(config, images.shape, 3, number)))
     return steps
 
 

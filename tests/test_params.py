@@ -9,11 +9,18 @@ from conftest import Case, loaded, material
 import spec
 from harness.compare import probe_params
 
+LARGE = ("alexnet", "vgg11")  # 0.4 and 1 GB in float64, named and shaped by the same rows as the others
+NETWORKS = [
+    (name, aux)
+    for name, config in spec.PRESETS.items()
+    if name not in LARGE
+    for aux in ([True, False] if config.aux else [False])
+]
 
-@pytest.mark.parametrize("aux", [True, False])
-@pytest.mark.parametrize("preset", spec.PRESETS)
+
+@pytest.mark.parametrize(("preset", "aux"), NETWORKS)
 def test_names_shapes_and_round_trip(preset, aux, backend):
-    config = spec.preset(preset, aux=None if aux else False, in_channels=2, num_classes=7)
+    config = spec.preset(preset, aux=aux, in_channels=2, num_classes=7)
     params = {name: x.astype(np.float32) for name, x in probe_params(config, seed=1).items()}
     model = loaded(backend, config, params, "float32")
     dumped = backend.dump_params(model)

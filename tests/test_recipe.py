@@ -108,6 +108,11 @@ def test_the_rate_is_the_optimizer_s_times_the_schedule_s():
 COME_ALONG = {
     "d2lzh-adam": ("d2lzh", 96, 128, 5, "torch", spec.Adam(rate=1e-3), Constant()),
     "cnblogs-adam": ("cnblogs", 224, 16, 3, "torch", spec.Adam(rate=1e-3), Constant()),
+    "lenet-bn": ("lenet-bn", 28, 256, 5, "xavier", spec.SGD(rate=1.0, momentum=0.0), Constant()),
+    "lenet-bn-frozen": ("lenet-bn-frozen", 28, 256, 5, "xavier", spec.SGD(rate=1.0, momentum=0.0), Constant()),
+    "lenet-bn-scratch": ("lenet-bn-scratch", 28, 256, 5, "xavier", spec.SGD(rate=1.0, momentum=0.0), Constant()),
+    "nin": ("nin", 224, 128, 1, "xavier", spec.SGD(rate=0.1, momentum=0.0), Constant()),
+    "vgg11-narrow": ("vgg11-narrow", 224, 128, 2, "xavier", spec.SGD(rate=0.05, momentum=0.0), Constant()),
     "d2l": ("d2l", 96, 128, 10, "xavier", spec.SGD(rate=0.1, momentum=0.0), Constant()),
     "d2lzh-mxnet": ("d2lzh-misprint", 96, 256, 1, "xavier", spec.SGD(rate=0.1, momentum=0.0), Constant()),
 }
@@ -226,7 +231,16 @@ def test_a_recipe_survives_a_toml_file(made):
 
 def test_a_table_has_every_key_that_is_set():
     made = Recipe(
-        "bvlc", 224, 32, 1, spec.Adam(clip_norm=1.0), StepDecay((1.0,)), aux_weight=0.3, dropout=0.5, aux=True
+        "torchvision",
+        224,
+        32,
+        1,
+        spec.Adam(clip_norm=1.0),
+        StepDecay((1.0,)),
+        aux_weight=0.3,
+        dropout=0.5,
+        aux=True,
+        norm_momentum=0.2,
     )
     assert set(made.as_table()) == {field.name for field in fields(Recipe)}
     assert made.as_table()["optimizer"]["name"] == "adam"
@@ -474,7 +488,7 @@ def test_where_there_is_no_recipe_the_known_ones_are_listed(name, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(spec.InvalidInput) as caught:
         recipe(name)
-    known = "cnblogs-adam, d2l, d2lzh-adam, d2lzh-mxnet, fast"
+    known = ", ".join(recipes())
     assert str(caught.value) == f"recipe: expected one of {known} or a TOML file, got {name!r}"
 
 

@@ -85,7 +85,7 @@ def turns(run: Run) -> list[Turn]:
             run.optimizer.rate * (1 if i < run.steps // 2 else 0.1),
             images[part],
             found.labels[part],
-            spec.dropout_masks(config, run.batch, seed=11, step=i),
+            spec.dropout_masks(config, images[part].shape, seed=11, step=i),
         )
         for i, part in enumerate(parts)
     ]
