@@ -41,6 +41,7 @@ RESULTS = (ROOT / "RESULTS.md").read_text()
 PORTING = (ROOT / "docs" / "porting.md").read_text()
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
 SCALE = (ROOT / "docs" / "scale.md").read_text()
+ANCESTORS = (ROOT / "docs" / "ancestors.md").read_text()
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -49,7 +50,7 @@ def _blocks(language: str, text: str = README) -> list[str]:
 
 COMMANDS = [
     line[2:].split("  #")[0].strip()
-    for text in (README, TRAINING, RESULTS, PORTING, PERFORMANCE, SCALE)
+    for text in (README, TRAINING, RESULTS, PORTING, PERFORMANCE, SCALE, ANCESTORS)
     for block in _blocks("console", text)
     for line in block.splitlines()
 ]
@@ -274,8 +275,16 @@ def test_every_array_is_covered_by_the_rules_of_naming():
     dense = r"(aux[12]\.fc[12]|fc)"
     plain = re.compile(rf"({conv}|{dense})\.(weight|bias)")
     normed = re.compile(rf"{conv}\.(weight|norm\.(weight|bias|running_mean|running_var))|{dense}\.(weight|bias)")
+    sequences = {
+        "lenet": "conv[12]|fc[345]",
+        "alexnet": "conv[1-5]|fc[678]",
+        "vgg11": "conv([12]_1|[345]_[12])|fc[678]",
+        "nin": "conv[1-4](_mlp[12])?",
+    }
+    leaf = r"(weight|bias|norm\.(weight|bias|running_mean|running_var))"
     for name, config in spec.PRESETS.items():
-        pattern = normed if config.batch_norm else plain
+        own = sequences.get(name.split("-")[0])
+        pattern = re.compile(rf"({own})\.{leaf}") if own else normed if config.batch_norm else plain
         assert all(pattern.fullmatch(array) for array in spec.param_shapes(config)), name
 
 
