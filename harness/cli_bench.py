@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.bench.turns import Hire
 
 Preset = Annotated[str, typer.Option(help="See `googlenet presets`.")]
-Size = Annotated[int, typer.Option(help="Side of the images in pixels.", min=1)]
+Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=1, show_default="the preset's")]
 Heads = Annotated[bool, typer.Option("--aux/--no-aux", help="Train with auxiliary heads, where the preset has them.")]
 Threads = Annotated[
     int | None, typer.Option(help="And processors, for each backend.", min=1, show_default="all processors")
@@ -41,7 +41,7 @@ def bench(
     ] = None,
     task: Annotated[str, typer.Option(help="train, infer or both.")] = "both",
     preset: Preset = "d2l",
-    size: Size = 96,
+    size: Size = None,
     batch: Annotated[str, typer.Option(help="Images a call; several separated by commas.")] = "32",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16, or both, separated by a comma.")] = "float32",
     variant: Annotated[
@@ -87,7 +87,7 @@ def bench(
             raise InvalidInput(f"--{option}: expected one of {', '.join(known)}, got {value!r}")
     dtypes = _several("dtype", split(dtype), DTYPES)
     batches = _batches(batch)
-    config = _config(preset, size, heads=heads)
+    config, size = _config(preset, size, heads=heads)
     chosen = candidates(names, VARIANTS[variant], TASKS[task], batches, dtypes, pipeline=pipeline)
     if not chosen:
         raise InvalidInput("nothing to measure: onnx infers in float32 only, and jax has no compiled variant")
@@ -117,7 +117,7 @@ def bench(
 def profile(
     backend: Annotated[str, typer.Argument(help="pt, mx or jax.")],
     preset: Preset = "d2l",
-    size: Size = 96,
+    size: Size = None,
     batch: Annotated[int, typer.Option(help="Images a call.", min=1)] = 32,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Device = "auto",
@@ -146,7 +146,7 @@ def profile(
     (name,) = check_names([backend])
     check_choices(device=device)
     (dtype,) = _several("dtype", [dtype], DTYPES)
-    config = _config(preset, size, heads=heads)
+    config, size = _config(preset, size, heads=heads)
     found = Profile(config, size, Candidate(name, "tuned", "train", batch, dtype), rounds, seed)
     _check_outputs(out, None)
     with _surroundings(found, threads), _stage(config, size, data, data_dir, seed) as referee:
@@ -162,13 +162,17 @@ def profile(
     raise typer.Exit(0 if found.passed else 1 if found.complete or found.problem else 130)
 
 
-def _config(preset: str, size: int, *, heads: bool) -> spec.Config:
-    """The network without dropout, which no two frameworks draw alike; refused if the images do not fit it."""
+def _config(preset: str, size: int | None, *, heads: bool) -> tuple[spec.Config, int]:
+    """The network without dropout, which no two frameworks draw alike, and a side of the images that fits it.
+
+    The side is the preset's where none is given.
+    """
     import spec as network
 
     config = network.preset(preset, aux=None if heads else False, dropout=0.0)
+    size = config.input_size if size is None else size
     network.stage_shapes(config, (config.in_channels, size, size))
-    return config
+    return config, size
 
 
 def _several(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]:

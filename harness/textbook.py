@@ -16,7 +16,10 @@ def check_config(config: spec.Config, dtype: str) -> None:
     """
     plain = spec.preset("d2l", in_channels=config.in_channels, num_classes=config.num_classes)
     names = ("preset", "source")  # which differ without making a difference
-    other = [field for field, value in vars(plain).items() if field not in names and getattr(config, field) != value]
+    missing = object()  # a plain sequence has none of a GoogLeNet's fields
+    other = [
+        field for field, value in vars(plain).items() if field not in names and getattr(config, field, missing) != value
+    ]
     if dtype == "bfloat16":
         other.append("dtype")
     if other:

@@ -65,8 +65,9 @@ def test_so_it_is_when_the_framework_compiles_it(textbook):
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        (spec.preset("bvlc"), "pool, pool4, lrn, dropout, aux"),
-        (spec.preset("torchvision", dropout=0.0, aux=False), "branch5x5_kernel, batch_norm"),
+        (spec.preset("bvlc"), "lrn, dropout, aux"),
+        (spec.preset("torchvision", dropout=0.0, aux=False), "batch_norm"),
+        (spec.preset("lenet"), "input_size, inceptions"),
         (spec.preset("cnblogs", dropout=0.0), "head_pool"),
         (spec.preset("d2lzh"), "stem_relu"),
         (spec.preset("d2lzh-misprint"), "inceptions"),
