@@ -128,6 +128,7 @@ class GoogLeNet(Network):
     """The network of a `spec.GoogLeNetConfig`; the rest is as `Network` says."""
 
     config: spec.GoogLeNetConfig
+    takes = spec.GoogLeNetConfig
 
     def add_layers(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         """Table 1 and the stem, the heads and the classifier around it."""

@@ -160,10 +160,14 @@ class Network(nnx.Module):
         seed: Of the initial parameters, and of dropout.
 
     Raises:
-        spec.InvalidInput: for a device that is not there or an unknown dtype.
+        spec.InvalidInput: for a device that is not there, an unknown dtype, or a network of the other kind.
     """
 
+    takes: type[spec.Config]
+
     def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> None:
+        if not isinstance(config, self.takes):
+            raise spec.InvalidInput(f"{type(self).__name__} is not the network of {config}: build(config) makes that")
         self.config = config
         self.deterministic = True  # false in training mode: `train()` sets it, as it does in every dropout
         self.dtype = select_dtype(dtype)

@@ -7,7 +7,7 @@ from googlenet_jax.model import GoogLeNet
 from googlenet_jax.network import Network
 from googlenet_jax.sequence import Sequence
 
-_KINDS: dict[type[spec.Config], type[Network]] = {spec.GoogLeNetConfig: GoogLeNet, spec.SequenceConfig: Sequence}
+_KINDS: dict[type[spec.Config], type[Network]] = {network.takes: network for network in (GoogLeNet, Sequence)}
 
 
 def build(config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> Network:

@@ -72,6 +72,7 @@ class Sequence(Network):
     """The network of a `spec.SequenceConfig`; the rest is as `Network` says."""
 
     config: spec.SequenceConfig
+    takes = spec.SequenceConfig
 
     def add_layers(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         """A module for every row that has weights."""

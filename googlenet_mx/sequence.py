@@ -82,6 +82,7 @@ class Sequence(Network):
     """The network of a `spec.SequenceConfig`; the rest is as `Network` says."""
 
     config: spec.SequenceConfig
+    takes = spec.SequenceConfig
 
     def add_layers(self) -> None:
         """A block for every row that has weights."""

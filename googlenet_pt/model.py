@@ -87,6 +87,7 @@ class GoogLeNet(Network):
     """The network of a `spec.GoogLeNetConfig`; the rest is as `Network` says."""
 
     config: spec.GoogLeNetConfig
+    takes = spec.GoogLeNetConfig
 
     def add_layers(self) -> None:
         """Table 1 and the stem, the heads and the classifier around it."""

@@ -373,6 +373,15 @@ def test_a_map_flattened_in_another_order_is_noticed(name, size, dense, backend)
     assert _first_difference(backend, wrong, case) == dense
 
 
+def test_a_network_of_the_other_kind_is_refused(backend):
+    with pytest.raises(spec.InvalidInput, match=r"GoogLeNet is not the network of preset lenet .* build\(config\)"):
+        backend.GoogLeNet(spec.preset("lenet"), device="cpu")
+    with pytest.raises(spec.InvalidInput, match="Sequence is not the network of preset d2l"):
+        backend.Sequence(spec.preset("d2l"), device="cpu")
+    assert type(backend.build(spec.preset("lenet"), device="cpu")) is backend.Sequence
+    assert type(backend.build(spec.preset("d2l"), device="cpu")) is backend.GoogLeNet
+
+
 def test_batch_norm_on_the_wrong_statistics_is_noticed(backend):
     case = given("lenet-bn", 28, 4)
     swapped = case.params | {"fc4.norm.running_mean": case.params["fc4.norm.running_mean"][::-1].copy()}

@@ -141,14 +141,14 @@ def test_shape_comments_are_the_same_and_true():
         assert found == expected, package
 
 
-@pytest.mark.parametrize(("file", "share"), [("model.py", 1 / 2), ("sequence.py", 1 / 3)])
-def test_most_lines_of_two_models_are_the_same(file, share):
-    """What a reader sees when diffing two models; a third of `sequence.py` is batch norm, which differs on purpose."""
-    lines = {
-        package: [line for line in (ROOT / package / file).read_text().splitlines() if line.strip()]
-        for package in PACKAGES.values()
-    }
+@pytest.mark.parametrize(("file", "start"), [("model.py", ""), ("sequence.py", "class Sequence(")])
+def test_most_lines_of_two_models_are_the_same(file, start):
+    """What a reader sees when diffing two: at least half of the lines, from there on, stand in both."""
+    lines = {}
+    for package in PACKAGES.values():
+        text = (ROOT / package / file).read_text()
+        lines[package] = [line for line in text[text.index(start) :].splitlines() if line.strip()]
     pt = lines["googlenet_pt"]
     for package, other in lines.items():
         shared = sum(line in set(other) for line in pt)
-        assert shared / len(pt) > share, f"{package}: {shared} of {len(pt)}"
+        assert shared / len(pt) > 0.5, f"{package}: {shared} of {len(pt)}"
