@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-# JAX compiles on one processor while the other backends are tested on the other.
-PARALLEL := -n 2 --dist loadgroup
+# In the order, and in the groups, that tests/conftest.py has them in.
+PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup compare test test-slow bench lint clean
+.PHONY: help setup compare test test-slow test-all bench lint clean
 help:
 	@echo 'make compare    hold the three backends against the referee on real images'
 	@echo 'make test       run the tests (those that take minutes: make test-slow)'
+	@echo 'make test-all   run both kinds, in less time than one after the other'
 	@echo 'make bench      measure the backends and write BENCHMARKS.md, on a quiet machine'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make clean      remove the virtual environment'
@@ -23,6 +24,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m slow
+
+# In one run: what has been compiled, and what the referee has computed, serves both kinds.
+test-all: $(READY)
+	$(BIN)/pytest $(PARALLEL)
 
 # The table of docs/performance.md: about a quarter of an hour on two processors, with nothing else running.
 BENCH := $(BIN)/googlenet bench --markdown BENCHMARKS.md

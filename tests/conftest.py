@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,9 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false --xla_backend_extra_options="
     "xla_cpu_optimize_for_size=1,xla_cpu_disable_slp_vectorizer=1,xla_cpu_disable_loop_unrolling=1",
 )
+# Each of pytest-xdist's processes has a processor to itself.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Two processes that compute at once must not wait for each other in busy loops.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Many networks pass through a process of the tests: what they leave is to go back to the system (glibc's default).
@@ -61,19 +65,48 @@ def pytest_runtest_teardown() -> None:
         sys.modules["jax"].clear_caches()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `pytest -n 2 --dist loadgroup` JAX compiles, on one processor, while the others are tested on the other.
+# What takes longest comes first, so that the processes of `pytest -n 2` end together.
+LONGEST = (
+    "compare train trajectory loop parity backend_optimizers teeth training parallel tuned convert formats onnx bench"
+).split()
 
-    A backend's tests stay together, since they share what was compiled; and so do those of the command line, since
-    they share the runs that they look at.
+
+_GROUP = pytest.StashKey[str]()
+_SHARED = {"finished", "reports"}  # what a module's tests look at together
+
+
+def _group(item: pytest.Item) -> str:
+    """The tests that `pytest -n 2 --dist loadgroup` gives to one process, since they share what one of them makes.
+
+    Of a file those of a backend, with its compiled programs, which tests of no backend or of all share with JAX's; or
+    those of a case, with what the referee makes of it.
     """
+    stem, parameters = item.path.stem, item.callspec.params if hasattr(item, "callspec") else {}
+    if stem == "test_parity" and "case" in parameters:
+        return f"{stem} {parameters['case']._replace(images='')}"
+    if stem == "test_trajectory" and "run" in parameters:
+        return f"{stem} {parameters['run']}"
+    if stem == "test_compare" or (stem in ("test_train", "test_parallel") and _SHARED.isdisjoint(item.fixturenames)):
+        return item.nodeid  # it starts processes of its own
+    backend = parameters.get("backend", parameters.get("reports"))
+    return item.nodeid if backend is None and item.get_closest_marker("slow") else f"{stem} {backend or 'jax'}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Group the tests before pytest-xdist reads the groups, and order them after pytest has done so."""
     for item in items:
-        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if item.path.stem in ("test_train", "test_compare"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        elif "backend" in parameters:
-            item.add_marker(pytest.mark.xdist_group("jax" if parameters["backend"] == "jax" else "others"))
+        group = item.stash[_GROUP] = _group(item)
+        if group != item.nodeid:
+            item.add_marker(pytest.mark.xdist_group(group))
+    yield
+    rank = {f"test_{name}": i for i, name in enumerate(LONGEST)}
+    slow = {item.stash[_GROUP] for item in items if item.get_closest_marker("slow")}
+    first: dict[str, tuple[bool, int, int]] = {}
+    for i, item in enumerate(items):
+        group = item.stash[_GROUP]
+        first.setdefault(group, (group not in slow, rank.get(item.path.stem, len(rank)), i))
+    items.sort(key=lambda item: first[item.stash[_GROUP]])
 
 
 @pytest.fixture(scope="session", params=TESTED)

@@ -32,7 +32,7 @@ def test_running_variance_is_the_unbiased_one(backend):
     case = Case("torchvision", 28, 4)
     config, params, images, labels = material(case)
     model = loaded(backend, config, params)
-    backend.train_step(model, backend.make_optimizer(model, spec.SGD(0.0, 0.0)), images, labels)
+    backend.train_step(model, backend.make_optimizer(model, spec.SGD()), images, labels)  # the next test's program
     name = "inception5b.pool_proj.norm.running_var"  # 1 x 1 maps: of 4 values, so that unbiased is 4/3 of biased
     got, expected = backend.dump_params(model)[name], reference.loss_and_grads(*material(case)).statistics[name]
     assert relative_error(got, expected) < 1e-10
