@@ -68,6 +68,15 @@ def test_compare_with_all_defaults(tmp_path):
         assert backend["version"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif("jax" not in TESTED, reason="JAX is not tested")
+@pytest.mark.parametrize("words", ["torchvision --size 96 --batch 4", "bvlc --no-aux --size 64 --batch 2"])
+def test_jax_by_the_emitters_that_users_have(words):
+    """What the other tests of JAX have compiled by the older ones, here with what `d2l` above has nothing of."""
+    flags = "--xla_backend_optimization_level=1 --xla_backend_extra_options=xla_cpu_optimize_for_size=1"
+    googlenet("compare", "--backends", "jax", "--preset", *words.split(), XLA_FLAGS=flags)
+
+
 def test_json_on_stdout_is_nothing_but_json():
     done = compare_small("--json", "-")
     assert json.loads(done.stdout)["passed"] is True

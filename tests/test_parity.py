@@ -25,11 +25,14 @@ QUICK = [
 
 
 def _thorough() -> list[Case]:
-    """Every preset at every size of the claim, one image or four, random and real ones."""
+    """Every preset at every size of the claim, one image or some, random and real ones.
+
+    Of the random and the real ones the shapes are the same, so that JAX compiles for both at once.
+    """
     kinds = ("random", "digits" if DATA is None else "fashion-mnist")
     cases = []
     for preset in (name for name, config in spec.PRESETS.items() if isinstance(config, spec.GoogLeNetConfig)):
-        for size, batch in ((28, 4), (96, 1), (97, 4), (224, 4), (231, 1)):
+        for size, batch in ((28, 4), (96, 1), (97, 4), (224, 2), (231, 1)):
             case = Case(preset, size, batch)
             try:
                 spec.stage_shapes(case.config, (case.config.in_channels, size, size))
