@@ -7,7 +7,7 @@ import pytest
 from conftest import Case, loaded, material
 
 import spec
-from harness.compare import probe_params
+from harness.compare import SGD, probe_params
 
 LARGE = ("alexnet", "vgg11")  # 0.4 and 1 GB in float64, named and shaped by the same rows as the others
 NETWORKS = [
@@ -55,7 +55,7 @@ def test_nothing_is_shared_with_the_caller(backend):
     assert np.array_equal(backend.predict(model, images), logits)
     dumped = backend.dump_params(model)
     kept = {name: x.copy() for name, x in dumped.items()}
-    backend.train_step(model, backend.make_optimizer(model, spec.SGD()), images, labels)
+    backend.train_step(model, backend.make_optimizer(model, SGD), images, labels)  # the program of test_teeth.py
     assert all(np.array_equal(dumped[name], kept[name]) for name in kept)
     for x in dumped.values():
         x[...] = 7  # the arrays are the caller's, and writable
