@@ -8,15 +8,24 @@ A scheme is one way to name and lay out a network's arrays; the tables below are
 - torchvision returned its auxiliary outputs in the wrong order until its pull request 8743; the names were right.
 - BVLC's weights take channels in the order blue, green, red, from 0 to 255, less 104, 117 and 123.
 - Gluon keeps activations inside convolutions, so its names do not tell a d2l (ReLUs in stage 2) from a d2lzh (none).
+- The textbooks' tabs differ in what has no parameters. The AlexNet of the MXNet notebooks does not pad its first
+  convolution, and the LeNet with batch norm of Dive into Deep Learning averages where `lenet-bn` takes the maximum:
+  other functions with the same arrays. Its LeNet without batch norm pads its first convolution, and the shape of the
+  first dense layer shows that. Batch norm written out in a notebook's own class keeps no statistics in Gluon's files.
 
 Source: the state dict of torchvision 0.28; models/bvlc_googlenet/train_val.prototxt of BVLC/caffe; the notebooks that
-`spec.PRESETS` names.
+`spec.PRESETS` names; of the plain sequences, repository d2l-ai/d2l-zh: lenet.md, batch-norm.md, alexnet.md, vgg.md and
+nin.md, of the first edition (Gluon) in chapter_convolutional-neural-networks, of the second (PyTorch's tab) in
+chapter_convolutional-modern. A `d2l.Classifier` of the English edition holds the same under ``net.``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import filterfalse
+
+import numpy as np
 
 import spec
 from spec import Array, Arrays, InvalidInput
@@ -70,7 +79,78 @@ _BRANCHES = {
     "branch5x5":        ("branch3.1", "p3_2",    "p3_2",       "p3_2",       "branch3_2",     "5x5"),
     "pool_proj":        ("branch4.1", "p4_2",    "p4_2",       "p4_2",       "branch4_2",     "pool_proj"),
 }
+
+# The plain sequences. Batch norm is a layer of its own there; in Gluon an activation is one only behind batch norm.
+#                d2l-          gluon-
+#                sequential    sequential
+_LENET = {
+    "conv1":       ("0",       "0"),
+    "conv2":       ("3",       "2"),
+    "fc3":         ("7",       "4"),
+    "fc4":         ("9",       "5"),
+    "fc5":         ("11",      "6"),
+}
+_LENET_BN = {
+    "conv1":       ("0",       "0"),
+    "conv1.norm":  ("1",       "1"),
+    "conv2":       ("4",       "4"),
+    "conv2.norm":  ("5",       "5"),
+    "fc3":         ("9",       "8"),
+    "fc3.norm":    ("10",      "9"),
+    "fc4":         ("12",      "11"),
+    "fc4.norm":    ("13",      "12"),
+    "fc5":         ("15",      "14"),
+}
+_ALEXNET = {
+    "conv1":       ("0",       "0"),
+    "conv2":       ("3",       "2"),
+    "conv3":       ("6",       "4"),
+    "conv4":       ("8",       "5"),
+    "conv5":       ("10",      "6"),
+    "fc6":         ("14",      "8"),
+    "fc7":         ("17",      "10"),
+    "fc8":         ("20",      "12"),
+}
+_VGG11 = {
+    "conv1_1":     ("0.0",     "0.0"),
+    "conv2_1":     ("1.0",     "1.0"),
+    "conv3_1":     ("2.0",     "2.0"),
+    "conv3_2":     ("2.2",     "2.1"),
+    "conv4_1":     ("3.0",     "3.0"),
+    "conv4_2":     ("3.2",     "3.1"),
+    "conv5_1":     ("4.0",     "4.0"),
+    "conv5_2":     ("4.2",     "4.1"),
+    "fc6":         ("6",       "5"),
+    "fc7":         ("9",       "7"),
+    "fc8":         ("12",      "9"),
+}
+_NIN = {
+    "conv1":       ("0.0",     "0.0"),
+    "conv1_mlp1":  ("0.2",     "0.1"),
+    "conv1_mlp2":  ("0.4",     "0.2"),
+    "conv2":       ("2.0",     "2.0"),
+    "conv2_mlp1":  ("2.2",     "2.1"),
+    "conv2_mlp2":  ("2.4",     "2.2"),
+    "conv3":       ("4.0",     "4.0"),
+    "conv3_mlp1":  ("4.2",     "4.1"),
+    "conv3_mlp2":  ("4.4",     "4.2"),
+    "conv4":       ("7.0",     "7.0"),
+    "conv4_mlp1":  ("7.2",     "7.1"),
+    "conv4_mlp2":  ("7.4",     "7.2"),
+}
+_SEQUENCES = {  # not lenet-bn-scratch: batch norm of a notebook's own has other names and shapes
+    "lenet":           _LENET,
+    "lenet-bn":        _LENET_BN,
+    "lenet-bn-frozen": _LENET_BN,
+    "alexnet":         _ALEXNET,
+    "vgg11":           _VGG11,
+    "vgg11-narrow":    _VGG11,
+    "nin":             _NIN,
+}
 # fmt: on
+
+# What Gluon's batch norm holds, and so its files, where scale and shift are not learned.
+_FIXED = {"norm.weight": 1, "norm.bias": 0}
 
 # The order of the axes, by how many there are: O(ut), I(n), H(eight), W(idth).
 _CANONICAL = {1: "O", 2: "OI", 4: "OIHW"}
@@ -86,38 +166,62 @@ class Scheme:
     """One way to name and lay out the arrays of a network."""
 
     name: str
-    presets: tuple[str, ...]  # that have such files, in the order of `spec.PRESETS`
-    layers: Mapping[str, str] = field(repr=False)  # by canonical name, as all of these
+    # By preset, in the order of `spec.PRESETS`, those that have such files; then by canonical name, as all of these.
+    layers: Mapping[str, Mapping[str, str]] = field(repr=False)
     convolution: Mapping[str, str] = field(repr=False)  # the last part of a convolution's names
     dense: Mapping[str, str] = field(repr=False)  # of a dense layer's
     layout: Mapping[int, str] = field(repr=False)  # the order of the axes, by how many there are
     counter: str | None = field(default=None, repr=False)  # PyTorch's batch norm counts batches: means nothing here
+    fixed: bool = field(default=False, repr=False)  # whether it has scale and shift even where they are not learned
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """Those that have such files, in the order of `spec.PRESETS`."""
+        return tuple(self.layers)
+
+    def array(self, preset: str, layer: str, leaf: str) -> str:
+        """The name of an array: ``1.gamma`` of layer ``conv1`` and the scheme's ``norm.gamma``.
+
+        Where batch norm is a layer of its own, that is what ``norm`` stands for; else it is a part of the name.
+        """
+        layers, own = self.layers[preset], f"{layer}.norm"
+        if leaf.startswith("norm.") and own in layers:
+            return f"{layers[own]}.{leaf.removeprefix('norm.')}"
+        return f"{layers[layer]}.{leaf}"
 
 
 def _leaves(column: int) -> dict[str, str]:
     return {leaf: columns[column] for leaf, columns in _LEAVES.items()}
 
 
-def _layers(column: int) -> dict[str, str]:
+def _layers(column: int, *presets: str) -> dict[str, Mapping[str, str]]:
     names = {layer: columns[column] for layer, columns in _LAYERS.items()}
     for block, blocks in _BLOCKS.items():
         names |= {f"{block}.{branch}": blocks[column] + columns[column] for branch, columns in _BRANCHES.items()}
-    return names
+    return dict.fromkeys(presets, names)
 
 
-_ALL = tuple(spec.PRESETS)
-_SAME = {layer.name: layer.name for layer in spec.layers(spec.PRESETS["bvlc"])}  # it has the heads too
+def _sequences(column: int) -> dict[str, Mapping[str, str]]:
+    return {
+        preset: {layer: columns[column] for layer, columns in table.items()} for preset, table in _SEQUENCES.items()
+    }
+
+
+_SAME = {preset: {layer.name: layer.name for layer in spec.layers(config)} for preset, config in spec.PRESETS.items()}
+_D2L = _layers(1, "d2l") | _sequences(0)
+_D2LZH = _layers(3, "d2l", "d2lzh", "d2lzh-misprint") | _sequences(1)
 _PLAIN, _GLUON, _NNX, _TORCHVISION = map(_leaves, range(4))
+_COUNTER = "norm.num_batches_tracked"
 _SCHEMES = (
-    Scheme("canonical", _ALL, _SAME, _PLAIN, _PLAIN, _CANONICAL, counter="norm.num_batches_tracked"),
-    Scheme("gluon", _ALL, _SAME, _GLUON, _GLUON, _CANONICAL),
-    Scheme("nnx", _ALL, _SAME, _NNX, _NNX, _JAX),
-    Scheme("torchvision", ("torchvision",), _layers(0), _TORCHVISION, _PLAIN, _CANONICAL, "bn.num_batches_tracked"),
-    Scheme("d2l-sequential", ("d2l",), _layers(1), _PLAIN, _PLAIN, _CANONICAL),
-    Scheme("d2lzh-sequential", ("d2lzh",), _layers(2), _PLAIN, _PLAIN, _CANONICAL),
-    Scheme("gluon-sequential", ("d2l", "d2lzh", "d2lzh-misprint"), _layers(3), _PLAIN, _PLAIN, _CANONICAL),
-    Scheme("hand-written", ("cnblogs",), _layers(4), _PLAIN, _PLAIN, _CANONICAL),
-    Scheme("caffe", ("bvlc",), _layers(5), _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("canonical", _SAME, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
+    Scheme("gluon", _SAME, _GLUON, _GLUON, _CANONICAL, fixed=True),
+    Scheme("nnx", _SAME, _NNX, _NNX, _JAX),
+    Scheme("torchvision", _layers(0, "torchvision"), _TORCHVISION, _PLAIN, _CANONICAL, "bn.num_batches_tracked"),
+    Scheme("d2l-sequential", _D2L, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
+    Scheme("d2lzh-sequential", _layers(2, "d2lzh"), _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("gluon-sequential", _D2LZH, _GLUON, _GLUON, _CANONICAL, fixed=True),
+    Scheme("hand-written", _layers(4, "cnblogs"), _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("caffe", _layers(5, "bvlc"), _PLAIN, _PLAIN, _CANONICAL),
 )
 SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in _SCHEMES}
 
@@ -135,10 +239,23 @@ def foreign_names(scheme: Scheme, config: spec.Config) -> dict[str, str]:
         raise InvalidInput(f"preset {config.preset} has no names in scheme {scheme.name}: expected one of {known}")
     shapes = spec.param_shapes(config)
     return {
-        f"{layer.name}.{leaf}": f"{scheme.layers[layer.name]}.{theirs}"
+        f"{layer.name}.{leaf}": scheme.array(config.preset, layer.name, theirs)
         for layer in spec.layers(config)
         for leaf, theirs in (scheme.dense if layer.kernel is None else scheme.convolution).items()
         if f"{layer.name}.{leaf}" in shapes
+    }
+
+
+def _fixed(scheme: Scheme, config: spec.Config) -> dict[str, tuple[str, int]]:
+    """What a file has in that scheme beside the network's arrays, by its name there.
+
+    Each is a scale or a shift that is not learned: the canonical name of an array of the same shape, and its one value.
+    """
+    return {
+        scheme.array(config.preset, layer.name, scheme.convolution[leaf]): (f"{layer.name}.norm.running_mean", value)
+        for layer in spec.layers(config)
+        if scheme.fixed and layer.norm and not layer.norm.affine
+        for leaf, value in _FIXED.items()
     }
 
 
@@ -163,14 +280,18 @@ def rename(arrays: Arrays, scheme: Scheme, config: spec.Config) -> dict[str, Arr
 def foreign(params: Arrays, scheme: Scheme, config: spec.Config) -> dict[str, Array]:
     """The inverse of `rename`: arrays by the scheme's names, in its layout and in forward order, views too.
 
+    Behind them stand new ones where the scheme has a scale and a shift that the network does not learn.
+
     Raises:
         InvalidInput: when the parameters do not fit the network, or its preset has no such files.
     """
     _check(params, SCHEMES["canonical"], config)
-    return {
+    arrays = {
         theirs: params[name].transpose(_axes(_CANONICAL, scheme.layout, params[name].ndim))
         for name, theirs in foreign_names(scheme, config).items()
     }
+    fixed = _fixed(scheme, config).items()
+    return arrays | {theirs: np.full_like(params[like], value) for theirs, (like, value) in fixed}
 
 
 def _axes(source: Mapping[int, str], target: Mapping[int, str], count: int) -> tuple[int, ...]:
@@ -187,17 +308,21 @@ class _Candidate:
 
     scheme: Scheme
     config: spec.Config
+    arrays: int  # of the file and of the network
     differences: dict[str, list[str]]  # by kind
     advice: list[str]
 
     @property
-    def distance(self) -> tuple[int, int]:
-        """How many differences there are; of as many, arrays that are missing are likelier than ones too many."""
-        return sum(map(len, self.differences.values())), len(self.differences["unexpected"])
+    def distance(self) -> tuple[float, int]:
+        """How many differences there are; of as many, arrays that are missing are likelier than ones too many.
+
+        As a share of the arrays: else whatever has nothing in common with any network would be nearest to the smallest.
+        """
+        return sum(map(len, self.differences.values())) / self.arrays, len(self.differences["unexpected"])
 
     @property
     def fits(self) -> bool:
-        return self.distance == (0, 0)
+        return not any(self.differences.values())
 
     def lines(self) -> list[str]:
         """Every difference on a line, then the advice."""
@@ -215,7 +340,8 @@ def identify(arrays: Arrays, preset: str | None = None) -> tuple[Scheme, list[sp
 
     Channels, classes and whether there are auxiliary heads are the arrays' own. Several networks differ in what has no
     weights, and only the user can tell which it is. Where two schemes name a network alike, the first of `SCHEMES`
-    counts. Values are not looked at: a square dense layer passes transposed, too.
+    counts. No values are looked at but of scales and shifts that are not learned: a square dense layer passes
+    transposed, too.
 
     Args:
         arrays: From a file: any names, shapes and dtypes.
@@ -268,14 +394,18 @@ def _candidates(arrays: Arrays) -> Iterator[_Candidate]:
 def _config(arrays: Arrays, scheme: Scheme, preset: str, aux: bool) -> spec.Config:
     """The preset with the channels and classes of the arrays; its own where they do not tell."""
     config = spec.preset(preset, aux=aux)
-    theirs = foreign_names(scheme, config)
-    first, *_, last = spec.layers(config)
-    out_channels, _, height, width = first.weight_shape
+    theirs, layers = foreign_names(scheme, config), spec.layers(config)
+    # NiN's last convolutions are from classes to classes: of these one side does not tell the other.
+    first, last = layers[0], next(layer for layer in reversed(layers) if layer.in_channels != layer.out_channels)
+
+    def side(layer: spec.Layer, *sides: int | None) -> int | None:
+        return _open_side(arrays.get(theirs[f"{layer.name}.weight"]), (*sides, *layer.weight_shape[2:]))
+
     return spec.preset(
         preset,
         aux=aux,
-        in_channels=_open_side(arrays.get(theirs["conv1.weight"]), (out_channels, None, height, width)),
-        num_classes=_open_side(arrays.get(theirs["fc.weight"]), (None, last.in_channels)),
+        in_channels=side(first, first.out_channels, None),
+        num_classes=side(last, None, last.in_channels),
     )
 
 
@@ -291,32 +421,45 @@ def _open_side(x: Array | None, sides: tuple[int | None, ...]) -> int | None:
 
 
 def _candidate(arrays: Arrays, scheme: Scheme, config: spec.Config) -> _Candidate:
-    theirs = foreign_names(scheme, config)
-    missing, wrong_shape, wrong_type = [], [], []
+    theirs, shapes, fixed = foreign_names(scheme, config), spec.param_shapes(config), _fixed(scheme, config)
+    wanted = {theirs[name]: shape for name, shape in shapes.items()}
+    wanted |= {name: shapes[like] for name, (like, _) in fixed.items()}
+    missing, wrong_shape, wrong_type, wrong_value = [], [], [], []
     looks: list[tuple[str, str]] = []  # the order that explains a wrong shape, and the right one
-    for name, canonical in spec.param_shapes(config).items():
+    for name, canonical in wanted.items():
         order = scheme.layout[len(canonical)]
         expected = _shape_in(canonical, order)
-        x = arrays.get(theirs[name])
+        x = arrays.get(name)
         if x is None:
-            missing.append(f"{theirs[name]} {expected}")
+            missing.append(f"{name} {expected}")
             continue
         if x.shape != expected:
-            wrong_shape.append(f"{theirs[name]}: expected {expected}, got {x.shape}")
+            wrong_shape.append(f"{name}: expected {expected}, got {x.shape}")
             looks += [(other, order) for other in _ORDERS[len(canonical)] if x.shape == _shape_in(canonical, other)]
         if x.dtype.name not in _DTYPES:
-            wrong_type.append(f"{theirs[name]}: expected floating point of 16 to 64 bits, got {x.dtype.name}")
+            wrong_type.append(f"{name}: expected floating point of 16 to 64 bits, got {x.dtype.name}")
+        elif name in fixed and not (x == (value := fixed[name][1])).all():
+            wrong_value.append(f"{name}: expected {value} everywhere, as it is not learned")
     advice = [
         f"shapes look like {other}: expected {order} (O out, I in), transpose them"
         for other, order in dict.fromkeys(looks)
     ]
     if _only_heads_lack(arrays, scheme, config):
         advice.append("auxiliary heads are there in part: expected both or neither")
-    normed = [scheme.layers[layer.name] for layer in spec.layers(config) if layer.norm and scheme.counter]
-    known = {*theirs.values(), *(f"{layer}.{scheme.counter}" for layer in normed)}
-    unexpected = [name for name in arrays if name not in known]
-    kinds = {"missing": missing, "unexpected": unexpected, "wrong shape": wrong_shape, "wrong type": wrong_type}
-    return _Candidate(scheme, config, kinds, advice)
+    counters = {
+        scheme.array(config.preset, layer.name, scheme.counter)
+        for layer in spec.layers(config)
+        if scheme.counter and layer.norm and not layer.norm.written_out
+    }
+    unexpected = list(filterfalse((wanted.keys() | counters).__contains__, arrays))
+    kinds = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "wrong shape": wrong_shape,
+        "wrong type": wrong_type,
+        "wrong value": wrong_value,
+    }
+    return _Candidate(scheme, config, len(arrays) + len(wanted), kinds, advice)
 
 
 def _shape_in(canonical: Shape, order: str) -> Shape:
