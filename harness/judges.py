@@ -49,7 +49,7 @@ def onnx_runtime(file: Path | bytes, images: Array, outputs: Sequence[str] = ())
         outputs: Values of its graph, ``logits`` for one. None: every stage that it has, in forward order.
 
     Returns:
-        Arrays by name: (N, C, H, W); (N, num_classes) for ``logits``, ``aux1``, ``aux2`` and ``fc``.
+        Arrays by name: (N, C, H, W); (N, channels) of dense layers, and (N, num_classes) of all that ends in logits.
 
     Raises:
         InvalidInput: when it cannot run the file, or the images do not fit it.
@@ -111,7 +111,7 @@ def _with_outputs(model: ModelProto, outputs: Sequence[str]) -> tuple[ModelProto
 
     names = list(outputs) or [name for node in model.graph.node for name in node.output if name in _STAGES]
     if not names:
-        raise InvalidInput("expected a graph with stages of GoogLeNet (conv1, pool1, …), got one without")
+        raise InvalidInput("expected a graph with stages of a preset (conv1, pool1, …), got one without")
     kind = model.graph.input[0].type.tensor_type.elem_type
     has = {output.name for output in model.graph.output}
     model.graph.output.extend(helper.make_tensor_value_info(name, kind, None) for name in names if name not in has)
@@ -123,7 +123,8 @@ def _in_float32(model: ModelProto) -> ModelProto:
     from onnx import TensorProto, numpy_helper
 
     double, single = TensorProto.DOUBLE, TensorProto.FLOAT
-    for tensor in model.graph.initializer:
+    constants = [x.t for node in model.graph.node if node.op_type == "Constant" for x in node.attribute]
+    for tensor in (*model.graph.initializer, *constants):
         if tensor.data_type == double:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
     for value in (*model.graph.input, *model.graph.output):

@@ -1,9 +1,10 @@
-"""ONNX: the network as a graph of ONNX's own operators, written here operator by operator, and read back.
+"""ONNX: a network as a graph of ONNX's own operators, written here operator by operator, and read back.
 
-Memory layout (N, C, H, W), inference mode. Input ``images``, outputs ``logits`` and, of networks that have auxiliary
-heads, ``aux1`` and ``aux2``: arrays that no node uses ONNX Runtime drops with a warning each. Number, height and width
-of the images are free, as far as the preset takes them; ONNX Runtime does not notice when they are too small. A value
-that ends a stage has the stage's name, and an initializer its canonical name. Our texts stand in the model's metadata.
+Memory layout (N, C, H, W), inference mode, dropout left out. Input ``images``, outputs ``logits`` and, of networks that
+have auxiliary heads, ``aux1`` and ``aux2``: arrays that no node uses ONNX Runtime drops with a warning each. Number,
+height and width of the images are free, as far as the preset takes them; ONNX Runtime does not notice when they are too
+small. A value that ends a stage has the stage's name, and an initializer its canonical name. Our texts stand in the
+model's metadata.
 
 ONNX keeps the numbers of an operator in float32 whatever its arrays are: epsilon of batch norm, alpha and beta of LRN.
 In float64 that shows from the eleventh digit on, and in nothing else.
@@ -30,12 +31,14 @@ from spec import Array, Arrays, InvalidInput
 from spec.checkpoint import config_of, describe, understand, write_atomically
 from spec.googlenet import AUX_POOL_KERNEL, AUX_POOL_STRIDE, AUX_SIDE, BRANCH_POOL
 from spec.network import LRN
+from spec.sequences import Conv, Dense, MaxPool, Row
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET, IR_VERSION = 17, 8  # of 2022: what runs ONNX at all today knows them
 _DTYPES = ("float16", "float32", "float64")
+_ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid"}
 _TEXTS = ("format", "config", "metadata", "sha256")  # of `spec.checkpoint.describe`
 
 
@@ -54,8 +57,8 @@ def load_package(name: str) -> ModuleType:
 # ------------------------------------------------------------------------------------------------------- the graph
 
 
-class _GoogLeNet:
-    """The nodes of the network of a `spec.Config`, in forward order.
+class _Graph:
+    """The nodes of a network, in forward order.
 
     Every method adds nodes and returns the name of the value that they make.
     """
@@ -66,6 +69,79 @@ class _GoogLeNet:
         self.layers = {layer.name: layer for layer in spec.layers(config)}
         self.nodes: list[Any] = []
         self.stages("images")
+        self.node("Identity", "logits", config.logits)
+
+    def stages(self, x: str) -> None:
+        """Every stage, each under its name."""
+        raise NotImplementedError
+
+    def stage(self, name: str, x: str) -> str:
+        """The value x, which the last node made, under the name of the stage that ends with it."""
+        self.nodes[-1].output[0] = name
+        return name
+
+    def node(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """One node, called as the value that it makes."""
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def conv(self, name: str, x: str) -> str:
+        """Convolution, then batch norm and activation where the layer has them."""
+        layer = self.layers[name]
+        sides, strides, pads = [layer.kernel] * 2, [layer.stride] * 2, [layer.pad] * 4
+        x = self.node("Conv", f"{name}.conv", x, *self.weights(layer), kernel_shape=sides, strides=strides, pads=pads)
+        return self.activation(layer, self.batch_norm(layer, x))
+
+    def dense(self, name: str, x: str) -> str:
+        """Dense layer on (N, values), then batch norm and activation where the layer has them."""
+        layer = self.layers[name]
+        x = self.node("Gemm", f"{name}.dense", x, *self.weights(layer), transB=1)
+        return self.activation(layer, self.batch_norm(layer, x))
+
+    def weights(self, layer: spec.Layer) -> list[str]:
+        """The layer's own arrays."""
+        return [f"{layer.name}.{leaf}" for leaf in (["weight", "bias"] if layer.bias else ["weight"])]
+
+    def batch_norm(self, layer: spec.Layer, x: str) -> str:
+        """Batch norm of each channel, of maps and of dense layers' outputs alike."""
+        if layer.norm is None:
+            return x
+        name = f"{layer.name}.norm"
+        arrays = [f"{name}.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")]
+        if not layer.norm.affine:  # the operator does not go without
+            arrays[0] = self.constant(f"{name}.scale", np.ones(layer.out_channels, self.dtype))
+            arrays[1] = self.constant(f"{name}.shift", np.zeros(layer.out_channels, self.dtype))
+        return self.node("BatchNormalization", name, x, *arrays, epsilon=layer.norm.epsilon)
+
+    def activation(self, layer: spec.Layer, x: str) -> str:
+        """What ends the layer."""
+        if layer.activation is None:
+            return x
+        return self.node(_ACTIVATIONS[layer.activation], f"{layer.name}.{layer.activation}", x)
+
+    def max_pool(self, name: str, x: str, pool: spec.Pool) -> str:
+        """Largest value of each window; ONNX pads with minus infinity.
+
+        Rounding up is rounding down with stride - 1 more pixels below and to the right: what `ceil_mode` does at the
+        edge has changed between versions of ONNX.
+        """
+        near, far = pool.pad, pool.pad + (pool.stride - 1 if pool.ceil else 0)
+        sides, strides, pads = [pool.kernel] * 2, [pool.stride] * 2, [near, near, far, far]
+        return self.node("MaxPool", name, x, kernel_shape=sides, strides=strides, pads=pads)
+
+    def constant(self, name: str, value: Array) -> str:
+        """A constant."""
+        from onnx import numpy_helper
+
+        return self.node("Constant", name, value=numpy_helper.from_array(_plain(value)))
+
+
+class _GoogLeNet(_Graph):
+    """The nodes of the network of a `spec.GoogLeNetConfig`."""
+
+    config: spec.GoogLeNetConfig
 
     def stages(self, x: str) -> None:
         """Every stage, each under its name."""
@@ -95,41 +171,7 @@ class _GoogLeNet:
         x = stage("inception5a", self.inception("inception5a", x))  # 7 x 7 x 832
         x = stage("inception5b", self.inception("inception5b", x))  # 7 x 7 x 1024
         x = stage("pool5", self.head_pool("pool5", x))  # 1 x 1 x 1024
-        x = stage("fc", self.fc("fc", self.node("Flatten", "flatten", x, axis=1)))  # num_classes
-        self.node("Identity", "logits", x)
-
-    def stage(self, name: str, x: str) -> str:
-        """The value x, which the last node made, under the name of the stage that ends with it."""
-        self.nodes[-1].output[0] = name
-        return name
-
-    def node(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """One node, called as the value that it makes."""
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
-        return name
-
-    def conv(self, name: str, x: str) -> str:
-        """Convolution, batch norm where the preset has it, ReLU where the layer has it."""
-        layer, norm = self.layers[name], self.config.batch_norm
-        arrays = [f"{name}.{leaf}" for leaf in (["weight"] if norm else ["weight", "bias"])]
-        sides, strides, pads = [layer.kernel] * 2, [layer.stride] * 2, [layer.pad] * 4
-        x = self.node("Conv", f"{name}.conv", x, *arrays, kernel_shape=sides, strides=strides, pads=pads)
-        if norm:
-            arrays = [f"{name}.norm.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")]
-            x = self.node("BatchNormalization", f"{name}.norm", x, *arrays, epsilon=norm.epsilon)
-        return self.node("Relu", f"{name}.relu", x) if layer.relu else x
-
-    def max_pool(self, name: str, x: str, pool: spec.Pool) -> str:
-        """Largest value of each window; ONNX pads with minus infinity.
-
-        Rounding up is rounding down with stride - 1 more pixels below and to the right: what `ceil_mode` does at the
-        edge has changed between versions of ONNX.
-        """
-        near, far = pool.pad, pool.pad + (pool.stride - 1 if pool.ceil else 0)
-        sides, strides, pads = [pool.kernel] * 2, [pool.stride] * 2, [near, near, far, far]
-        return self.node("MaxPool", name, x, kernel_shape=sides, strides=strides, pads=pads)
+        stage("fc", self.dense("fc", self.node("Flatten", "flatten", x, axis=1)))  # num_classes
 
     def average_pool(self, name: str, x: str, kernel: int, stride: int) -> str:
         """Mean of each window; no padding, rounded down."""
@@ -157,7 +199,7 @@ class _GoogLeNet:
             x = self.average_pool(f"{name}.pool", x, AUX_POOL_KERNEL, AUX_POOL_STRIDE)  # 4 x 4 x channels
         x = self.conv(f"{name}.conv", x)  # 4 x 4 x 128
         x = self.node("Flatten", f"{name}.flatten", x, axis=1)  # 2048, in the order (C, H, W)
-        return self.fc(f"{name}.fc2", self.fc(f"{name}.fc1", x))
+        return self.dense(f"{name}.fc2", self.dense(f"{name}.fc1", x))
 
     def adaptive_average_pool(self, name: str, x: str) -> str:
         """Means of 4 x 4 windows that cover the map: a matrix of weights for its rows, one for its columns."""
@@ -186,19 +228,37 @@ class _GoogLeNet:
 
     def integers(self, name: str, value: Any) -> str:
         """A constant."""
-        from onnx import numpy_helper
-
-        return self.node("Constant", name, value=numpy_helper.from_array(np.array(value, "<i8")))
+        return self.constant(name, np.array(value, np.int64))
 
     def head_pool(self, name: str, x: str) -> str:
         """The average before the classifier: the whole map, or one window of `head_pool` pixels."""
         side = self.config.head_pool
         return self.node("GlobalAveragePool", name, x) if side is None else self.average_pool(name, x, side, side)
 
-    def fc(self, name: str, x: str) -> str:
-        """Dense layer, ReLU where the layer has it."""
-        x = self.node("Gemm", f"{name}.dense", x, f"{name}.weight", f"{name}.bias", transB=1)
-        return self.node("Relu", f"{name}.relu", x) if self.layers[name].relu else x
+
+class _Sequence(_Graph):
+    """The nodes of the network of a `spec.SequenceConfig`."""
+
+    config: spec.SequenceConfig
+
+    def stages(self, x: str) -> None:
+        """Every row under its name."""
+        for row in self.config.rows:
+            x = self.stage(row.name, self.row(row, x))
+
+    def row(self, row: Row, x: str) -> str:
+        """What the row computes."""
+        if isinstance(row, Conv):
+            return self.conv(row.name, x)
+        if isinstance(row, Dense):
+            return self.dense(row.name, self.node("Flatten", f"{row.name}.flatten", x, axis=1))  # as (C, H, W)
+        if isinstance(row, MaxPool):
+            return self.max_pool(row.name, x, row.pool)
+        average = self.node("GlobalAveragePool", f"{row.name}.average", x)
+        return self.node("Flatten", row.name, average, axis=1)
+
+
+_KINDS: dict[type[spec.Config], type[_Graph]] = {spec.GoogLeNetConfig: _GoogLeNet, spec.SequenceConfig: _Sequence}
 
 
 def build(config: spec.Config, params: Arrays) -> ModelProto:
@@ -227,8 +287,8 @@ def _without_weights(config: spec.Config, dtype: str) -> ModelProto:
     ends = ["logits", *(name for name in ("aux1", "aux2") if config.aux)]
     images = helper.make_tensor_value_info("images", kind, ["batch", config.in_channels, "height", "width"])
     graph = helper.make_graph(
-        _GoogLeNet(config, dtype).nodes,
-        "googlenet",
+        _KINDS[type(config)](config, dtype).nodes,
+        "googlenet" if isinstance(config, spec.GoogLeNetConfig) else config.preset,
         inputs=[images],
         outputs=[helper.make_tensor_value_info(name, kind, ["batch", config.num_classes]) for name in ends],
         initializer=[
