@@ -10,6 +10,7 @@ from mxnet import gluon, nd
 
 import spec
 from googlenet_mx.device import select_dtype
+from googlenet_mx.network import Network
 from googlenet_mx.params import named_parameters
 from googlenet_mx.presets import build
 from googlenet_mx.probe import activations
@@ -19,16 +20,27 @@ def write_file(path: Path, arrays: spec.Arrays, config: spec.Config) -> None:
     """Write the graph of the network, with its heads, as MXNet's JSON: ``-symbol.json``.
 
     Its input is ``data``, its outputs the logits and then those of the heads, its parameters have the canonical names;
-    of the arrays only the dtype enters it.
+    of the arrays only the dtype enters it. A scale and a shift that are not learned stand in the graph itself.
     """
     dtype = str(next(iter(arrays.values())).dtype)
     with mx.name.NameManager():  # counts the names of the nodes from 0
         model = build(config, dtype=dtype, device="cpu")
         for name, parameter in named_parameters(model).items():
             parameter.name, parameter._var = name, None
+        for layer in spec.layers(config):
+            if layer.norm and not layer.norm.affine:
+                _fill(model, f"{layer.name}.norm")
         stages = dict(model.stages(mx.sym, mx.sym.var("data"), heads=True))
         symbol = mx.sym.Group([stages[name] for name in (config.logits, "aux1", "aux2") if name in stages])
     symbol.save(str(path))
+
+
+def _fill(model: Network, norm: str) -> None:
+    """Put ones and zeros into the graph in place of a batch norm's scale and shift, of whatever dtype the rest is."""
+    parameters = model._collect_params_with_prefix()
+    mean = parameters[f"{norm}.running_mean"].var()
+    parameters[f"{norm}.gamma"]._var = mx.sym.ones_like(mean)
+    parameters[f"{norm}.beta"]._var = mx.sym.zeros_like(mean)
 
 
 def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) -> dict[str, spec.Array]:

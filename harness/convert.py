@@ -25,9 +25,10 @@ from harness.formats.found import Found
 from harness.pictures import preprocessing_of
 from spec import Array, Config, InvalidInput, reference
 from spec.checkpoint import STATE, Checkpoint, config_of, config_table, describe, sync_folder, understand
+from spec.shapes import input_sizes
 from spec.tolerances import TOLERANCES
 
-_IMAGES, _SIZE = 2, 32  # of the verification; a larger size where the network needs it
+_IMAGES, _SIZE = 2, 32  # of the verification; another size where the network needs it
 _FRAMEWORKS = {"spec": "the NumPy referee", "pt": "PyTorch", "mx": "MXNet", "jax": "JAX", "onnx": "ONNX Runtime"}
 
 
@@ -221,7 +222,9 @@ def verified(source: Source, result: Source, work: Work) -> Verification:
     Where the names in the source are not the framework's own, the referee runs what they were read as.
     """
     config = result.weights.config
-    side = max(_SIZE, spec.minimum_input_size(config), spec.minimum_input_size(source.weights.config))
+    bounds = [input_sizes(config), input_sizes(source.weights.config)]
+    side = max(_SIZE, *(least for least, _ in bounds))
+    side = min([side, *(largest for _, largest in bounds if largest is not None)])
     generator = np.random.Generator(np.random.Philox(0))
     images = generator.random((_IMAGES, config.in_channels, side, side))  # noise: no two pixels tie
     runners = [_runner(source), _runner(result)]

@@ -37,8 +37,8 @@ def write_folder(path: Path, weights: Checkpoint) -> None:
     """
     config, prepare = weights.config, preprocessing_of(weights)
     table: dict[str, Any] = {
-        "architectures": ["GoogLeNet"],
-        "model_type": "googlenet",
+        "architectures": [_kind(config)],
+        "model_type": _kind(config).lower(),
         "preset": config.preset,
         "num_channels": config.in_channels,
         "num_labels": config.num_classes,
@@ -69,16 +69,22 @@ def write_folder(path: Path, weights: Checkpoint) -> None:
     save(path / WEIGHTS, weights.params, config, weights.metadata)
 
 
+def _kind(config: Config) -> str:
+    """The class of the network in every backend."""
+    return "GoogLeNet" if isinstance(config, spec.GoogLeNetConfig) else "Sequence"
+
+
 def _card(config: Config) -> str:
+    family = "googlenet, inception" if _kind(config) == "GoogLeNet" else config.preset.partition("-")[0]
     rows = "\n".join(
         [
             "---",
             "library_name: googlenet",
             "pipeline_tag: image-classification",
-            "tags: [googlenet, inception, image-classification]",
+            f"tags: [{family}, image-classification]",
             "---",
             "",
-            f"# GoogLeNet, preset {config.preset}",
+            f"# {_kind(config)}, preset {config.preset}",
             "",
             f"{spec.parameter_count(config):,} parameters; {config}.",
             f"The network: {config.source}.",
@@ -92,7 +98,7 @@ def _card(config: Config) -> str:
             "from spec import checkpoint",
             "",
             'found = checkpoint.load(Path("model.safetensors"))',
-            "model = googlenet_pt.GoogLeNet(found.config)",
+            "model = googlenet_pt.build(found.config)",
             "googlenet_pt.load_params(model, found.params)",
             "```",
             "",
