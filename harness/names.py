@@ -21,9 +21,8 @@ chapter_convolutional-modern. A `d2l.Classifier` of the English edition holds th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import filterfalse
 
 import numpy as np
 
@@ -308,8 +307,11 @@ class _Candidate:
 
     scheme: Scheme
     config: spec.Config
-    arrays: int  # of the file and of the network
-    differences: dict[str, list[str]]  # by kind
+    arrays: Arrays  # of the file
+    wanted: Collection[str]  # names that the network has
+    known: Collection[str]  # these, and others that mean nothing
+    missing: list[str]
+    wrong: dict[str, list[str]]  # by kind
     advice: list[str]
 
     @property
@@ -318,20 +320,27 @@ class _Candidate:
 
         As a share of the arrays: else whatever has nothing in common with any network would be nearest to the smallest.
         """
-        return sum(map(len, self.differences.values())) / self.arrays, len(self.differences["unexpected"])
+        unexpected = len(self.arrays) - sum(name in self.arrays for name in self.known)  # a file may have very many
+        differences = len(self.missing) + unexpected + sum(map(len, self.wrong.values()))
+        return differences / (len(self.arrays) + len(self.wanted)), unexpected
 
     @property
     def fits(self) -> bool:
-        return not any(self.differences.values())
+        return self.distance == (0, 0)
+
+    def differences(self) -> dict[str, list[str]]:
+        """All of them, by kind."""
+        unexpected = [name for name in self.arrays if name not in self.known]
+        return {"missing": self.missing, "unexpected": unexpected, **self.wrong}
 
     def lines(self) -> list[str]:
         """Every difference on a line, then the advice."""
-        differences = [f"{kind}: {_printable(text)}" for kind, texts in self.differences.items() for text in texts]
+        differences = [f"{kind}: {_printable(text)}" for kind, texts in self.differences().items() for text in texts]
         return differences + self.advice
 
     def __str__(self) -> str:
         """All in one line, with a few differences of each kind."""
-        few = [f"{kind}: {_few(texts)}" for kind, texts in self.differences.items() if texts]
+        few = [f"{kind}: {_few(texts)}" for kind, texts in self.differences().items() if texts]
         return f"scheme {self.scheme.name}, {self.config}: {'; '.join([*few, *self.advice])}"
 
 
@@ -451,15 +460,8 @@ def _candidate(arrays: Arrays, scheme: Scheme, config: spec.Config) -> _Candidat
         for layer in spec.layers(config)
         if scheme.counter and layer.norm and not layer.norm.written_out
     }
-    unexpected = list(filterfalse((wanted.keys() | counters).__contains__, arrays))
-    kinds = {
-        "missing": missing,
-        "unexpected": unexpected,
-        "wrong shape": wrong_shape,
-        "wrong type": wrong_type,
-        "wrong value": wrong_value,
-    }
-    return _Candidate(scheme, config, len(arrays) + len(wanted), kinds, advice)
+    wrong = {"wrong shape": wrong_shape, "wrong type": wrong_type, "wrong value": wrong_value}
+    return _Candidate(scheme, config, arrays, wanted, wanted.keys() | counters, missing, wrong, advice)
 
 
 def _shape_in(canonical: Shape, order: str) -> Shape:

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,18 +16,28 @@ from recorded import torchvision_googlenet
 import spec
 from harness.backend import load
 from harness.compare import probe_params, relative_error
+from harness.formats import gluon
 from harness.names import SCHEMES, Scheme, foreign, foreign_names, identify, nearest, rename
 from spec import reference
 
 Arrays = dict[str, np.ndarray]
 
 
-EVERY = [
-    pytest.param(scheme, preset, aux, id=f"{scheme}-{preset}{'-heads' if aux else ''}")
-    for scheme in SCHEMES
-    for preset in SCHEMES[scheme].presets
-    for aux in ([True, False] if spec.PRESETS[preset].aux else [False])
-]
+LARGE = ("alexnet", "vgg11")  # 47 and 129 million numbers: only names and shapes of them are quick
+
+
+def every(slow: tuple[str, ...] = ()) -> list:
+    """Every scheme with each of its presets, with and without heads."""
+    return [
+        pytest.param(
+            *(scheme, preset, aux),
+            id=f"{scheme}-{preset}{'-heads' if aux else ''}",
+            marks=[pytest.mark.slow] if preset in slow else [],
+        )
+        for scheme in SCHEMES
+        for preset in SCHEMES[scheme].presets
+        for aux in ([True, False] if spec.PRESETS[preset].aux else [False])
+    ]
 
 
 def numbered(config: spec.Config) -> Arrays:
@@ -39,21 +49,22 @@ def numbered(config: spec.Config) -> Arrays:
 
 
 def empty(config: spec.Config, scheme: str = "canonical", dtype: Any = np.float32) -> Arrays:
-    """Names and shapes of a file; every number is the same one in memory."""
-    zero = np.zeros((), dtype)
+    """Names and shapes of a file, zeros but for what is fixed; every number of an array is the same one in memory."""
     params = {name: np.broadcast_to(np.float32(0), shape) for name, shape in spec.param_shapes(config).items()}
-    return {name: np.broadcast_to(zero, x.shape) for name, x in foreign(params, SCHEMES[scheme], config).items()}
+    arrays = foreign(params, SCHEMES[scheme], config)
+    return {name: np.broadcast_to(np.asarray(x.flat[0], dtype), x.shape) for name, x in arrays.items()}
 
 
 # ------------------------------------------------------------------------------------------------ there and back
 
 
-@pytest.mark.parametrize(("scheme", "preset", "aux"), EVERY)
+@pytest.mark.parametrize(("scheme", "preset", "aux"), every(slow=LARGE))
 def test_there_and_back(scheme, preset, aux):
     config = spec.preset(preset, aux=aux, in_channels=2, num_classes=7)
     params = numbered(config)
     theirs = foreign(params, SCHEMES[scheme], config)
-    assert len(theirs) == len(params)
+    fixed = preset == "lenet-bn-frozen" and scheme in ("gluon", "gluon-sequential")
+    assert len(theirs) == len(params) + (8 if fixed else 0)
     back = rename(theirs, SCHEMES[scheme], config)
     assert list(back) == list(params)
     assert all(np.array_equal(back[name], x) and np.shares_memory(back[name], x) for name, x in params.items())
@@ -184,6 +195,35 @@ def test_a_scheme_names_its_presets_only():
         foreign(numbered(config), SCHEMES["hand-written"], config)
 
 
+def test_batch_norm_of_a_notebook_s_own_has_no_names_of_the_library_s():
+    config = spec.preset("lenet-bn-scratch")
+    for scheme in ("d2l-sequential", "gluon-sequential"):
+        with pytest.raises(spec.InvalidInput, match=r"expected one of canonical, gluon, nnx$"):
+            foreign(empty(config), SCHEMES[scheme], config)
+
+
+@pytest.mark.parametrize("scheme", ["gluon", "gluon-sequential"])
+def test_gluon_stores_what_is_fixed(scheme):
+    """Its own loader asks for a scale and a shift, whether or not they are learned."""
+    config = spec.preset("lenet-bn-frozen")
+    arrays = foreign(numbered(config), SCHEMES[scheme], config)
+    learned = set(foreign_names(SCHEMES[scheme], config).values())
+    fixed = {name: x for name, x in arrays.items() if name not in learned}
+    assert {name.rpartition(".")[2]: x.min() for name, x in fixed.items()} == {"gamma": 1, "beta": 0}
+    assert {name.rpartition(".")[2]: x.max() for name, x in fixed.items()} == {"gamma": 1, "beta": 0}
+    assert fixed.keys() == empty(spec.preset("lenet-bn"), scheme).keys() - learned
+    for name, x in fixed.items():
+        for wrong, message in (
+            ({name: x + 1e-3}, f"wrong value: {name}: expected {x[0]:.0f} everywhere, as it is not learned"),
+            ({name: np.full_like(x, np.nan)}, f"wrong value: {name}"),
+            ({name: x[1:]}, f"wrong shape: {name}"),
+        ):
+            with pytest.raises(spec.InvalidInput, match=message):
+                rename(arrays | wrong, SCHEMES[scheme], config)
+        with pytest.raises(spec.InvalidInput, match=f"missing: {name}"):
+            rename(without(arrays, name), SCHEMES[scheme], config)
+
+
 def test_what_does_not_fit_is_not_renamed():
     config = spec.preset("d2l")
     with pytest.raises(
@@ -210,13 +250,18 @@ def own_arrays(backend: ModuleType, model: Any) -> Arrays:
     return {name: np.asarray(x[...]) for name, x in found.items()}
 
 
-@pytest.mark.parametrize("preset", ["torchvision", "bvlc"])
+@pytest.mark.parametrize("preset", ["torchvision", "bvlc", "nin", "lenet", "lenet-bn", "lenet-bn-frozen"])
 def test_each_framework_has_the_names_of_its_scheme(preset, backend):
     config = spec.preset(preset, in_channels=2, num_classes=7)
     params = {name: x.astype(np.float32) for name, x in probe_params(config, seed=4).items()}
     arrays = own_arrays(backend, loaded(backend, config, params, "float32"))
     scheme, configs = identify(arrays)
-    assert configs == [config]
+    # PyTorch counts batches in its own batch norm only; Gluon stores a scale and a shift of 1 and 0 as any others.
+    others = {"lenet-bn": ["lenet-bn-scratch"], "lenet-bn-frozen": ["lenet-bn", "lenet-bn-scratch"]}.get(preset, [])
+    if backend.__name__ == "googlenet_pt" or (backend.__name__, preset) == ("googlenet_jax", "lenet-bn-frozen"):
+        others = []
+    assert {found.preset for found in configs} == {preset, *others}
+    assert config in configs
     native = {"googlenet_pt": "canonical", "googlenet_mx": "gluon", "googlenet_jax": "nnx"}[backend.__name__]
     if backend.__name__ == "googlenet_mx" and config.batch_norm is None:
         native = "canonical"  # without batch norm the two are one
@@ -387,18 +432,215 @@ def test_a_notebook_in_gluon_computes_the_same(preset, rows, relu, found):
     assert relative_error(backend.predict(model, images), expected) <= 1e-12
 
 
+SIZES = {"lenet": 28, "lenet-bn": 31, "lenet-bn-frozen": 28, "nin": 67, "vgg11-narrow": 224}
+SIZES_OF_LARGE = {"alexnet": 224, "vgg11": 224}
+WIDTHS = {"vgg11": (64, 128, 256, 512, 512), "vgg11-narrow": (8, 16, 32, 64, 64)}
+SEQUENCES = [*SIZES, *(pytest.param(preset, marks=pytest.mark.slow) for preset in SIZES_OF_LARGE)]
+
+
+def sequence_in_torch(preset: str, pool: str = "MaxPool2d") -> Any:
+    """The sequence built as Dive into Deep Learning does in PyTorch, in float64."""
+    from torch import nn
+
+    def vgg_block(convolutions, into, out):
+        layers = []
+        for _ in range(convolutions):
+            layers += [nn.Conv2d(into, out, 3, padding=1), nn.ReLU()]
+            into = out
+        return nn.Sequential(*layers, nn.MaxPool2d(2, 2))
+
+    def nin_block(into, out, kernel, stride, padding):
+        first = [nn.Conv2d(into, out, kernel, stride, padding), nn.ReLU()]
+        return nn.Sequential(*first, nn.Conv2d(out, out, 1), nn.ReLU(), nn.Conv2d(out, out, 1), nn.ReLU())
+
+    def norm(kind, channels):
+        return [getattr(nn, kind)(channels, affine=preset != "lenet-bn-frozen")] if preset != "lenet" else []
+
+    def dense(values):
+        first = [nn.Linear(values, 4096), nn.ReLU(), nn.Dropout(0.5)]
+        return [nn.Flatten(), *first, nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4096, 10)]
+
+    if preset.startswith("lenet"):
+        layers = []
+        for into, out in ((1, 6), (6, 16)):
+            layers += [nn.Conv2d(into, out, 5), *norm("BatchNorm2d", out), nn.Sigmoid(), getattr(nn, pool)(2, 2)]
+        layers.append(nn.Flatten())
+        for into, out in ((256, 120), (120, 84)):
+            layers += [nn.Linear(into, out), *norm("BatchNorm1d", out), nn.Sigmoid()]
+        layers.append(nn.Linear(84, 10))
+    elif preset == "alexnet":
+        layers = [nn.Conv2d(1, 96, 11, 4, 1), nn.ReLU(), nn.MaxPool2d(3, 2)]
+        layers += [nn.Conv2d(96, 256, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+        for into, out in ((256, 384), (384, 384), (384, 256)):
+            layers += [nn.Conv2d(into, out, 3, padding=1), nn.ReLU()]
+        layers += [nn.MaxPool2d(3, 2), *dense(6400)]
+    elif preset == "nin":
+        layers = []
+        for *block, stride, padding in ((1, 96, 11, 4, 0), (96, 256, 5, 1, 2), (256, 384, 3, 1, 1)):
+            layers += [nin_block(*block, stride, padding), nn.MaxPool2d(3, 2)]
+        layers += [nn.Dropout(0.5), nin_block(384, 10, 3, 1, 1), nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten()]
+    else:
+        widths = WIDTHS[preset]
+        blocks = zip((1, 1, 2, 2, 2), (1, *widths), widths, strict=False)
+        layers = [*(vgg_block(*block) for block in blocks), *dense(widths[-1] * 49)]
+    return nn.Sequential(*layers).double().eval()
+
+
+def sequence_in_gluon(preset: str, padding: int = 1) -> Any:
+    """The sequence built as the first Chinese edition does in MXNet, but for AlexNet's first padding, in float64."""
+    from mxnet.gluon import nn
+
+    def sequential(*layers):
+        block = nn.Sequential()
+        block.add(*layers)
+        return block
+
+    def conv(channels, kernel, stride=1, pad=0):
+        return nn.Conv2D(channels, kernel, stride, pad, activation="relu")
+
+    def vgg_block(convolutions, channels):
+        return sequential(*(conv(channels, 3, pad=1) for _ in range(convolutions)), nn.MaxPool2D(2, 2))
+
+    def nin_block(channels, *window):
+        return sequential(conv(channels, *window), conv(channels, 1), conv(channels, 1))
+
+    def ends(layer, *settings):
+        """The layer with its activation inside, or behind batch norm."""
+        if preset == "lenet":
+            return [layer(*settings, activation="sigmoid")]
+        learned = preset != "lenet-bn-frozen"
+        return [layer(*settings), nn.BatchNorm(center=learned, scale=learned), nn.Activation("sigmoid")]
+
+    dense = [nn.Dense(4096, activation="relu"), nn.Dropout(0.5), nn.Dense(4096, activation="relu"), nn.Dropout(0.5)]
+    if preset.startswith("lenet"):
+        layers = [*ends(nn.Conv2D, 6, 5), nn.MaxPool2D(2, 2), *ends(nn.Conv2D, 16, 5), nn.MaxPool2D(2, 2)]
+        layers += [*ends(nn.Dense, 120), *ends(nn.Dense, 84), nn.Dense(10)]
+    elif preset == "alexnet":
+        layers = [conv(96, 11, 4, padding), nn.MaxPool2D(3, 2), conv(256, 5, pad=2), nn.MaxPool2D(3, 2)]
+        layers += [
+            *(conv(channels, 3, pad=1) for channels in (384, 384, 256)),
+            nn.MaxPool2D(3, 2),
+            *dense,
+            nn.Dense(10),
+        ]
+    elif preset == "nin":
+        layers = []
+        for block in ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1)):
+            layers += [nin_block(*block), nn.MaxPool2D(3, 2)]
+        layers += [nn.Dropout(0.5), nin_block(10, 3, 1, 1), nn.GlobalAvgPool2D(), nn.Flatten()]
+    else:
+        blocks = zip((1, 1, 2, 2, 2), WIDTHS[preset], strict=True)
+        layers = [*(vgg_block(*block) for block in blocks), *dense, nn.Dense(10)]
+    net = sequential(*layers)
+    net.cast("float64")
+    return net
+
+
+class Textbook(NamedTuple):
+    """A preset's arrays in a notebook's names, pictures, and what the referee makes of them."""
+
+    config: spec.Config
+    params: Arrays
+    theirs: Arrays
+    images: np.ndarray
+    expected: np.ndarray
+
+
+def textbook(scheme: str, preset: str) -> Textbook:
+    config = spec.preset(preset)
+    params = probe_params(config, seed=6)
+    side = (SIZES | SIZES_OF_LARGE)[preset]
+    images = np.random.default_rng(6).normal(size=(1, 1, side, side))
+    theirs = foreign(params, SCHEMES[scheme], config)
+    return Textbook(config, params, theirs, images, reference.predict(config, params, images))
+
+
+def assert_recognized(arrays: Arrays, scheme: str, book: Textbook, presets: list[str]) -> None:
+    """As of those presets, and as the same bits."""
+    found, configs = identify(arrays)
+    assert (found.name, [config.preset for config in configs]) == (scheme, presets)
+    assert book.config in configs
+    back = rename(arrays, found, book.config)
+    assert all(np.array_equal(back[name], x) for name, x in book.params.items())
+
+
+@pytest.mark.skipif("pt" not in TESTED, reason="these notebooks are in PyTorch")
+@pytest.mark.parametrize("preset", SEQUENCES)
+def test_a_sequence_in_torch_computes_the_same(preset):
+    import torch
+
+    book, notebook = textbook("d2l-sequential", preset), sequence_in_torch(preset)
+    notebook.load_state_dict({name: torch.from_numpy(x.copy()) for name, x in book.theirs.items()})
+    with torch.inference_mode():
+        got = notebook(torch.from_numpy(book.images)).numpy()
+    assert relative_error(got, book.expected) <= 1e-12
+    arrays = {name: x.numpy() for name, x in notebook.state_dict().items()}  # with PyTorch's counters
+    assert len(arrays) == len(book.theirs) + (4 if "-bn" in preset else 0)
+    assert_recognized(arrays, "d2l-sequential", book, [preset])
+
+
+@pytest.mark.skipif("mx" not in TESTED, reason="these notebooks are in MXNet")
+@pytest.mark.parametrize("preset", SEQUENCES)
+def test_a_sequence_in_gluon_computes_the_same(preset, tmp_path):
+    load("mx")
+    from mxnet import nd
+
+    book, notebook = textbook("gluon-sequential", preset), sequence_in_gluon(preset)
+    gluon.write(tmp_path / "theirs.params", book.theirs, {})
+    notebook.load_parameters(str(tmp_path / "theirs.params"))  # MXNet's own, which misses and refuses
+    got = notebook(nd.array(book.images, dtype="float64")).asnumpy()
+    assert relative_error(got, book.expected) <= 1e-12
+    notebook.save_parameters(str(tmp_path / "ours.params"))
+    presets = ["lenet-bn", "lenet-bn-frozen"] if preset == "lenet-bn-frozen" else [preset]
+    assert_recognized(gluon.read(tmp_path / "ours.params").arrays, "gluon-sequential", book, presets)
+
+
+@pytest.mark.skipif("pt" not in TESTED, reason="this notebook is in PyTorch")
+def test_what_no_array_tells_of_an_average():
+    """Dive into Deep Learning's own LeNet with batch norm, which `lenet-bn` is not."""
+    import torch
+
+    book, notebook = textbook("d2l-sequential", "lenet-bn"), sequence_in_torch("lenet-bn", pool="AvgPool2d")
+    notebook.load_state_dict({name: torch.from_numpy(x.copy()) for name, x in book.theirs.items()})
+    with torch.inference_mode():
+        assert relative_error(notebook(torch.from_numpy(book.images)).numpy(), book.expected) > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("mx" not in TESTED, reason="this notebook is in MXNet")
+def test_what_no_array_tells_of_a_padding(tmp_path):
+    """The AlexNet of the MXNet notebooks, which `alexnet` is not."""
+    load("mx")
+    from mxnet import nd
+
+    book, notebook = textbook("gluon-sequential", "alexnet"), sequence_in_gluon("alexnet", padding=0)
+    gluon.write(tmp_path / "theirs.params", book.theirs, {})
+    notebook.load_parameters(str(tmp_path / "theirs.params"))
+    assert relative_error(notebook(nd.array(book.images, dtype="float64")).asnumpy(), book.expected) > 1e-3
+
+
 # --------------------------------------------------------------------------------------------------- recognizing
 
 PLAIN = ["d2l", "d2lzh", "cnblogs", "bvlc"]  # the same arrays, but for the heads
+NORMED = ["lenet-bn", "lenet-bn-scratch"]
 
 
-@pytest.mark.parametrize(("scheme", "preset", "aux"), EVERY)
+def same_arrays(scheme: str, preset: str, aux: bool) -> list[str]:
+    """The presets whose files have the same arrays."""
+    if preset in PLAIN and not aux:
+        return PLAIN
+    if preset == "lenet-bn-frozen" and SCHEMES[scheme].fixed:
+        return [*NORMED, preset]  # a scale of 1 and a shift of 0 may have been learned
+    return NORMED if preset in NORMED else [preset]
+
+
+@pytest.mark.parametrize(("scheme", "preset", "aux"), every())
 def test_what_arrays_are_taken_for(scheme, preset, aux):
     for config in (spec.preset(preset, aux=aux), spec.preset(preset, aux=aux, in_channels=2, num_classes=7)):
         found, configs = identify(empty(config, scheme))
         alike = scheme == "gluon" and config.batch_norm is None
         assert found is SCHEMES["canonical" if alike else scheme]
-        same = PLAIN if preset in PLAIN and not aux else [preset]
+        same = same_arrays(scheme, preset, aux)
         assert [other.preset for other in configs] == [name for name in same if name in SCHEMES[scheme].presets]
         sizes = {(other.in_channels, other.num_classes, other.aux) for other in configs}
         assert sizes == {(config.in_channels, config.num_classes, aux)}
@@ -447,10 +689,25 @@ def test_the_caller_says_which():
         spec.InvalidInput, match="expected arrays of preset torchvision, got ones of d2l, d2lzh, cnblogs, "
     ):
         identify(arrays, "torchvision")
-    with pytest.raises(spec.InvalidInput, match="unknown preset 'alexnet'"):
-        identify(arrays, "alexnet")
+    with pytest.raises(spec.InvalidInput, match="unknown preset 'resnet'"):
+        identify(arrays, "resnet")
     with pytest.raises(spec.InvalidInput, match="do not fit preset bvlc; nearest is scheme canonical, preset bvlc"):
         identify(arrays | {"x": np.zeros(1)}, "bvlc")
+
+
+def test_a_scale_that_is_learned_is_not_one_that_is_fixed():
+    arrays = empty(spec.preset("lenet-bn"), "gluon")  # zeros
+    assert [config.preset for config in identify(arrays)[1]] == NORMED
+    with pytest.raises(spec.InvalidInput, match="expected arrays of preset lenet-bn-frozen, got ones of lenet-bn, "):
+        identify(arrays, "lenet-bn-frozen")
+    assert identify(empty(spec.preset("lenet-bn-frozen"), "gluon"), "lenet-bn-frozen")[1] == [
+        spec.preset("lenet-bn-frozen")
+    ]
+
+
+def test_who_counts_batches_has_pytorch_s_own_batch_norm():
+    counters = {f"{layer}.norm.num_batches_tracked": np.array(3) for layer in ("conv1", "conv2", "fc3", "fc4")}
+    assert identify(empty(spec.preset("lenet-bn")) | counters)[1] == [spec.preset("lenet-bn")]
 
 
 # -------------------------------------------------------------------------------------------------------- refusals
@@ -466,6 +723,8 @@ def transposed(arrays: Arrays, *axes: int) -> Arrays:
 
 D2L = empty(spec.preset("d2l"))
 BVLC = empty(spec.preset("bvlc"), "caffe")
+LENET = empty(spec.preset("lenet"), "d2l-sequential")
+NIN = empty(spec.preset("nin"))
 VISION = empty(spec.preset("torchvision"), "torchvision")
 REFUSED: dict[str, tuple[Arrays, list[str]]] = {
     "nothing": ({}, ["these 0 arrays", "missing: ", "and 113 more"]),
@@ -525,6 +784,25 @@ REFUSED: dict[str, tuple[Arrays, list[str]]] = {
     "PyTorch's kernels under JAX's names": (
         transposed(transposed(empty(spec.preset("torchvision"), "nnx"), 3, 2, 0, 1), 1, 0),
         ["scheme nnx", "shapes look like OIHW: expected HWIO", "shapes look like OI: expected IO"],
+    ),
+    "the LeNet of Dive into Deep Learning, which pads": (
+        LENET | {"7.weight": np.zeros((120, 400))},
+        ["scheme d2l-sequential, preset lenet", "wrong shape: 7.weight: expected (120, 256), got (120, 400)"],
+    ),
+    "LeNet in a class": (
+        {f"net.{name}": x for name, x in LENET.items()},
+        ["missing: conv1.weight", "unexpected: net.0.weight, net.0.bias, net.3.weight and 7 more"],
+    ),
+    "as many channels as classes, elsewhere": (
+        NIN | {"conv4_mlp2.weight": np.zeros((7, 7, 1, 1)), "conv4_mlp2.bias": np.zeros(7)},
+        [
+            "preset nin (in_channels=1, num_classes=10): ",
+            "conv4_mlp2.weight: expected (10, 10, 1, 1), got (7, 7, 1, 1)",
+        ],
+    ),
+    "no classes in NiN": (
+        NIN | {"conv4.weight": np.zeros((0, 384, 3, 3))},
+        ["conv4.weight: expected (10, 384, 3, 3), got (0, 384, 3, 3)"],
     ),
     "another width": (
         D2L | {"inception4a.branch3x3.bias": np.zeros(108)},
@@ -684,7 +962,12 @@ def swapped(table: Any, one: str, other: str) -> dict[str, str]:
 )
 def test_a_wrong_table_would_be_seen(table, one, other, wrong, recorded, weights):
     scheme = SCHEMES["torchvision"]
-    scheme = replace(scheme, **{table: swapped(getattr(scheme, table), one, other)})
+    tables = (
+        {"layers": {"torchvision": swapped(scheme.layers["torchvision"], one, other)}}
+        if table == "layers"
+        else {table: swapped(getattr(scheme, table), one, other)}
+    )
+    scheme = replace(scheme, **tables)
     if not wrong:
         with pytest.raises(spec.InvalidInput, match="wrong shape"):
             canonical(weights, "float64", scheme)
