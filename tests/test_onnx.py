@@ -32,6 +32,7 @@ from spec.tolerances import TOLERANCES
 
 Arrays = dict[str, np.ndarray]
 D2L, BVLC, TORCHVISION = (spec.preset(name, num_classes=10) for name in ("d2l", "bvlc", "torchvision"))
+LENET, FROZEN, NIN = (spec.preset(name) for name in ("lenet-bn", "lenet-bn-frozen", "nin"))
 SINGLE, DOUBLE = TOLERANCES["float32"], TOLERANCES["float64"]
 
 
@@ -57,11 +58,21 @@ CASES = [
     Case(spec.preset("torchvision", num_classes=5, aux=False), 33, 31, 2),
     # Maps whose height and width the auxiliary heads divide in windows of other lengths.
     Case(spec.preset("torchvision", num_classes=3, in_channels=1), 97, 65),
+    Case(spec.preset("lenet"), 28, 31, 2),
+    Case(spec.preset("lenet-bn", in_channels=3, num_classes=7), 30, 29, 2),
+    Case(spec.preset("lenet-bn-scratch"), 28, 28),
+    Case(spec.preset("lenet-bn-frozen"), 31, 28, 2),
+    Case(spec.preset("nin", num_classes=7), 67, 67),
 ]
 LARGE = [
     Case(spec.preset("cnblogs"), 193, 194),
     Case(spec.preset("cnblogs", in_channels=3, num_classes=2), 224, 193),
     Case(BVLC, 223, 224),
+    Case(spec.preset("nin", in_channels=2), 115, 131),  # of whose last map there is something to average
+    Case(spec.preset("vgg11-narrow"), 224, 225),
+]
+LARGEST = [  # 47 and 129 million parameters
+    pytest.param(Case(spec.preset(preset), 224, 224), marks=pytest.mark.slow) for preset in ("alexnet", "vgg11")
 ]
 REFERENCE = [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in LARGE)]  # which loops over pixels
 
@@ -95,7 +106,7 @@ def with_rounded_numbers(config: Config) -> Config:
 # ------------------------------------------------------------------------------------------------------ the judges
 
 
-@pytest.mark.parametrize("case", [*CASES, *LARGE], ids=str)
+@pytest.mark.parametrize("case", [*CASES, *LARGE, *LARGEST], ids=str)
 def test_onnx_runtime_agrees_with_the_referee(case):
     params = network(case.config)
     expected = reference.activations(case.config, params, images(case).astype("float32"))
@@ -138,12 +149,12 @@ def test_one_file_takes_every_batch_and_size():
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float64", SINGLE.activations), ("float16", 5e-3)])
-def test_onnx_runtime_takes_files_of_other_dtypes(dtype, bound):
-    """Of float64 in float32. Of float16: measured 6e-4."""
-    case = Case(TORCHVISION, 32, 32)
-    params = network(TORCHVISION, dtype)
-    expected = reference.activations(TORCHVISION, params, images(case))
-    errors = relative_errors(onnx_runtime(build(TORCHVISION, params).SerializeToString(), images(case)), expected)
+@pytest.mark.parametrize("case", [Case(TORCHVISION, 32, 32), Case(FROZEN, 28, 28)], ids=str)
+def test_onnx_runtime_takes_files_of_other_dtypes(case, dtype, bound):
+    """Of float64 in float32, constants too. Of float16: measured 6e-4."""
+    params = network(case.config, dtype)
+    expected = reference.activations(case.config, params, images(case))
+    errors = relative_errors(onnx_runtime(build(case.config, params).SerializeToString(), images(case)), expected)
     assert max(errors.values()) <= bound, errors
 
 
@@ -163,7 +174,7 @@ def test_what_the_judges_refuse(judge):
     for file, message in {
         b"<html>": "the graph: not an ONNX file",
         b"": "with one input, got 0",
-        foreign_model().SerializeToString(): "stages of GoogLeNet",
+        foreign_model().SerializeToString(): "stages of a preset",
         doctored(_kept_elsewhere): "names other files",
         doctored(lambda model: _set(op_type="Rely")(_node(model, "conv1.relu"))): "cannot run the graph on images",
     }.items():
@@ -207,7 +218,7 @@ def test_the_graph_is_sound_and_its_shapes_are_those_of_the_spec(case):
     assert shapes["logits"] == (case.batch, config.num_classes)
 
 
-@pytest.mark.parametrize("config", [D2L, BVLC, TORCHVISION], ids=lambda config: config.preset)
+@pytest.mark.parametrize("config", [D2L, BVLC, TORCHVISION, LENET, FROZEN, NIN], ids=lambda config: config.preset)
 def test_what_stands_in_the_graph(config):
     graph = build(config, network(config)).graph
     assert {x.name: tuple(x.dims) for x in graph.initializer} == spec.param_shapes(config)
@@ -219,6 +230,7 @@ def test_what_stands_in_the_graph(config):
     assert {name for node in graph.node for name in node.input} >= set(spec.param_shapes(config))  # all of them used
     free = [dimension.dim_param for dimension in graph.input[0].type.tensor_type.shape.dim]
     assert free == ["batch", "", "height", "width"]
+    assert "Dropout" not in {node.op_type for node in graph.node}
     for node in graph.node:  # nothing is left to defaults
         if node.op_type in ("Conv", "MaxPool", "AveragePool"):
             assert {x.name for x in node.attribute} == {"kernel_shape", "strides", "pads"}
@@ -272,6 +284,20 @@ def _kept_elsewhere(model: ModelProto) -> None:
     tensor.external_data.add(key="location", value="/etc/passwd")
 
 
+def _norm_skipped(model: ModelProto) -> None:
+    """Of a dense layer."""
+    _node(model, "fc3.sigmoid").input[0] = _node(model, "fc3.norm").input[0]
+
+
+def _another_activation(model: ModelProto) -> None:
+    _node(model, "fc4.sigmoid").op_type = "Tanh"
+
+
+def _scale_of_two(model: ModelProto) -> None:
+    twos = np.full(6, 2, np.float32)
+    _node(model, "conv1.norm.scale").attribute[0].t.CopyFrom(numpy_helper.from_array(twos))
+
+
 @cache
 def good(config: Config = D2L, dtype: str = "float16") -> bytes:
     """A whole file."""
@@ -289,24 +315,27 @@ def doctored(change: Callable[[ModelProto], object], config: Config = D2L, dtype
 
 
 @pytest.mark.parametrize(
-    ("change", "stage", "node"),
+    ("config", "change", "stage", "node"),
     [
-        (_pad_shifted, "pool1", r"node pool1 differs \(in attribute\)"),
-        (_branches_swapped, "inception3a", r"node inception3a.concat differs \(in input\)"),
-        (_relu_dropped, "conv2", r"node conv2.conv differs \(in output\)"),
+        (D2L, _pad_shifted, "pool1", r"node pool1 differs \(in attribute\)"),
+        (D2L, _branches_swapped, "inception3a", r"node inception3a.concat differs \(in input\)"),
+        (D2L, _relu_dropped, "conv2", r"node conv2.conv differs \(in output\)"),
+        (LENET, _norm_skipped, "fc3", r"node fc3.sigmoid differs \(in input\)"),
+        (LENET, _another_activation, "fc4", r"node fc4.sigmoid differs \(in op_type\)"),
+        (FROZEN, _scale_of_two, "conv1", r"node conv1.norm.scale differs \(in attribute\)"),
     ],
 )
-def test_a_fault_in_the_graph_shows_and_is_refused(change, stage, node, tmp_path):
-    case = Case(D2L, 28, 28)
-    expected = reference.activations(D2L, network(D2L), images(case))
+def test_a_fault_in_the_graph_shows_and_is_refused(config, change, stage, node, tmp_path):
+    case = Case(config, 28, 28)
+    expected = reference.activations(config, network(config), images(case))
     names = list(expected)
     for judge in (onnx_runtime, onnx_reference):
-        got = judge(doctored(change, dtype="float32"), images(case))
+        got = judge(doctored(change, config, "float32"), images(case))
         assert {name: x.shape for name, x in got.items()} == {name: x.shape for name, x in expected.items()}
         for name, error in relative_errors(got, expected).items():
             assert (error > SINGLE.activations) == (names.index(name) >= names.index(stage)), name
-    (tmp_path / "a.onnx").write_bytes(doctored(change))
-    with pytest.raises(InvalidInput, match=f"its graph is not the one of preset d2l: {node}"):
+    (tmp_path / "a.onnx").write_bytes(doctored(change, config, "float32"))
+    with pytest.raises(InvalidInput, match=f"its graph is not the one of preset {config.preset}: {node}"):
         read(tmp_path / "a.onnx")
 
 
@@ -333,11 +362,17 @@ def assert_same(arrays: Arrays, expected: Arrays) -> None:
         (spec.preset("bvlc", num_classes=3, aux=False), "float16"),
         (TORCHVISION, "float32"),
         (spec.preset("torchvision", num_classes=3, aux=False, label_smoothing=0.1), "float16"),
+        (spec.preset("lenet", num_classes=3), "float64"),
+        (spec.preset("lenet-bn", norm_momentum=0.5), "float32"),
+        (spec.preset("lenet-bn-scratch"), "float16"),
+        (spec.preset("lenet-bn-frozen", in_channels=3), "float64"),
+        (spec.preset("nin", dropout=0.25), "float16"),
     ],
 )
 def test_a_network_comes_back_as_it_was(config, dtype, tmp_path):
     params = network(config, dtype)
-    params["fc.bias"][0] = np.finfo(dtype).smallest_subnormal
+    bias = f"{spec.layers(config)[-1].name}.bias"
+    params[bias][0] = np.finfo(dtype).smallest_subnormal
     metadata = {"epoch": 3, "history": [{"loss": 0.1}, None], "name": "mañana 日本"}
     write(tmp_path / "a.onnx", params, config, metadata)
     found = read(tmp_path / "a.onnx")
@@ -345,8 +380,8 @@ def test_a_network_comes_back_as_it_was(config, dtype, tmp_path):
     assert found.texts == describe(params, config, metadata)
     checkpoint = understand(found.arrays, found.texts)
     assert (checkpoint.config, checkpoint.metadata) == (config, metadata)
-    found.arrays["fc.bias"][:] = 1  # its own memory, and writable
-    assert found.arrays["fc.bias"].flags.aligned
+    found.arrays[bias][:] = 1  # its own memory, and writable
+    assert found.arrays[bias].flags.aligned
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
@@ -645,6 +680,9 @@ def _step_of_5(model: ModelProto) -> None:
         (BVLC, lambda model: model.graph.output.pop(), "output aux2 is missing"),
         (TORCHVISION, _attribute("conv1.norm", "epsilon", f=1e-5), "node conv1.norm differs"),
         (TORCHVISION, _step_of_5, "node aux1.pool.rows.step differs"),
+        (LENET, _attribute("fc3.norm", "epsilon", f=1e-3), "node fc3.norm differs"),
+        (LENET, lambda model: _set(name="x")(model.graph), "something else of its own"),
+        (NIN, _attribute("pool3", "kernel_shape", ints=[2, 2]), "node pool3 differs"),
     ],
 )
 def test_a_changed_file_of_another_preset(config, change, message, tmp_path):
