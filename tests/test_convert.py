@@ -20,9 +20,9 @@ from harness import names
 from harness.backend import load
 from harness.compare import probe_params, relative_error
 from harness.convert import Source, convert, fingerprint, prepared, read_weights, verified
-from harness.formats import FORMATS, format_for
+from harness.formats import FORMATS, format_for, gluon
 from spec import checkpoint, reference
-from spec.checkpoint import Checkpoint
+from spec.checkpoint import Checkpoint, config_table
 from spec.tolerances import TOLERANCES
 
 NEEDS = {"pytorch": "pt", "mxnet": "mx", "orbax": "jax"}  # who reads or writes it; the rest needs no framework
@@ -59,6 +59,12 @@ CASES = {
     "d2lzh": weights_of("d2lzh"),
     "d2lzh-misprint": weights_of("d2lzh-misprint"),
     "cnblogs": weights_of("cnblogs"),
+    "lenet": weights_of("lenet", in_channels=3, num_classes=7),
+    "lenet-bn": weights_of("lenet-bn", norm_momentum=0.5),
+    "lenet-bn-scratch": weights_of("lenet-bn-scratch"),
+    "lenet-bn-frozen": weights_of("lenet-bn-frozen"),
+    "lenet-bn-frozen in float64": weights_of("lenet-bn-frozen", "float64"),
+    "nin": weights_of("nin", num_classes=7),
 }
 
 
@@ -76,8 +82,9 @@ def test_what_is_written_is_read_bit_for_bit(form, case, tmp_path):
     assert_equal(source.weights, weights)
 
 
-def test_through_every_format_and_back(tmp_path):
-    weights = CASES["torchvision"]
+@pytest.mark.parametrize("case", ["torchvision", "lenet-bn-frozen in float64"])
+def test_through_every_format_and_back(case, tmp_path):
+    weights = CASES[case]
     path = tmp_path / "first.safetensors"
     checkpoint.save(path, weights.params, weights.config, weights.metadata)
     for form in [*TESTABLE, *reversed(TESTABLE)]:
@@ -102,9 +109,12 @@ def test_the_same_weights_are_the_same_bytes(form, tmp_path):
 
 # ----------------------------------------------------------------------------------------------- the same network
 
+SEQUENCES = [case for case in CASES if case.startswith(("lenet", "nin"))]
 RUN = {  # formats that a framework runs, with the presets whose JAX programs are worth compiling each time
-    name: TESTABLE if name == "torchvision" else [form for form in TESTABLE if FORMATS[form].runner != "jax"]
-    for name in ("d2l", "torchvision", "bvlc without heads", "d2lzh-misprint")
+    name: TESTABLE
+    if name == "torchvision" or name in SEQUENCES
+    else [form for form in TESTABLE if FORMATS[form].runner != "jax"]
+    for name in ("d2l", "torchvision", "bvlc without heads", "d2lzh-misprint", *SEQUENCES)
 }
 QUICK = [(case, form) for case, forms in RUN.items() for form in forms if FORMATS[form].runner != "spec"]
 SLOW = [(case, form) for case in CASES for form in TESTABLE if FORMATS[form].runner != "spec"]
@@ -127,6 +137,27 @@ def test_the_framework_itself_runs_it_as_the_referee_does(case, form, tmp_path):
     assert verification.passed, verification
     assert verification.bound == (TOLERANCES["float32"] if form == "onnx" else TOLERANCES["float64"]).activations
     assert 0 <= verification.logits <= verification.bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["alexnet", "vgg11-narrow", "vgg11"])
+@pytest.mark.parametrize("form", TESTABLE)
+def test_the_large_sequences_are_read_bit_for_bit_and_run(form, preset, tmp_path):
+    weights = weights_of(preset)
+    source = _written(form, weights, tmp_path)
+    assert_equal(read_weights(source.path, here).weights, weights)
+    verification = verified(Source(tmp_path, "safetensors", "canonical", weights), source, here)
+    assert verification.passed, verification
+    assert verification.images == (2, 1, 224, 224)
+
+
+@pytest.mark.parametrize(("case", "side"), [("lenet", 31), ("nin", 67), ("d2l", 32)])
+def test_the_verification_takes_pictures_that_fit(case, side, tmp_path):
+    weights = CASES[case]
+    referee = Source(tmp_path, "safetensors", "canonical", weights)
+    verification = verified(referee, referee, here)
+    assert verification.images == (2, weights.config.in_channels, side, side)
+    assert (verification.passed, verification.logits) == (True, 0)
 
 
 def _symmetrically_wrong(monkeypatch, change) -> None:
@@ -192,6 +223,37 @@ def test_a_source_that_its_own_framework_reads_otherwise_is_found(tmp_path):
     assert verified(replace(written, weights=misread), referee, here).first_difference == "conv2_reduce"
 
 
+def _statistics_swapped(params: dict) -> dict:
+    """Of a dense layer's batch norm: mean and variance have one shape."""
+    mean, var = params["fc3.norm.running_mean"], params["fc3.norm.running_var"]
+    return params | {"fc3.norm.running_mean": var, "fc3.norm.running_var": mean}
+
+
+@pytest.mark.parametrize("form", [name for name in TESTABLE if FORMATS[name].scheme != "canonical"])
+def test_of_a_sequence_the_verification_shows_it_too(form, monkeypatch, tmp_path):
+    weights, target = CASES["lenet-bn"], tmp_path / FILES[form]
+    source = _written("safetensors", weights, tmp_path)
+    _symmetrically_wrong(monkeypatch, _statistics_swapped)
+    verification = convert(source, target, form, weights, here, verify=True)
+    assert (verification.passed, verification.first_difference) == (False, "fc3")
+    assert not target.exists()
+
+
+@pytest.mark.skipif("mx" not in TESTED, reason="MXNet is not tested")
+def test_a_file_of_gluon_that_lacks_what_is_fixed_is_none_that_gluon_loads(tmp_path):
+    """Why ones and zeros that nobody learned are written."""
+    weights = CASES["lenet-bn-frozen"]
+    source = _written("gluon", weights, tmp_path)
+    arrays = gluon.read(source.path).arrays
+    assert sorted(set(arrays) - set(spec.param_shapes(weights.config))) == [
+        f"{layer}.norm.{leaf}" for layer in ("conv1", "conv2", "fc3", "fc4") for leaf in ("beta", "gamma")
+    ]
+    gluon.write(source.path, {name: x for name, x in arrays.items() if name != "fc3.norm.gamma"}, {})
+    task = {"kind": "run", "config": config_table(weights.config), "dtype": "float64", "path": str(source.path)}
+    with pytest.raises(AssertionError, match=r"fc3.norm.gamma"):
+        here("mx", task, {"images": np.zeros((1, 1, 28, 28))})
+
+
 # -------------------------------------------------------------------------------------------------- foreign files
 
 
@@ -225,6 +287,62 @@ def test_a_file_that_does_not_say_which_network_it_is(tmp_path):
         read_weights(path, here, preset="torchvision")
 
 
+def _textbook_file(scheme: str, preset: str, path: Path) -> Checkpoint:
+    """A file as a notebook saves it, in the framework's own names, that does not say which network it is."""
+    weights = weights_of(preset)
+    arrays = names.foreign(weights.params, names.SCHEMES[scheme], weights.config)
+    if path.suffix == ".params":
+        gluon.write(path, arrays, {})
+    else:
+        import torch
+
+        torch.save({name: torch.from_numpy(x.copy()) for name, x in arrays.items()}, path)
+    return weights
+
+
+TEXTBOOKS = [
+    pytest.param(scheme, preset, suffix, id=f"{scheme}-{preset}")
+    for scheme, suffix, backend in (("d2l-sequential", ".pt", "pt"), ("gluon-sequential", ".params", "mx"))
+    for preset in ("lenet", "lenet-bn", "lenet-bn-frozen", "nin")
+    if backend in TESTED
+]
+
+
+@pytest.mark.parametrize(("scheme", "preset", "suffix"), TEXTBOOKS)
+def test_a_sequence_from_a_notebook_to_onnx(scheme, preset, suffix, tmp_path):
+    path = tmp_path / f"theirs{suffix}"
+    weights = _textbook_file(scheme, preset, path)
+    source = read_weights(path, here, preset=preset)
+    assert source.scheme == scheme
+    assert source.weights.config == weights.config
+    verification = convert(source, tmp_path / "a.onnx", "onnx", prepared(source, None, aux=True), here, verify=True)
+    assert (verification.passed, verification.source) == (True, "the NumPy referee")
+    got = read_weights(tmp_path / "a.onnx", here).weights
+    assert got.config == weights.config
+    assert all(np.array_equal(got.params[name], x) for name, x in weights.params.items())
+
+
+def test_sequences_that_no_array_tells_apart(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file(dict(CASES["lenet-bn"].params), tmp_path / "plain.safetensors")
+    with pytest.raises(spec.InvalidInput, match="fits lenet-bn, lenet-bn-scratch: say which with --preset"):
+        read_weights(tmp_path / "plain.safetensors", here)
+    gluon.write(tmp_path / "a.params", names.foreign(*_frozen("gluon")), {})
+    with pytest.raises(spec.InvalidInput, match="fits lenet-bn, lenet-bn-scratch, lenet-bn-frozen: say which"):
+        read_weights(tmp_path / "a.params", here)
+    learned = read_weights(tmp_path / "a.params", here, preset="lenet-bn").weights
+    assert set(learned.params["fc3.norm.weight"]) == {1}
+    assert (
+        read_weights(tmp_path / "a.params", here, preset="lenet-bn-frozen").weights.config.preset == "lenet-bn-frozen"
+    )
+
+
+def _frozen(scheme: str):
+    weights = CASES["lenet-bn-frozen"]
+    return weights.params, names.SCHEMES[scheme], weights.config
+
+
 def test_a_file_that_says_so_is_not_called_something_else(tmp_path):
     source = _written("safetensors", CASES["d2l"], tmp_path)
     with pytest.raises(spec.InvalidInput, match="it says that it is preset d2l"):
@@ -255,22 +373,29 @@ def test_a_training_s_checkpoint_leaves_its_optimizer_behind(tmp_path):
     }
 
 
-def test_a_folder_for_hugging_face_explains_itself(tmp_path):
+@pytest.mark.parametrize(
+    ("preset", "channels", "kind"), [("torchvision", 3, "GoogLeNet"), ("lenet-bn-frozen", 1, "Sequence")]
+)
+def test_a_folder_for_hugging_face_explains_itself(preset, channels, kind, tmp_path):
     """To people, and to programs that have never heard of this one."""
-    weights = weights_of("torchvision", num_classes=20)
+    weights = weights_of(preset, num_classes=20)
     FORMATS["huggingface"].write(tmp_path / "model", weights, here)
     table = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert (table["num_labels"], table["num_channels"], table["image_size"]) == (20, 3, 40)
+    assert (table["num_labels"], table["num_channels"], table["image_size"]) == (20, channels, 40)
+    assert (table["architectures"], table["preset"]) == ([kind], preset)
     assert table["id2label"]["3"] == "class 3"
     pictures = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
     assert pictures["size"] == {"height": 40, "width": 40}
     assert (pictures["rescale_factor"], pictures["image_mean"], pictures["image_std"]) == (1.0, [0.5], [0.25])
     card = (tmp_path / "model" / "README.md").read_text()
     assert f"{spec.parameter_count(weights.config):,} parameters" in card
+    assert f"# {kind}, preset {preset}\n" in card
+    assert ("inception" in card.split("---")[1]) == (kind == "GoogLeNet")
     (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     scope: dict = {}
     exec(code.replace("googlenet_pt", load(TESTED[0]).__name__).replace('"model', f'"{tmp_path}/model/model'), scope)
     assert_equal(scope["found"], weights)
+    assert type(scope["model"]).__name__ == kind
 
 
 def test_rounding_and_leaving_the_heads_out(tmp_path):
@@ -365,6 +490,58 @@ def test_a_large_file_needs_little_memory_and_no_framework(suffix, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- the command line
+
+SUFFIXES = {
+    ".safetensors": None,
+    ".pt": "pt",
+    ".params": "mx",
+    "-symbol.json": "mx",
+    ".msgpack": "jax",
+    "-orbax": "jax",
+    ".onnx": None,
+    "-folder": None,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_command_leads_a_sequence_through_every_format(dtype, tmp_path):
+    weights = weights_of("lenet-bn-frozen", dtype)
+    source = _written("safetensors", weights, tmp_path).path
+    for suffix, backend in SUFFIXES.items():
+        if backend in (None, *TESTED):
+            target = tmp_path / f"a{suffix}"
+            to = {"-orbax": ["--to", "orbax"], "-folder": ["--to", "huggingface"]}.get(suffix, [])
+            report = json.loads(googlenet("convert", str(source), str(target), *to, "--json").stdout)
+            assert (report["preset"], report["verification"]["passed"]) == ("lenet-bn-frozen", True)
+            assert report["verification"]["missing"] is None
+            assert report["sha256"] == fingerprint(weights)
+            source = target
+    assert_equal(read_weights(source, here).weights, weights)
+
+
+def test_the_commands_look_into_a_sequence_and_predict_with_it(tmp_path):
+    """A notebook's own file, which does not say that its pictures have 28 pixels."""
+    from PIL import Image
+
+    weights = weights_of("lenet-bn-frozen")
+    gluon.write(tmp_path / "a.params", names.foreign(*_frozen("gluon-sequential")), {})
+    shown = json.loads(googlenet("inspect", str(tmp_path / "a.params"), "--json").stdout)
+    assert (shown["names"], [fit["preset"] for fit in shown["fits"]]) == (
+        "gluon-sequential",
+        ["lenet-bn", "lenet-bn-frozen"],
+    )
+    assert "names of gluon-sequential" in googlenet("inspect", str(tmp_path / "a.params")).stdout
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    engines = [*TESTED, "onnx"]
+    words = ["--weights", str(tmp_path / "a.params"), "--preset", "lenet-bn-frozen", "--top", "10", "--json"]
+    (row,) = json.loads(googlenet("predict", str(tmp_path / "a.png"), *words, "--backends", ",".join(engines)).stdout)
+    params = {name: x.astype(np.float64) for name, x in weights.params.items()}
+    logits = reference.predict(weights.config, params, pixels[None, None] / 255)[0]
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert [item["class"] for item in row["classes"]] == list(np.argsort(-expected))
+    for item in row["classes"]:
+        assert item["probability"] == pytest.approx(dict.fromkeys(engines, expected[item["class"]]), abs=1e-5)
 
 
 def test_the_command(tmp_path):
