@@ -19,6 +19,7 @@ from conftest import TESTED
 import spec
 from harness.backend import PACKAGES, load
 from harness.compare import probe_params, relative_error
+from harness.names import SCHEMES, foreign_names
 from spec import reference
 
 ROOT = Path(__file__).parent.parent
@@ -127,12 +128,14 @@ def test_zeros_around_a_pool_cost_nothing_after_a_relu(monkeypatch):
 
 def test_what_shapes_show():
     square = {
-        layer.name
-        for config in spec.PRESETS.values()
-        for layer in spec.layers(config)
-        if layer.in_channels == layer.out_channels
+        preset: {layer.name for layer in spec.layers(config) if layer.in_channels == layer.out_channels}
+        for preset, config in spec.PRESETS.items()
     }
-    assert square == {"conv2_reduce"}
+    googlenets = {name for name, config in spec.PRESETS.items() if isinstance(config, spec.GoogLeNetConfig)}
+    assert {name for preset in googlenets for name in square[preset]} == {"conv2_reduce"}
+    assert {name for name in square["alexnet"] if name.startswith("fc")} == {"fc7"}
+    assert {name for name in square["vgg11"] if name.startswith("fc")} == {"fc7"}
+    assert square["nin"] == {layer.name for layer in spec.layers(spec.preset("nin")) if layer.kernel == 1}
     counts = [spec.parameter_count(spec.preset(name)) for name in ("d2lzh-misprint", "d2lzh")]
     assert f"{counts[0]:,} for {counts[1]:,}" in PAGE
 
@@ -485,14 +488,18 @@ def translated(name: str, params: spec.Arrays) -> dict[str, np.ndarray]:
     return arrays
 
 
-@pytest.mark.parametrize("preset", ["d2l", "torchvision"])
+@pytest.mark.parametrize("preset", ["d2l", "torchvision", "lenet-bn", "lenet-bn-frozen", "nin"])
 @pytest.mark.parametrize("backend", TESTED)
 def test_the_table_of_names_and_layouts(backend, preset):
     config = spec.preset(preset, num_classes=10)
     params = {array: x.astype(np.float32) for array, x in probe_params(config, 0).items()}
-    model = load(backend).GoogLeNet(config, device="cpu")
+    model = load(backend).build(config, device="cpu")
     load(backend).load_params(model, params)
     found, expected = native_arrays(backend, model), translated(backend, params)
+    if (backend, preset) == ("mx", "lenet-bn-frozen"):  # Gluon has what is fixed as well
+        for layer in ("conv1", "conv2", "fc3", "fc4"):
+            assert set(found.pop(f"{layer}.norm.gamma")) == {1}
+            assert set(found.pop(f"{layer}.norm.beta")) == {0}
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[path], x) for path, x in expected.items())
 
@@ -505,6 +512,20 @@ def test_another_name_or_layout_would_be_noticed(monkeypatch):
     assert "conv1.kernel" in right
     assert "conv1.kernel" not in other
     assert not np.array_equal(other["conv1.weight"], right["conv1.kernel"])
+
+
+def test_the_table_of_foreign_names():
+    """Every scheme that is foreign, with its presets and no others; an example in each row is a name that it has."""
+    shown: dict[str, set[str]] = {}
+    for schemes, whose, presets in table("names"):
+        columns = [set(re.findall(r"[a-z0-9-]+", part.replace(" and ", ", "))) for part in presets.split(";")]
+        for scheme, column in zip(re.findall(r"`([^`]+)`", schemes), columns, strict=True):
+            shown[scheme] = shown.get(scheme, set()) | column
+            examples = re.findall(r"`([^`]*\.[^`]*)`", whose.replace("`torchvision.models.googlenet`", ""))
+            known = {x for name in column for x in foreign_names(SCHEMES[scheme], spec.preset(name)).values()}
+            assert set(examples) <= known | {"nn.Sequential"}, scheme
+    foreign = {name: set(scheme.presets) for name, scheme in SCHEMES.items()}
+    assert shown == {name: foreign[name] for name in foreign if name not in ("canonical", "gluon", "nnx")}
 
 
 @needs("pt")
