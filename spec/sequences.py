@@ -242,6 +242,6 @@ SEQUENCES = (
         "alexnet", "Dive into Deep Learning, chapter 8.1, PyTorch and JAX tabs: padding 1 at first, no LRN", _ALEXNET
     ),
     _large("vgg11", "Dive into Deep Learning, chapter 8.2: configuration A of Simonyan and Zisserman", _vgg11(64)),
-    _large("vgg11-narrow", "Dive into Deep Learning, chapter 8.2: one eighth of the channels", _vgg11(8)),
+    _large("vgg11-narrow", "a published MXNet notebook after d2lzh: one eighth of the channels", _vgg11(8)),
     _large("nin", "Dive into Deep Learning, chapter 8.3, after Lin et al. 2014", _NIN),
 )
