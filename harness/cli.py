@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from harness.cli_bench import bench, profile
+from harness.cli_sizes import sizes
 from harness.cli_weights import convert, inspect, predict, work_with
 from harness.options import (
     DataDir,
@@ -471,7 +472,7 @@ def recipes(
                 console.print(f"    {text}", style="dim", highlight=False, soft_wrap=True)
 
 
-for verb in (convert, inspect, predict, bench, profile):
+for verb in (sizes, convert, inspect, predict, bench, profile):
     app.command()(verb)
 
 

@@ -42,6 +42,7 @@ PORTING = (ROOT / "docs" / "porting.md").read_text()
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
 SCALE = (ROOT / "docs" / "scale.md").read_text()
 ANCESTORS = (ROOT / "docs" / "ancestors.md").read_text()
+SIZES = (ROOT / "docs" / "sizes.md").read_text()
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -50,7 +51,7 @@ def _blocks(language: str, text: str = README) -> list[str]:
 
 COMMANDS = [
     line[2:].split("  #")[0].strip()
-    for text in (README, TRAINING, RESULTS, PORTING, PERFORMANCE, SCALE, ANCESTORS)
+    for text in (README, TRAINING, RESULTS, PORTING, PERFORMANCE, SCALE, ANCESTORS, SIZES)
     for block in _blocks("console", text)
     for line in block.splitlines()
 ]
