@@ -156,12 +156,12 @@ def test_a_backend_that_computes_something_else_fails(tmp_path):
     sabotage.write_text(
         "import runpy, sys\n"
         f"import {package} as backend\n"
-        "build = backend.GoogLeNet\n"
+        "build = backend.build\n"
         "def wrong(*a, **k):\n"
         "    model = build(*a, **k)\n"
         "    model.conv2.relu = False\n"
         "    return model\n"
-        "backend.GoogLeNet = wrong\n"
+        "backend.build = wrong\n"
         "sys.argv = sys.argv[3:]\n"
         "runpy.run_module('harness.worker', run_name='__main__', alter_sys=True)\n"
     )
@@ -241,6 +241,14 @@ def test_presets():
         "cnblogs": 5_977_530,
         "bvlc": 13_378_280,
         "torchvision": 13_004_888,
+        "lenet": 44_426,
+        "lenet-bn": 44_878,
+        "lenet-bn-scratch": 44_878,
+        "lenet-bn-frozen": 44_426,
+        "alexnet": 46_764_746,
+        "vgg11": 128_806_154,
+        "vgg11-narrow": 29_815_850,
+        "nin": 1_992_166,
     }
     text = googlenet("presets").stdout
     assert all(name in text for name in spec.PRESETS)

@@ -16,20 +16,21 @@ pytestmark = pytest.mark.gpu
 
 CASE = Case("d2l", 96, 4)
 NORMALIZED = Case("torchvision", 64, 4)
+ANCESTORS = [Case("lenet-bn", 28, 4), Case("lenet-bn-scratch", 28, 4), Case("nin", 97, 4)]
 
 
 def _model(backend, case: Case, dtype: str = "float32"):
     """A model on the GPU with the case's parameters."""
     config, params, _, _ = material(case, "float32")
     try:
-        model = backend.GoogLeNet(config, dtype=dtype, device="gpu")
+        model = backend.build(config, dtype=dtype, device="gpu")
     except spec.InvalidInput as no_gpu:
         pytest.skip(str(no_gpu))
     backend.load_params(model, params)
     return model
 
 
-@pytest.mark.parametrize("case", [CASE, NORMALIZED], ids=str)
+@pytest.mark.parametrize("case", [CASE, NORMALIZED, *ANCESTORS], ids=str)
 def test_every_stage_in_float32_which_is_not_rounded_to_tf32(backend, case):
     model, images = _model(backend, case), material(case, "float32").images
     expected = expected_activations(case, "float32")

@@ -102,7 +102,7 @@ def initial(case: Case) -> dict[str, np.ndarray]:
 
 def trained(team: Team, case: Case) -> Result:
     """The steps of a case on the devices of a team."""
-    model = team.GoogLeNet(case.config, dtype="float64", device="cpu")
+    model = team.build(case.config, dtype="float64", device="cpu")
     team.load_params(model, initial(case))
     optimizer = team.make_optimizer(model, case.optimizer)
     done = [team.train_step(model, optimizer, *step) for step in given(case)]
@@ -124,7 +124,7 @@ def apart(package: ModuleType, case: Case) -> dict[str, np.ndarray]:
     """One step in which each half of the batch is normalized by itself; the first half's statistics remain."""
     ((images, labels, _),) = given(case)
     halves = [slice(0, len(images) // 2), slice(len(images) // 2, None)]
-    model = package.GoogLeNet(case.config, dtype="float64", device="cpu")
+    model = package.build(case.config, dtype="float64", device="cpu")
     package.load_params(model, initial(case))
     first, second = (package.loss_and_grads(model, images[rows], labels[rows])[1] for rows in halves)
     trainable = {name: x for name, x in initial(case).items() if not spec.is_statistic(name)}
