@@ -262,7 +262,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "size"), CASES)
 def test_stages_loss_and_gradients_in_float64(name, size, backend):
-    config, params, images, labels = given(name, size, 2 if size > 100 else 4, dropout=0.0)
+    config, params, images, labels = given(name, size, 1 if size > 100 else 4, dropout=0.0)
     model = loaded(backend, config, params)
 
     stages = backend.activations(model, images)
@@ -296,7 +296,7 @@ TRAININGS = [
     *(pytest.param(name, size, 8, spec.SGD(0.05), id=f"{name}-{size}") for name, size in QUICK[:8]),
     pytest.param("nin", 97, 2, spec.SGD(0.005), id="nin-97"),
     *(
-        pytest.param(name, size, 2, optimizer, id=f"{name}-{size}", marks=pytest.mark.slow)
+        pytest.param(name, size, 1, optimizer, id=f"{name}-{size}", marks=pytest.mark.slow)
         for name, size, optimizer in [
             ("nin", 224, spec.SGD(0.005)),
             ("vgg11-narrow", 224, spec.SGD(0.005)),
@@ -341,8 +341,9 @@ def test_twenty_steps_equal_the_referees(name, size, batch, optimizer, backend):
     native = backend.make_optimizer(model, optimizer)
     steps = [backend.train_step(model, native, *turn) for turn in turns(config, size, batch, steps=20)]
     assert [int(step.correct) for step in steps] == expected.correct
-    losses = [abs(float(step.loss) - loss) / loss for step, loss in zip(steps, expected.losses, strict=True)]
-    assert max(losses) <= TRAJECTORY.losses
+    # Of the largest: of a single image a network may be so sure that of its loss nothing is left but rounding.
+    differences = [abs(float(step.loss) - loss) for step, loss in zip(steps, expected.losses, strict=True)]
+    assert max(differences) <= TRAJECTORY.losses * max(expected.losses)
     errors = relative_errors(backend.dump_params(model), expected.params)
     assert {array: error for array, error in errors.items() if error > TRAJECTORY.parameters} == {}
 
