@@ -121,8 +121,9 @@ class Network(Graph):
         self.initialize(ctx=select_device(device))
         load_params(self, spec.init_params(config, seed))
         self.hybridize(**STATIC)
-        # Not a child: it holds the network, not the network it.
+        # Not a child: it holds the network, not the network it. Nor is what is a child's already, and slow to look up.
         object.__setattr__(self, "training_pass", TrainingPass(self))
+        object.__setattr__(self, "_first", next(iter(self.collect_params().values())))
 
     def add_layers(self) -> None:
         """Make every layer that has weights or drops, by its canonical name."""
@@ -135,7 +136,7 @@ class Network(Graph):
     @property
     def parameter(self) -> nd.NDArray:
         """One of them: its dtype and device are the images'."""
-        return next(iter(self.collect_params().values())).data()
+        return self._first.data()
 
     def stages(self, F, x, *, heads: bool, masks: Mapping | None = None) -> Iterator[tuple]:
         """Every stage's name and output, in forward order; the auxiliary heads if asked for."""
@@ -170,7 +171,7 @@ class TrainingPass(Graph):
 
     def kept(self, x, masks: Mapping) -> list:
         """For every stage that drops its mask, drawn here where none is given."""
-        shapes = spec.mask_shapes(self.network.config, x.shape)
+        shapes = spec.mask_shapes(self.network.config, x.shape) if self.rates else {}
         return [
             masks[stage] if stage in masks else nd.random.uniform(shape=shapes[stage], dtype=x.dtype, ctx=x.ctx) >= rate
             for stage, rate in self.rates.items()

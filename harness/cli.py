@@ -294,8 +294,14 @@ def train(
         if backend is not None:
             raise InvalidInput("--backend: only with --resume; name backends before the options: googlenet train jax")
         check_choices(dtype=dtype, device=device)
-        changes: dict[str, Any] = {"preset": preset, "epochs": epochs, "size": size, "batch": batch, "aux": heads}
-        changes["norm_momentum"] = norm_momentum
+        changes: dict[str, Any] = {
+            "preset": preset,
+            "epochs": epochs,
+            "size": size,
+            "batch": batch,
+            "aux": heads,
+            "norm_momentum": norm_momentum,
+        }
         chosen = replace(read_recipe(recipe), **{key: value for key, value in changes.items() if value is not None})
         config = chosen.config()
         stage_shapes(config, (config.in_channels, chosen.size, chosen.size))  # refuse before any work is done

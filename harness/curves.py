@@ -45,7 +45,7 @@ def draw_curves(runs: Mapping[str, Records], path: Path, title: str) -> None:
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(confusion: Array, classes: Sequence[str], path: Path, title: str) -> None:
@@ -71,7 +71,7 @@ def draw_confusion(confusion: Array, classes: Sequence[str], path: Path, title: 
         if count and len(classes) <= 30:
             color = "white" if shares[i, j] > 0.5 else "black"
             axis.text(j, i, str(count), ha="center", va="center", fontsize="x-small", color=color)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
@@ -84,9 +84,14 @@ def _figure(columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write the figure, whole or not at all, in the format that the suffix names.
+
+    Raises:
+        InvalidInput: when it cannot be written; what was there is unchanged.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=120)
     write_atomically(path, buffer.getvalue())
 
 

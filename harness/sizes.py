@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.curves import save_figure
 from spec import PRESETS, InvalidInput, preset
-from spec.checkpoint import write_atomically
 from spec.shapes import input_sizes
 from spec.sizes import PARTS, Part, Sizes, measure
 
@@ -106,8 +105,7 @@ def draw(found: Sequence[Sizes], path: Path) -> None:
     Raises:
         InvalidInput: for an unknown suffix, or when the picture cannot be written; a file that was there is unchanged.
     """
-    form = path.suffix[1:].lower()
-    if form not in FORMATS:
+    if path.suffix[1:].lower() not in FORMATS:
         known = ", ".join(f".{name}" for name in FORMATS)
         raise InvalidInput(f"{path}: expected a picture's name, which ends in one of {known}")
     import matplotlib
@@ -123,10 +121,8 @@ def draw(found: Sequence[Sizes], path: Path) -> None:
     handles, labels = axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(PARTS), frameon=False)
     figure.suptitle("Where are a network's parameters, and what do they cost?", fontsize="x-large")
-    buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "sizes", "hatch.linewidth": 0.6}):
-        figure.savefig(buffer, format=form, dpi=120)
-    write_atomically(path, buffer.getvalue())
+        save_figure(figure, path)
 
 
 def _bars(axis: Any, found: Sequence[Sizes], what: str, units: Mapping[str, int]) -> None:

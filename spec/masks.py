@@ -52,8 +52,9 @@ def dropout_masks(config: Config, shape: Shape, seed: int, step: int) -> dict[st
     for what, value, limit in (("seed", seed, "2^64"), ("step", step, "2^63")):
         if not isinstance(value, (int, np.integer)) or not 0 <= value < 2 ** int(limit[2:]):
             raise InvalidInput(f"{what}: expected a whole number from 0 to {limit} - 1, got {value!r}")
-    masks, shapes = {}, mask_shapes(config, shape)
-    for stage, fraction in dropout_rates(config).items():
+    masks, rates = {}, dropout_rates(config)
+    shapes = mask_shapes(config, shape) if rates else {}
+    for stage, fraction in rates.items():
         key = np.array([seed, zlib.crc32(f"dropout/{stage}".encode())], np.uint64)
         # Drawing counts up the lowest of the four words, so that the steps' streams never meet.
         generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, int(step)]))
@@ -67,7 +68,7 @@ def check_masks(config: Config, masks: Arrays, shape: Shape) -> Arrays:
     Raises:
         InvalidInput: unless they are boolean arrays of shapes that `mask_shapes` has.
     """
-    expected = mask_shapes(config, shape)
+    expected = mask_shapes(config, shape) if masks else {}
     for stage, mask in masks.items():
         if stage not in expected or np.shape(mask) != expected[stage] or np.asarray(mask).dtype != bool:
             raise InvalidInput(

@@ -101,12 +101,12 @@ class SequenceConfig(Config):
 
     def _layer(self, row: Conv | Dense, shape: Shape, channels: int) -> Layer:
         into = shape[0] if isinstance(row, Conv) else math.prod(shape)
-        layer = Layer(row.name, into, channels, activation=row.activation, dropout=self.dropout if row.drop else None)
-        if row.name != self.logits:
-            layer = replace(layer, norm=self.batch_norm)
-        if isinstance(row, Conv):
-            layer = replace(layer, kernel=row.kernel, stride=row.stride, pad=row.pad)
-        return layer
+        norm = None if row.name == self.logits else self.batch_norm
+        dropout = self.dropout if row.drop else None
+        layer = Layer(row.name, into, channels, norm=norm, activation=row.activation, dropout=dropout)
+        if isinstance(row, Dense):
+            return layer
+        return replace(layer, kernel=row.kernel, stride=row.stride, pad=row.pad)
 
     def maps(self, height: int, width: int) -> dict[str, Shape]:
         """Every stage's output for one image, without asking whether the sizes make sense."""

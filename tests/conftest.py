@@ -48,6 +48,8 @@ from spec import reference
 
 TESTED = tuple(check_names(os.environ.get("GOOGLENET_BACKENDS", ",".join(BACKENDS)).split(",")))
 DATA = Path(os.environ["GOOGLENET_DATA"]) if os.environ.get("GOOGLENET_DATA") else None
+GOOGLENETS = [name for name, config in spec.PRESETS.items() if isinstance(config, spec.GoogLeNetConfig)]
+SEQUENCES = [name for name, config in spec.PRESETS.items() if isinstance(config, spec.SequenceConfig)]
 
 
 def pytest_report_header() -> list[str]:
@@ -67,8 +69,7 @@ def pytest_runtest_teardown() -> None:
 
 # What takes longest comes first, so that the processes of `pytest -n 2` end together.
 LONGEST = (
-    "sequences compare train trajectory loop parity backend_optimizers "
-    "teeth training parallel tuned convert formats onnx bench"
+    "compare train trajectory loop parity backend_optimizers teeth training parallel tuned convert formats onnx bench"
 ).split()
 
 
@@ -80,15 +81,13 @@ def _group(item: pytest.Item) -> str:
     """The tests that `pytest -n 2 --dist loadgroup` gives to one process, since they share what one of them makes.
 
     Of a file those of a backend, with its compiled programs, which tests of no backend or of all share with JAX's; or
-    those of a case or a network, with what the referee makes of it.
+    those of a case, with what the referee makes of it.
     """
     stem, parameters = item.path.stem, item.callspec.params if hasattr(item, "callspec") else {}
     if stem == "test_parity" and "case" in parameters:
         return f"{stem} {parameters['case']._replace(images='')}"
     if stem == "test_trajectory" and "run" in parameters:
         return f"{stem} {parameters['run']}"
-    if stem == "test_sequences" and "name" in parameters:
-        return f"{stem} {parameters['name']}"  # the largest takes gigabytes: one at a time
     if stem == "test_compare" or (stem in ("test_train", "test_parallel") and _SHARED.isdisjoint(item.fixturenames)):
         return item.nodeid  # it starts processes of its own
     backend = parameters.get("backend", parameters.get("reports"))

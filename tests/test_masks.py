@@ -6,10 +6,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from conftest import GOOGLENETS
 
 import spec
-
-GOOGLENETS = [name for name, config in spec.PRESETS.items() if isinstance(config, spec.GoogLeNetConfig)]
 
 
 def masks_of(config, count, seed, step):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import DATA, Case, expected_activations, expected_training, loaded, material
+from conftest import DATA, GOOGLENETS, SEQUENCES, Case, expected_activations, expected_training, loaded, material
 
 import spec
 from harness.compare import relative_error, relative_errors
@@ -21,7 +21,12 @@ QUICK = [
     Case("bvlc", 231, 1),
     Case("torchvision", 28, 4),
     Case("torchvision", 97, 1, "digits"),
+    # Of the ancestors the size of their own and another.
+    *(Case(name, size, 4) for name in SEQUENCES if name.startswith("lenet") for size in (28, 29)),
+    Case("nin", 97, 4),
+    Case("vgg11-narrow", 225, 1),
 ]
+LARGE = [("nin", 224), ("vgg11-narrow", 224), ("alexnet", 193), ("alexnet", 224), ("vgg11", 224), ("vgg11", 225)]
 
 
 def _thorough() -> list[Case]:
@@ -31,7 +36,7 @@ def _thorough() -> list[Case]:
     """
     kinds = ("random", "digits" if DATA is None else "fashion-mnist")
     cases = []
-    for preset in (name for name, config in spec.PRESETS.items() if isinstance(config, spec.GoogLeNetConfig)):
+    for preset in GOOGLENETS:
         for size, batch in ((28, 4), (96, 1), (97, 4), (224, 2), (231, 1)):
             case = Case(preset, size, batch)
             try:
@@ -45,6 +50,7 @@ def _thorough() -> list[Case]:
 CASES = [
     *(pytest.param(case, id=str(case)) for case in QUICK),
     *(pytest.param(case, id=str(case), marks=pytest.mark.slow) for case in _thorough()),
+    *(pytest.param(Case(*large, 1), id="-".join(map(str, large)), marks=pytest.mark.slow) for large in LARGE),
 ]
 
 
@@ -60,7 +66,7 @@ def test_stages_and_logits_in_float64(case, backend):
     errors = {name: relative_error(stages[name], expected[name]) for name in expected}
     assert {name: error for name, error in errors.items() if error > bounds.activations} == {}
     assert all(x.dtype == np.float64 for x in stages.values())
-    assert relative_error(backend.predict(model, images), expected["fc"]) <= bounds.logits
+    assert relative_error(backend.predict(model, images), expected[config.logits]) <= bounds.logits
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -95,7 +101,7 @@ def _worst(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float
 
 
 # Random images, of these the ones on which no two values in a pool or around a ReLU's corner tie: see the next test.
-NO_TIES = [Case("d2l", 28, 4), Case("d2lzh", 28, 4), Case("bvlc", 97, 1)]
+NO_TIES = [Case("d2l", 28, 4), Case("d2lzh", 28, 4), Case("bvlc", 97, 1), Case("lenet", 28, 4), Case("nin", 67, 4)]
 
 
 @pytest.mark.parametrize("case", NO_TIES, ids=str)
@@ -120,7 +126,7 @@ def test_float32(case, backend):
 
     assert {x.dtype for x in (*stages.values(), *grads.values())} == {np.dtype("float32")}
     assert _worst(stages, expected) <= bounds.activations
-    assert relative_error(backend.predict(model, images), expected["fc"]) <= bounds.logits
+    assert relative_error(backend.predict(model, images), expected[config.logits]) <= bounds.logits
     assert abs(loss - training.loss) <= bounds.loss * training.loss
     assert _worst(grads, training.grads) <= bounds.gradients
 

@@ -7,11 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from conftest import GOOGLENETS
 
 import spec
 from spec.shapes import input_sizes
-
-GOOGLENETS = [name for name, config in spec.PRESETS.items() if isinstance(config, spec.GoogLeNetConfig)]
 
 # ---------------------------------------------------------------------------------------------------- parameters
 

@@ -309,12 +309,14 @@ def test_the_rate_inside_the_momentum_buffer(backend):
     """As in MXNet and Caffe. A buffer of rate · b is, once the rate is a tenth, what one of 10 · b is here."""
     model, native = start(backend, SHORT_SGD)
     given = turns(SHORT_SGD)
-    losses, _ = goes_on(backend, model, native, given[:2])
+    begun = goes_on(backend, model, native, given[:2])
     state = backend.dump_optimizer(model, native)
     drop = given[1].rate / given[2].rate
     backend.load_optimizer(model, native, {name: drop * x for name, x in state.items()})
     rest = goes_on(backend, model, native, given[2:])
-    _assert_found(Result(losses + rest.losses, rest.params), referee_result(SHORT_SGD))
+    _assert_found(
+        Result(begun.losses + rest.losses, begun.correct + rest.correct, rest.params), referee_result(SHORT_SGD)
+    )
 
 
 def test_masks_of_the_step_before(backend):

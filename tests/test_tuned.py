@@ -6,7 +6,7 @@ import importlib
 
 import numpy as np
 import pytest
-from conftest import TESTED, Case, expected_activations, expected_training, loaded, material
+from conftest import GOOGLENETS, TESTED, Case, expected_activations, expected_training, loaded, material
 
 import spec
 from harness import ceilings
@@ -21,8 +21,7 @@ NORMALIZED = Case("torchvision", 33, 4)
 OTHERS = [Case("d2lzh", 28, 2), Case("cnblogs", 193, 1), Case("bvlc", 97, 2)]
 LARGER = [Case("torchvision", 97, 4), Case("bvlc", 97, 1)]
 PLAIN = spec.SGD(rate=0.05, momentum=0.0)
-GOOGLENETS = [config for config in spec.PRESETS.values() if isinstance(config, spec.GoogLeNetConfig)]
-POOLS = {BRANCH_POOL, *(pool for config in GOOGLENETS for pool in (config.pool, config.pool4))}
+POOLS = {BRANCH_POOL, *(pool for config in map(spec.preset, GOOGLENETS) for pool in (config.pool, config.pool4))}
 
 # Measured, pt: logits 4e-3, loss 1.4e-3 (with batch norm, on four images; else 8e-6), gradients as one vector 1.5e-2.
 # Batch norm on four images amplifies a rounding of 4e-3 until its gradients prove nothing (0.9).

@@ -70,10 +70,9 @@ def _parts(config: spec.Config, size: int, *, heads: bool) -> Iterable[tuple[str
     for layer in spec.layers(config):
         if layer.stage in side_branches and not heads:
             continue
-        weights = math.prod(layer.weight_shape)
-        places = costs[layer.name].multiply_adds // weights
-        read = math.prod(image) if layer == first else layer.in_channels * places
-        yield layer.stage, costs[layer.name].multiply_adds, read + layer.out_channels * places, weights
+        weights, cost = math.prod(layer.weight_shape), costs[layer.name]
+        read = math.prod(image) if layer == first else layer.in_channels * (cost.multiply_adds // weights)
+        yield layer.stage, cost.multiply_adds, read + cost.outputs, weights
     before: Shape = image
     for stage, shape in shapes.items():
         if stage in side_branches:
