@@ -70,7 +70,9 @@ class Conv(nnx.Conv):
 
 
 def side_by_side(x: jax.Array, *convs: Conv) -> list[jax.Array]:
-    """What each of these 1x1 convolutions makes of the same map: one matrix product over all their kernels."""
+    """What each of these 1x1 convolutions makes of the same map: on a CPU one matrix product over all their kernels."""
+    if convs[0].conv_general_dilated is not convolution:
+        return [conv(x) for conv in convs]
     kernel = jnp.concatenate([conv.kernel[0, 0] for conv in convs], axis=-1)
     y = x.astype(convs[0].dtype) @ kernel.astype(convs[0].dtype)
     parts = jnp.split(y, np.cumsum([conv.out_features for conv in convs])[:-1], axis=-1)
