@@ -5,11 +5,12 @@ READY := .venv/ready
 # In the order, and in the groups, that tests/conftest.py has them in.
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup compare test test-slow test-all bench lint clean
+.PHONY: help setup compare test test-slow test-all test-large bench lint clean
 help:
 	@echo 'make compare    hold the three backends against the referee on real images'
 	@echo 'make test       run the tests (those that take minutes: make test-slow)'
 	@echo 'make test-all   run both kinds, in less time than one after the other'
+	@echo 'make test-large run AlexNet, VGG-11 and NiN as they are: an hour, 16 GB'
 	@echo 'make bench      measure the backends and write BENCHMARKS.md, on a quiet machine'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make clean      remove the virtual environment'
@@ -20,14 +21,18 @@ compare: $(READY)
 	$(BIN)/googlenet compare
 
 test: $(READY)
-	$(BIN)/pytest $(PARALLEL) -m 'not slow'
+	$(BIN)/pytest $(PARALLEL) -m 'not slow and not large'
 
 test-slow: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m slow
 
 # In one run: what has been compiled, and what the referee has computed, serves both kinds.
 test-all: $(READY)
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest $(PARALLEL) -m 'not large'
+
+# One after the other: a single training of VGG-11 takes 11 GB.
+test-large: $(READY)
+	$(BIN)/pytest -m large
 
 # The table of docs/performance.md: about a quarter of an hour on two processors, with nothing else running.
 BENCH := $(BIN)/googlenet bench --markdown BENCHMARKS.md

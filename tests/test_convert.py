@@ -139,8 +139,13 @@ def test_the_framework_itself_runs_it_as_the_referee_does(case, form, tmp_path):
     assert 0 <= verification.logits <= verification.bound
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ["alexnet", "vgg11-narrow", "vgg11"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        pytest.param("vgg11-narrow", marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.large) for name in ("alexnet", "vgg11")),
+    ],
+)
 @pytest.mark.parametrize("form", TESTABLE)
 def test_the_large_sequences_are_read_bit_for_bit_and_run(form, preset, tmp_path):
     weights = weights_of(preset)

@@ -26,13 +26,13 @@ Arrays = dict[str, np.ndarray]
 LARGE = ("alexnet", "vgg11")  # 47 and 129 million numbers: only names and shapes of them are quick
 
 
-def every(slow: tuple[str, ...] = ()) -> list:
+def every(large: tuple[str, ...] = ()) -> list:
     """Every scheme with each of its presets, with and without heads."""
     return [
         pytest.param(
             *(scheme, preset, aux),
             id=f"{scheme}-{preset}{'-heads' if aux else ''}",
-            marks=[pytest.mark.slow] if preset in slow else [],
+            marks=[pytest.mark.large] if preset in large else [],
         )
         for scheme in SCHEMES
         for preset in SCHEMES[scheme].presets
@@ -58,7 +58,7 @@ def empty(config: spec.Config, scheme: str = "canonical", dtype: Any = np.float3
 # ------------------------------------------------------------------------------------------------ there and back
 
 
-@pytest.mark.parametrize(("scheme", "preset", "aux"), every(slow=LARGE))
+@pytest.mark.parametrize(("scheme", "preset", "aux"), every(large=LARGE))
 def test_there_and_back(scheme, preset, aux):
     config = spec.preset(preset, aux=aux, in_channels=2, num_classes=7)
     params = numbered(config)
@@ -435,7 +435,7 @@ def test_a_notebook_in_gluon_computes_the_same(preset, rows, relu, found):
 SIZES = {"lenet": 28, "lenet-bn": 31, "lenet-bn-frozen": 28, "nin": 67, "vgg11-narrow": 224}
 SIZES_OF_LARGE = {"alexnet": 224, "vgg11": 224}
 WIDTHS = {"vgg11": (64, 128, 256, 512, 512), "vgg11-narrow": (8, 16, 32, 64, 64)}
-SEQUENCES = [*SIZES, *(pytest.param(preset, marks=pytest.mark.slow) for preset in SIZES_OF_LARGE)]
+SEQUENCES = [*SIZES, *(pytest.param(preset, marks=pytest.mark.large) for preset in SIZES_OF_LARGE)]
 
 
 def sequence_in_torch(preset: str, pool: str = "MaxPool2d") -> Any:
@@ -606,7 +606,7 @@ def test_what_no_array_tells_of_an_average():
         assert relative_error(notebook(torch.from_numpy(book.images)).numpy(), book.expected) > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.skipif("mx" not in TESTED, reason="this notebook is in MXNet")
 def test_what_no_array_tells_of_a_padding(tmp_path):
     """The AlexNet of the MXNet notebooks, which `alexnet` is not."""

@@ -72,7 +72,7 @@ LARGE = [
     Case(spec.preset("vgg11-narrow"), 224, 225),
 ]
 LARGEST = [  # 47 and 129 million parameters
-    pytest.param(Case(spec.preset(preset), 224, 224), marks=pytest.mark.slow) for preset in ("alexnet", "vgg11")
+    pytest.param(Case(spec.preset(preset), 224, 224), marks=pytest.mark.large) for preset in ("alexnet", "vgg11")
 ]
 REFERENCE = [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in LARGE)]  # which loops over pixels
 

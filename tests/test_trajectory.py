@@ -183,9 +183,11 @@ SLOW_RUNS = [
     Run("cnblogs", 193, 2, spec.SGD(0.002), steps=3, dropout=None),
     BATCH_NORM_SGD,
     BATCH_NORM_ADAM,
-    Run("nin", 224, 2, spec.SGD(0.005), dropout=None),
     Run("vgg11-narrow", 224, 2, spec.SGD(0.0005), dropout=None),
     Run("vgg11-narrow", 225, 2, spec.SGD(0.0005), dropout=None),
+]
+LARGE_RUNS = [
+    Run("nin", 224, 2, spec.SGD(0.005), dropout=None),
     Run("alexnet", 193, 2, spec.SGD(0.0002), dropout=None),
     Run("alexnet", 224, 2, spec.SGD(0.0002), dropout=None),
     Run("vgg11", 224, 2, spec.SGD(0.0002, momentum=0.0), dropout=None),  # without a gigabyte of momentum
@@ -197,6 +199,7 @@ SLOW_RUNS = [
     [
         *(pytest.param(run, id=str(run)) for run in RUNS),
         *(pytest.param(run, id=str(run), marks=pytest.mark.slow) for run in SLOW_RUNS),
+        *(pytest.param(run, id=str(run), marks=pytest.mark.large) for run in LARGE_RUNS),
     ],
 )
 def test_a_training_equals_the_referees(run, backend):
