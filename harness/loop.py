@@ -151,6 +151,7 @@ class _Loop:
         self.metrics = self._write_beginning(backend, records, task["devices"])
         self.waiting: list[tuple[spec.Step, int]] = []  # steps whose results have not been asked for, and their images
         self.recent: deque[float] = deque(maxlen=_PATIENCE)
+        self.stalled = False
         heads = 2 * self.config.aux
         self.guessing = math.log(self.config.num_classes) * (1 + heads * self.config.aux_weight)
         self.saved = self.told = time.monotonic()
@@ -279,12 +280,12 @@ class _Loop:
         self.told = time.monotonic()
 
     def _notice_guessing(self) -> None:
-        """Say so when the loss has stayed at that of equal odds: plain GoogLeNet is known to stall there."""
+        """Say so, once, when the loss has stayed at that of equal odds: plain GoogLeNet is known to stall there."""
         if len(self.recent) < _PATIENCE:
             return
         mean = sum(self.recent) / _PATIENCE
-        if abs(mean - self.guessing) < _NEAR * self.guessing:
-            self.recent.clear()
+        known, self.stalled = self.stalled, abs(mean - self.guessing) < _NEAR * self.guessing
+        if self.stalled and not known:
             text = (
                 f"step {self.position.step}: the mean loss of the last {_PATIENCE} steps is {mean:.4f}, and guessing "
                 f"has {self.guessing:.4f}: the network may be stuck. It often leaves this plateau by itself; if not, "

@@ -313,11 +313,11 @@ class TestRefusals:
 def test_a_stalled_run_is_told_what_to_try(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_PATIENCE", 3)
     messages: list = []
-    stuck = dataclasses.replace(RECIPE, optimizer=spec.SGD(rate=0.0), init="xavier", epochs=1)
+    stuck = dataclasses.replace(RECIPE, optimizer=spec.SGD(rate=0.0), init="xavier", epochs=3)
     run(load(TESTED[0]), dataset, tmp_path / "stuck", recipe=stuck, messages=messages)
     (warning,) = [message["text"] for message in messages if message["event"] == "warning"]
     assert "guessing has 2.3026" in warning
     messages.clear()
-    moving = dataclasses.replace(stuck, init="he", optimizer=spec.SGD(rate=0.05))
+    moving = dataclasses.replace(stuck, init="he", optimizer=spec.SGD(rate=0.05), epochs=1)
     run(load(TESTED[0]), dataset, tmp_path / "moving", recipe=moving, messages=messages)
     assert not [message for message in messages if message["event"] == "warning"]
