@@ -114,9 +114,9 @@ def test_a_training_that_changes_its_backend_at_every_step_is_the_same(run):
     state = {name: np.zeros(shape) for name, shape in spec.state_shapes(run.config, run.optimizer.slots).items()}
     for name, turn in zip(relay, given, strict=True):
         if name == "referee":
-            (loss,), params = referee_goes_on(run.config, params, state, run.optimizer, [turn])
+            (loss,), _, params = referee_goes_on(run.config, params, state, run.optimizer, [turn])
         else:
-            ((loss,), params), state = _resumed(load(name), run, params, state, [turn])
+            ((loss,), _, params), state = _resumed(load(name), run, params, state, [turn])
         losses.append(loss)
     got = Result(losses, params)
     assert loss_error(got, expected) <= TRAJECTORY.losses
