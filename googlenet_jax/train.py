@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from weakref import WeakKeyDictionary, ref
+
 import jax
 import numpy as np
 import optax
@@ -49,8 +52,21 @@ def update(
     model: Network, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, kept: dict[str, jax.Array]
 ) -> spec.Step:
     """`train_step` on what is on the device already, without checks."""
-    model.train()
-    return _step(model, optimizer, x, y, kept)
+    if model.deterministic:
+        model.train()
+    return _step_of(model, optimizer)(x, y, kept)
+
+
+def _step_of(model: Network, optimizer: nnx.Optimizer) -> Callable[..., spec.Step]:
+    """`_step` for this pair, made once: to look through all their modules takes NNX as long as a GPU takes for a step."""
+    known, step = _steps.get(optimizer, (lambda: None, None))
+    if known() is not model:
+        step = nnx.cached_partial(_step, model, optimizer)  # of copies, in training mode for good, of the same arrays
+        _steps[optimizer] = ref(model), step
+    return step
+
+
+_steps: WeakKeyDictionary[nnx.Optimizer, tuple[ref[Network], Callable[..., spec.Step]]] = WeakKeyDictionary()
 
 
 @nnx.jit(donate_argnums=(0, 1))  # the old parameters' memory takes the new ones
