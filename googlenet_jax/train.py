@@ -58,7 +58,7 @@ def update(
 
 
 def _step_of(model: Network, optimizer: nnx.Optimizer) -> Callable[..., spec.Step]:
-    """`_step` for this pair, made once: NNX takes as long to look through all their modules as a GPU does for a step."""
+    """`_step` for this pair, made once: NNX looks through all their modules for as long as a GPU computes a step."""
     known, step = _steps.get(optimizer, (lambda: None, None))
     if known() is not model:
         step = nnx.cached_partial(_step, model, optimizer)  # of copies, in training mode for good, of the same arrays
