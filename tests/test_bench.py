@@ -833,12 +833,15 @@ def test_control_c_on_the_command_leaves_no_process_and_writes_what_there_is(tmp
     with subprocess.Popen(
         [*COMMAND, *words, "--out", str(tmp_path)], cwd=ROOT, env=_path() | {mark: "1"}, stdout=subprocess.DEVNULL
     ) as command:
-        deadline = time.monotonic() + 120
-        while not _marked(mark, "harness.bench.worker") and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert _marked(mark, "harness.bench.worker")
-        command.send_signal(signal.SIGINT)
-        assert command.wait(60) == 130
+        try:
+            deadline = time.monotonic() + 120
+            while not _marked(mark, "harness.bench.worker") and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert _marked(mark, "harness.bench.worker")
+            command.send_signal(signal.SIGINT)
+            assert command.wait(60) == 130
+        finally:
+            command.kill()  # what does not stop would be waited for
     assert not _marked(mark)
     found = json.loads((tmp_path / "bench.json").read_text())
     assert found["complete"] is False
