@@ -87,7 +87,7 @@ def _to_pixels(dy: jax.Array, place: jax.Array, pool: spec.Pool, axis: int, size
 
 
 def convolution(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple, **settings) -> jax.Array:
-    """XLA's convolution, or a matrix product where that is faster, on a CPU; a GPU gets XLA's own (see `Network`).
+    """XLA's convolution, or a matrix product where that is faster, on a CPU; see `leave_to_xla` for GPUs.
 
     A 1x1 convolution is one; XLA takes 1.5 to 3 times as long for the gradient of its kernel. Where the map is smaller
     than the kernel, it is the product of its windows with the kernel: there XLA takes up to 20 times as long, which at
@@ -101,6 +101,17 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple,
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     windows = [padded[:, i : i + rows, j : j + columns] for i in range(side) for j in range(side)]
     return jnp.concatenate(windows, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def leave_to_xla(model: nnx.Module) -> None:
+    """Put XLA's own convolutions in the place of `convolution`, for a GPU.
+
+    On an H100, JAX 0.11.2 compiled the products that CPUs like for four times as long, and to a wrong program: float64
+    gradients off by as much as their largest value.
+    """
+    for _, part in nnx.iter_graph(model):
+        if isinstance(part, nnx.Conv):
+            part.conv_general_dilated = jax.lax.conv_general_dilated
 
 
 def dense(into: int, out: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
@@ -175,11 +186,7 @@ class Network(nnx.Module):
         self.add_layers(dtype=self.dtype, rngs=nnx.Rngs(seed))
         self.device = select_device(device)
         if self.device.platform != "cpu":
-            # On an H100, JAX 0.11.2 compiled the products that CPUs like five times as long, and to a wrong program:
-            # float64 gradients off by as much as their largest value.
-            for _, part in nnx.iter_graph(self):
-                if isinstance(part, nnx.Conv):
-                    part.conv_general_dilated = jax.lax.conv_general_dilated
+            leave_to_xla(self)
         nnx.update(self, jax.device_put(nnx.state(self), self.device))  # dropout's generators too
         load_params(self, spec.init_params(config, seed))
 

@@ -10,6 +10,7 @@ from conftest import GOOGLENETS, TESTED, Case, expected_activations, expected_tr
 
 import spec
 from harness import ceilings
+from harness.backend import load
 from harness.bench.subject import to_numpy
 from harness.compare import relative_error, relative_errors
 from spec import reference
@@ -113,6 +114,25 @@ def _distance(got: spec.Arrays, expected: spec.Arrays) -> float:
     """Of two sets of arrays, each taken as one vector, relative to the length of the second."""
     off = sum(float(((got[name] - x) ** 2).sum()) for name, x in expected.items())
     return (off / sum(float((x**2).sum()) for x in expected.values())) ** 0.5
+
+
+# --------------------------------------------------------------------------------- another program for another device
+
+
+@pytest.mark.skipif("jax" not in TESTED, reason="only JAX's network is another one on GPUs")
+def test_what_jax_does_on_a_gpu_is_right_on_a_cpu_too():
+    """A GPU is needed to see that its compiler agrees: test_gpu.py."""
+    jax_backend = load("jax")
+    from googlenet_jax.network import convolution, leave_to_xla
+
+    config, params, images, labels = material(CASE)
+    model, expected = loaded(jax_backend, config, params), expected_training(CASE)
+    leave_to_xla(model)
+    assert model.conv1.conv_general_dilated is not convolution
+    assert model.inception5b.branch5x5.conv_general_dilated is not convolution
+    loss, grads = jax_backend.loss_and_grads(model, images, labels)
+    assert abs(loss - expected.loss) <= TOLERANCES["float64"].loss * expected.loss
+    assert max(relative_errors(grads, expected.grads).values()) <= TOLERANCES["float64"].gradients
 
 
 # -------------------------------------------------------------------------------------------------------- max pools
