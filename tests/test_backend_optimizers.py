@@ -110,15 +110,17 @@ def test_a_training_that_changes_its_backend_at_every_step_is_the_same(run):
     relay = [*TESTED, "referee", *reversed(TESTED)]
     given = turns(run)[: len(relay)]
     expected = referee_goes_on(run.config, initial(run), {}, run.optimizer, given)
-    params, losses = initial(run), []
+    params, losses, correct = initial(run), [], []
     state = {name: np.zeros(shape) for name, shape in spec.state_shapes(run.config, run.optimizer.slots).items()}
     for name, turn in zip(relay, given, strict=True):
         if name == "referee":
-            (loss,), _, params = referee_goes_on(run.config, params, state, run.optimizer, [turn])
+            (loss,), (right,), params = referee_goes_on(run.config, params, state, run.optimizer, [turn])
         else:
-            ((loss,), _, params), state = _resumed(load(name), run, params, state, [turn])
+            ((loss,), (right,), params), state = _resumed(load(name), run, params, state, [turn])
         losses.append(loss)
-    got = Result(losses, params)
+        correct.append(right)
+    got = Result(losses, correct, params)
+    assert correct == expected.correct
     assert loss_error(got, expected) <= TRAJECTORY.losses
     assert parameter_error(got, expected) <= TRAJECTORY.parameters
 

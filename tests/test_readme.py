@@ -147,11 +147,17 @@ def test_measuring_commands_run(command, monkeypatch, tmp_path):
     assert isinstance(result.exception, _Reached), result.output
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """Of the pictures in the sizes that the commands have: at 224 pixels they are 3.5 GB, and take a minute."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def folder_of_the_docs(tmp_path, monkeypatch) -> Path:
+def folder_of_the_docs(tmp_path, cache, monkeypatch) -> Path:
     """A run of two backends, and a recipe, as the shown commands have them; nothing is really trained."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     shutil.copy(recipe_path("fast"), "mine.toml")
     dataset = prepare("digits", 1, 28)
     settings = settings_for(recipe("fast"), dataset, 0, "float32", "auto")
