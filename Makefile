@@ -10,7 +10,7 @@ help:
 	@echo 'make compare    hold the three backends against the referee on real images'
 	@echo 'make test       run the tests (those that take minutes: make test-slow)'
 	@echo 'make test-all   run both kinds, in less time than one after the other'
-	@echo 'make test-large run AlexNet, VGG-11 and NiN as they are: an hour, 16 GB'
+	@echo 'make test-large run AlexNet, VGG-11 and NiN as they are: more than an hour, 16 GB'
 	@echo 'make bench      measure the backends and write BENCHMARKS.md, on a quiet machine'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make clean      remove the virtual environment'
@@ -30,7 +30,7 @@ test-slow: $(READY)
 test-all: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m 'not large'
 
-# One after the other: a single training of VGG-11 takes 11 GB.
+# One after the other: a single training of VGG-11 takes 13 GB in JAX.
 test-large: $(READY)
 	$(BIN)/pytest -m large
 

@@ -59,11 +59,11 @@ def update(
 
 def _step_of(model: Network, optimizer: nnx.Optimizer) -> Callable[..., spec.Step]:
     """`_step` for this pair, made once: NNX looks through all their modules for as long as a GPU computes a step."""
-    known, step = _steps.get(optimizer, (lambda: None, None))
-    if known() is not model:
+    known = _steps.get(optimizer)
+    if known is None or known[0]() is not model:
         step = nnx.cached_partial(_step, model, optimizer)  # of copies, in training mode for good, of the same arrays
-        _steps[optimizer] = ref(model), step
-    return step
+        known = _steps[optimizer] = ref(model), step
+    return known[1]
 
 
 _steps: WeakKeyDictionary[nnx.Optimizer, tuple[ref[Network], Callable[..., spec.Step]]] = WeakKeyDictionary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 import numpy as np
@@ -133,6 +134,26 @@ def test_what_jax_does_on_a_gpu_is_right_on_a_cpu_too():
     loss, grads = jax_backend.loss_and_grads(model, images, labels)
     assert abs(loss - expected.loss) <= TOLERANCES["float64"].loss * expected.loss
     assert max(relative_errors(grads, expected.grads).values()) <= TOLERANCES["float64"].gradients
+
+
+@pytest.mark.skipif("jax" not in TESTED, reason="only JAX keeps what a model and its optimizer make of a step")
+def test_a_step_that_jax_keeps_is_of_that_model_and_goes_with_its_optimizer():
+    jax_backend = load("jax")
+    from googlenet_jax import train
+
+    config, params, images, labels = material(Case("lenet", 28, 4))
+    first, second = (loaded(jax_backend, config, params) for _ in range(2))
+    kept, optimizer = len(train._steps), jax_backend.make_optimizer(first, PLAIN)
+    jax_backend.train_step(first, optimizer, images, labels)
+    once = jax_backend.dump_params(first)
+    first.eval()  # as an evaluation between two steps leaves it
+    jax_backend.train_step(second, optimizer, images, labels)
+    assert all(np.array_equal(x, once[name]) for name, x in jax_backend.dump_params(first).items())
+    assert all(np.array_equal(x, once[name]) for name, x in jax_backend.dump_params(second).items())
+    assert len(train._steps) == kept + 1
+    del optimizer
+    gc.collect()
+    assert len(train._steps) <= kept
 
 
 # -------------------------------------------------------------------------------------------------------- max pools
