@@ -28,38 +28,70 @@ from harness.backend import PACKAGES, NotInstalled, load, processors
 _BATCH = 32  # images of a prediction that are computed together
 
 
+Tell = Callable[[dict[str, Any]], None]
+Facts = dict[str, Any]  # JSON
+
+
 def main(backend: str, folder: Path) -> None:
     """Do the task in the folder, and leave the answer there; a refusal is an answer too."""
     task = json.loads((folder / "task.json").read_text())
-    arrays: dict[str, spec.Array] = {}
+    with np.load(folder / "task.npz", allow_pickle=False) as given:
+        arrays = dict(given)
     stopped = threading.Event()
     if task["kind"] == "train":
         _stop_on_signals(stopped)
+    answer: Facts
+    found: dict[str, spec.Array] = {}
     try:
-        package = load(backend)
-        if task["kind"] == "describe":
-            answer = _describe(package, task)
-        elif task["kind"] == "train":
-            answer = _train(package, backend, task, stopped)
-        elif task["kind"] == "evaluate":
-            answer, arrays = _evaluate(package, task, stopped)
-        elif task["kind"] == "predict":
-            with np.load(folder / "task.npz", allow_pickle=False) as given:
-                answer, arrays = predict_task(package, task, dict(given))
-        elif task["kind"] in ("read", "write", "run"):
-            with np.load(folder / "task.npz", allow_pickle=False) as given:
-                answer, arrays = file_task(backend, task, dict(given))
-        else:
-            with np.load(folder / "task.npz", allow_pickle=False) as given:
-                answer, arrays = _probe(package, task, dict(given))
+        answer, found = handle(backend, task, arrays, _teller(stopped), stopped.is_set)
     except spec.InvalidInput as refusal:
         answer = {"refused": str(refusal), "missing": isinstance(refusal, NotInstalled)}
     except ModuleNotFoundError as error:
         if error.name not in ("safetensors", "filelock"):
             raise
         answer = {"refused": f"{sys.executable} has no {error.name}, which training needs: pip install {error.name}"}
-    np.savez(folder / "answer.npz", **arrays)
+    np.savez(folder / "answer.npz", **found)
     (folder / "answer.json").write_text(json.dumps(answer))
+
+
+def handle(
+    backend: str,
+    task: dict[str, Any],
+    arrays: dict[str, spec.Array],
+    tell: Tell = lambda message: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[Facts, dict[str, spec.Array]]:
+    """Do one task in this process.
+
+    Args:
+        backend: ``pt``, ``mx`` or ``jax``.
+        task: ``kind`` names one of `HANDLERS`; the rest is that handler's.
+        arrays: What the task works on, by name.
+        tell: Takes the messages on the way.
+        stopped: Whether to end early; a training saves first.
+
+    Returns:
+        The answer's facts and arrays.
+
+    Raises:
+        spec.InvalidInput: for a kind that is not known, and whatever the backend refuses.
+    """
+    kind = task.get("kind")
+    if kind not in HANDLERS:
+        raise spec.InvalidInput(f"a worker's task: expected a kind of {', '.join(HANDLERS)}, got {kind!r}")
+    return HANDLERS[kind](Request(backend, load(backend), task, arrays, tell, stopped))
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One task, and whom it is from."""
+
+    backend: str
+    package: ModuleType
+    task: dict[str, Any]
+    arrays: dict[str, spec.Array]
+    tell: Tell
+    stopped: Callable[[], bool]
 
 
 def _stop_on_signals(stopped: threading.Event) -> None:
@@ -68,7 +100,7 @@ def _stop_on_signals(stopped: threading.Event) -> None:
         signal.signal(number, lambda *_: stopped.set())
 
 
-def _teller(stopped: threading.Event) -> Callable[[dict[str, Any]], None]:
+def _teller(stopped: threading.Event) -> Tell:
     """Sends messages to whoever started this process; when nobody is left to read them, it is time to stop."""
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what frameworks print does not belong among the messages
@@ -83,30 +115,28 @@ def _teller(stopped: threading.Event) -> Callable[[dict[str, Any]], None]:
     return tell
 
 
-def _train(package: ModuleType, backend: str, task: dict[str, Any], stopped: threading.Event) -> dict[str, Any]:
+def _train(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     from harness.loop import Diverged, train
 
     try:
-        step, complete, rank = train(package, backend, task, _teller(stopped), stopped.is_set)
-        return {"rank": rank, "step": step, "complete": complete}
+        step, complete, rank = train(request.package, request.backend, request.task, request.tell, request.stopped)
+        return {"rank": rank, "step": step, "complete": complete}, {}
     except Diverged as error:
-        return {"diverged": str(error)}
+        return {"diverged": str(error)}, {}
 
 
-def _evaluate(
-    package: ModuleType, task: dict[str, Any], stopped: threading.Event
-) -> tuple[dict[str, Any], dict[str, spec.Array]]:
+def _evaluate(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     """The scores of a checkpoint on a prepared dataset."""
     from harness.loader import open_dataset
     from harness.scores import evaluate
     from spec import checkpoint
 
+    package, task = request.package, request.task
     found = checkpoint.load(Path(task["checkpoint"]))
     dataset = open_dataset(Path(task["dataset"]))
     model = package.build(found.config, dtype=task["dtype"], device=task["device"])
     package.load_params(model, found.params)
     split = {"train": dataset.train, "test": dataset.test}[task["part"]]
-    tell = _teller(stopped)
     scores = evaluate(
         package,
         model,
@@ -116,40 +146,46 @@ def _evaluate(
         dtype=task["dtype"],
         mean=task["mean"],
         std=task["std"],
-        done=lambda images: tell({"event": "evaluating", "images": images, "of": len(split)}),
+        done=lambda images: request.tell({"event": "evaluating", "images": images, "of": len(split)}),
     )
     return {"loss": scores.loss, "accuracy": scores.accuracy}, {"confusion": scores.confusion}
 
 
-def predict_task(
-    package: ModuleType, task: dict[str, Any], given: dict[str, spec.Array]
-) -> tuple[dict[str, Any], dict[str, spec.Array]]:
+def _predict(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     """The logits of images, a batch at a time."""
-    images = given.pop("images")
-    model = package.build(spec.preset(**task["config"]), dtype=task["dtype"], device=task["device"])
-    package.load_params(model, given)
-    parts = [package.predict(model, images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+    params = dict(request.arrays)
+    images = params.pop("images")
+    model = _built(request, params)
+    parts = [request.package.predict(model, images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
     return {}, {"logits": np.concatenate(parts)}
 
 
-def file_task(
-    backend: str, task: dict[str, Any], given: dict[str, spec.Array]
-) -> tuple[dict[str, Any], dict[str, spec.Array]]:
+def _built(request: Request, params: spec.Arrays) -> Any:
+    """The task's network with those parameters."""
+    task = request.task
+    model = request.package.build(spec.preset(**task["config"]), dtype=task["dtype"], device=task["device"])
+    request.package.load_params(model, params)
+    return model
+
+
+def _file(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     """A file of the framework's own: its arrays, or it written, or what the network computes that it holds."""
-    files = importlib.import_module(f"{PACKAGES[backend]}.files")
+    files = importlib.import_module(f"{PACKAGES[request.backend]}.files")
+    task = request.task
     path = Path(task["path"])
     if task["kind"] == "read":
         return {}, files.read_file(path)
     config = spec.preset(**task["config"])
     if task["kind"] == "run":
-        return {}, files.run_file(path, config, task["dtype"], given["images"])
-    files.write_file(path, given, config)
+        return {}, files.run_file(path, config, task["dtype"], request.arrays["images"])
+    files.write_file(path, request.arrays, config)
     return {}, {}
 
 
-def _describe(package: ModuleType, task: dict[str, Any]) -> dict[str, Any]:
+def _describe(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     """What the framework says of itself, and how many threads it really computes with."""
-    description = dataclasses.asdict(package.describe(task["device"]))
+    package = request.package
+    description = dataclasses.asdict(package.describe(request.task["device"]))
     model = package.build(spec.preset("d2l"), device="cpu")
     images = np.random.default_rng(0).random((32, 1, 96, 96), dtype=np.float32)
     package.predict(model, images)  # builds, and warms up
@@ -158,7 +194,7 @@ def _describe(package: ModuleType, task: dict[str, Any]) -> dict[str, Any]:
         package.predict(model, images)
     description["busy_threads"] = busy_threads(before)
     description["processors"] = processors()
-    return description
+    return description, {}
 
 
 def busy_threads(before: dict[str, int]) -> int | None:
@@ -177,15 +213,12 @@ def ticks_by_thread() -> dict[str, int]:
     return ticks
 
 
-def _probe(
-    package: ModuleType, task: dict[str, Any], given: dict[str, spec.Array]
-) -> tuple[dict[str, Any], dict[str, spec.Array]]:
-    config = spec.preset(**task["config"])
-    images, labels = given.pop("images"), given.pop("labels")
-    model = package.build(config, dtype=task["dtype"], device=task["device"])
-    package.load_params(model, given)
-    description = package.describe(task["device"])
-    facts, arrays = probe(package, model, images, labels, spec.SGD(**task["sgd"]))
+def _probe(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
+    params, task = dict(request.arrays), request.task
+    images, labels = params.pop("images"), params.pop("labels")
+    model = _built(request, params)
+    description = request.package.describe(task["device"])
+    facts, arrays = probe(request.package, model, images, labels, spec.SGD(**task["sgd"]))
     facts |= {
         "framework": description.framework,
         "version": description.version,
@@ -208,6 +241,18 @@ def probe(
     for kind, group in (("stage", stages), ("gradient", grads), ("step", package.dump_params(model))):
         arrays |= {f"{kind}/{name}": x for name, x in group.items()}
     return {"parameters": parameters, "loss": loss, "stages": list(stages)}, arrays
+
+
+HANDLERS: dict[str, Callable[[Request], tuple[Facts, dict[str, spec.Array]]]] = {
+    "describe": _describe,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "probe": _probe,
+    "read": _file,
+    "run": _file,
+    "train": _train,
+    "write": _file,
+}
 
 
 if __name__ == "__main__":

@@ -1,22 +1,17 @@
-"""Which backends are tested, and the cases that several files share."""
+"""The environment of the tests, their order, and the processor time that each may take."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
-from PIL import Image
 
 # Compiling is most of what JAX does here. Lightly optimized, and by XLA's older emitters, which make four times less
 # machine code, it takes a third of the time, and computes the same: LLVM's level 0 would compile faster still, and
@@ -48,22 +43,33 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import spec
-from harness.backend import BACKENDS, check_names, load
-from harness.compare import probe_params
-from harness.data import digits, load_batch
-from harness.processes import Answer
-from harness.worker import file_task, predict_task
-from spec import reference
+from support import DATA, TESTED
 
-TESTED = tuple(check_names(os.environ.get("GOOGLENET_BACKENDS", ",".join(BACKENDS)).split(",")))
-DATA = Path(os.environ["GOOGLENET_DATA"]) if os.environ.get("GOOGLENET_DATA") else None
-GOOGLENETS = [name for name, config in spec.PRESETS.items() if isinstance(config, spec.GoogLeNetConfig)]
-SEQUENCES = [name for name, config in spec.PRESETS.items() if isinstance(config, spec.SequenceConfig)]
+from harness.backend import load
+
+# Seconds of processor time, children's included: a busy machine changes them little. `make test` lists what is above
+# LISTED, and fails for what is above a limit.
+LISTED = 3.0
+TEST_LIMIT = 10.0  # one quick test, its set-up included
+END_TO_END_LIMIT = 30.0  # one marked end_to_end
+FIXTURE_LIMIT = 40.0  # one fixture of a module or the session: whole networks that JAX compiles, frameworks imported
+FIXTURES_LIMIT = 150.0  # all of these
 
 
 def pytest_report_header() -> list[str]:
     return [f"backends: {', '.join(TESTED)}", f"Fashion-MNIST: {DATA or 'not given (GOOGLENET_DATA)'}"]
+
+
+@pytest.fixture(scope="session", params=TESTED)
+def backend(request: pytest.FixtureRequest) -> ModuleType:
+    """Each backend under test; one that cannot be imported fails here, and does not skip."""
+    return load(request.param)
+
+
+@pytest.fixture(scope="session")
+def first() -> ModuleType:
+    """The first backend under test, imported apart from the tests that run commands with it."""
+    return load(TESTED[0])
 
 
 def pytest_runtest_teardown() -> None:
@@ -77,31 +83,24 @@ def pytest_runtest_teardown() -> None:
         sys.modules["jax"].clear_caches()
 
 
-# What takes longest comes first, so that the processes of `pytest -n 2` end together.
-LONGEST = (
-    "compare train trajectory loop parity backend_optimizers teeth training parallel tuned convert formats onnx bench"
-).split()
+# ------------------------------------------------------------------------------------------------------------- order
 
+# What takes longest comes first, so that the processes of `pytest -n 2` end together.
+LONGEST = "networks trajectory loop train parallel convert compare bench formats onnx".split()
 
 _GROUP = pytest.StashKey[str]()
-_SHARED = {"finished", "reports"}  # what a module's tests look at together
 
 
 def _group(item: pytest.Item) -> str:
-    """The tests that `pytest -n 2 --dist loadgroup` gives to one process, since they share what one of them makes.
+    """The tests that `pytest -n 2 --dist loadgroup` gives to one process, since they share fixtures of a module.
 
-    Of a file those of a backend, with its compiled programs, which tests of no backend or of all share with JAX's; or
-    those of a case, with what the referee makes of it.
+    Those of a file and a backend; a slow test of no backend is on its own.
     """
-    stem, parameters = item.path.stem, item.callspec.params if hasattr(item, "callspec") else {}
-    if stem == "test_parity" and "case" in parameters:
-        return f"{stem} {parameters['case']._replace(images='')}"
-    if stem == "test_trajectory" and "run" in parameters:
-        return f"{stem} {parameters['run']}"
-    if stem == "test_compare" or (stem in ("test_train", "test_parallel") and _SHARED.isdisjoint(item.fixturenames)):
-        return item.nodeid  # it starts processes of its own
-    backend = parameters.get("backend", parameters.get("reports"))
-    return item.nodeid if backend is None and item.get_closest_marker("slow") else f"{stem} {backend or 'jax'}"
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    backend = parameters.get("backend")
+    if backend is None and item.get_closest_marker("slow"):
+        return item.nodeid
+    return f"{item.path.stem} {backend or ''}"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -121,101 +120,99 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     items.sort(key=lambda item: first[item.stash[_GROUP]])
 
 
-@pytest.fixture(scope="session", params=TESTED)
-def backend(request: pytest.FixtureRequest) -> ModuleType:
-    """Each backend under test; one that cannot be imported fails here, and does not skip."""
-    return load(request.param)
+# ---------------------------------------------------------------------------------------------------- processor time
+
+_BEGUN = pytest.StashKey[float]()
+_SHARED = pytest.StashKey[list[tuple[str, float]]]()  # fixtures of a module or the session that a test set up
+_inner = [0.0]  # seconds of the fixtures set up within those being set up
 
 
-def save_digits(folder: Path, each: int) -> None:
-    """A folder of pictures with one subfolder a class, ``digit 0`` to ``digit 9``, of `each` of scikit-learn's."""
-    images, labels = digits()
-    for label in range(10):
-        (folder / f"digit {label}").mkdir(parents=True)
-        for i, picture in enumerate(images[labels == label][:each]):
-            Image.fromarray(picture).save(folder / f"digit {label}" / f"{i}.png")
+def _processor_seconds() -> float:
+    return sum(os.times()[:4])
 
 
-class Case(NamedTuple):
-    """A preset at a size, a batch and a kind of images."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    item.stash[_BEGUN], item.stash[_SHARED] = _processor_seconds(), []
 
-    preset: str
-    size: int
-    batch: int
-    images: str = "random"
 
-    def __str__(self) -> str:
-        return "-".join(map(str, self))
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Measure the fixtures that serve more than one test, each without those that it asks for."""
+    if fixturedef.scope == "function":
+        return (yield)
+    begun = _processor_seconds()
+    _inner.append(0.0)
+    try:
+        return (yield)
+    finally:
+        seconds = _processor_seconds() - begun
+        alone = seconds - _inner.pop()
+        _inner[-1] += seconds
+        item = request._pyfuncitem
+        parameter = f"[{request.param}]" if hasattr(request, "param") else ""
+        item.stash[_SHARED].append((f"{item.path.name}::{fixturedef.argname}{parameter}", alone))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    """Attach what a quick test took to its last report, and fail the test where that is too much."""
+    report = yield
+    if call.when != "teardown" or any(item.get_closest_marker(mark) for mark in ("slow", "large", "gpu")):
+        return report
+    shared = item.stash[_SHARED]
+    seconds = _processor_seconds() - item.stash[_BEGUN] - sum(spent for _, spent in shared)
+    limit = END_TO_END_LIMIT if item.get_closest_marker("end_to_end") else TEST_LIMIT
+    report.user_properties += [("test", item.nodeid, seconds), *(("fixture", *one) for one in shared)]
+    slowest, spent = max(shared, key=lambda one: one[1], default=("", 0.0))
+    if report.passed and seconds > limit:
+        report.outcome = "failed"
+        report.longrepr = (
+            f"took {seconds:.1f} s of processor time, and a quick test has {limit:.0f}: "
+            "make it smaller, or mark it slow"
+        )
+    elif report.passed and spent > FIXTURE_LIMIT:
+        report.outcome = "failed"
+        report.longrepr = f"{slowest} took {spent:.1f} s of processor time, and a fixture has {FIXTURE_LIMIT:.0f}"
+    return report
+
+
+class _ProcessorTime:
+    """What the quick tests took, collected where the reports of all processes arrive."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, list[tuple[float, str]]] = {"test": [], "fixture": []}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            for kind, *one in report.user_properties:
+                if kind in self.taken:
+                    name, seconds = one
+                    self.taken[kind].append((seconds, name))
 
     @property
-    def config(self) -> spec.Config:
-        """Without dropout, and without the heads where they do not fit."""
-        config = spec.preset(self.preset, dropout=0.0)
-        try:
-            spec.stage_shapes(config, (config.in_channels, self.size, self.size))
-        except spec.InvalidInput:
-            return spec.preset(self.preset, dropout=0.0, aux=False)
-        return config
+    def in_fixtures(self) -> float:
+        return sum(seconds for seconds, _ in self.taken["fixture"])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.in_fixtures > FIXTURES_LIMIT and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for kind, title in (("test", "quick tests"), ("fixture", "fixtures of quick tests")):
+            every = self.taken[kind]
+            if not every:
+                continue
+            above = sorted((one for one in every if one[0] > LISTED), reverse=True)
+            terminalreporter.section(f"processor time: {title} above {LISTED:.0f} s", "-")
+            for seconds, name in above:
+                terminalreporter.write_line(f"{seconds:6.1f} s  {name}")
+            terminalreporter.write_line(f"{sum(seconds for seconds, _ in every):6.1f} s  all {len(every)}")
+        if self.in_fixtures > FIXTURES_LIMIT:
+            terminalreporter.write_line(f"FAILED: fixtures may take {FIXTURES_LIMIT:.0f} s together")
 
 
-class Material(NamedTuple):
-    config: spec.Config
-    params: dict[str, np.ndarray]
-    images: np.ndarray
-    labels: np.ndarray
-
-
-@lru_cache(maxsize=2)
-def material(case: Case, dtype: str = "float64") -> Material:
-    config = case.config
-    rng = np.random.default_rng(7)
-    if case.images == "random":
-        images = rng.normal(size=(case.batch, config.in_channels, case.size, case.size))
-        labels = rng.integers(0, config.num_classes, case.batch)
-    else:
-        batch = load_batch([case.images], config, case.size, case.batch, DATA)
-        images, labels = batch.images, batch.labels
-    params = {name: x.astype(dtype) for name, x in probe_params(config, seed=3).items()}
-    return Material(config, params, images.astype(dtype), labels)
-
-
-@lru_cache(maxsize=2)
-def expected_activations(case: Case, dtype: str = "float64") -> dict[str, np.ndarray]:
-    config, params, images, _ = material(case, dtype)
-    return reference.activations(config, params, images)
-
-
-@lru_cache(maxsize=2)
-def expected_training(case: Case, dtype: str = "float64") -> reference.Training:
-    return reference.loss_and_grads(*material(case, dtype))
-
-
-def loaded(backend: ModuleType, config: spec.Config, params: spec.Arrays, dtype: str = "float64"):
-    """A model on the CPU that holds those parameters."""
-    model = backend.build(config, dtype=dtype, device="cpu")
-    backend.load_params(model, params)
-    return model
-
-
-def here(backend: str, task: dict[str, Any], arrays: spec.Arrays) -> Answer:
-    """What a worker does, without its process."""
-    task = json.loads(json.dumps(task))
-    try:
-        if task["kind"] == "predict":
-            facts, found = predict_task(load(backend), task, dict(arrays))
-        else:
-            facts, found = file_task(backend, task, dict(arrays))
-    except spec.InvalidInput as error:
-        return Answer(refused=str(error))
-    return Answer(facts, found)
-
-
-def interpreter_without(package: str, folder: Path) -> Path:
-    """A program for `--python` whose workers cannot find a package."""
-    python = folder / "python"
-    python.write_text(
-        f"#!/bin/sh\nexec {sys.executable} -c \"import runpy, sys; sys.modules['{package}'] = None; "
-        "sys.argv = sys.argv[3:]; runpy.run_module('harness.worker', run_name='__main__')\" \"$@\"\n"
-    )
-    python.chmod(0o755)
-    return python
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # pytest-xdist's own processes send their reports here
+        config.pluginmanager.register(_ProcessorTime())

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TESTED, loaded
-from test_trajectory import (
+from support import TESTED, loaded
+from trajectories import (
     D2L_ADAM,
     D2L_SGD,
     Result,

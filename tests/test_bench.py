@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TESTED
 from rich.console import Console
+from support import TESTED
 from typer.testing import CliRunner
 
 import spec

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, TESTED
 from PIL import Image
+from support import DATA, TESTED
 
 import spec
 from harness.backend import load

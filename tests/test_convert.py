@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TESTED, here, interpreter_without
-from test_compare import googlenet
+from support import TESTED, googlenet, here, interpreter_without, weights_of
 
 import spec
 from harness import names
@@ -30,15 +29,6 @@ TESTABLE = [name for name in FORMATS if NEEDS.get(name, TESTED[0]) in TESTED]
 FILES = {name: f"weights{(form.suffixes or ('',))[0]}" for name, form in FORMATS.items()}
 
 
-def weights_of(preset: str, dtype: str = "float32", **settings) -> Checkpoint:
-    config = spec.preset(preset, **settings)
-    params = {name: x.astype(dtype) for name, x in probe_params(config, 2).items()}
-    preprocessing = {"size": 40, "order": "gray" if config.in_channels == 1 else "RGB", "scale": 1.0}
-    preprocessing |= {"mean": [0.5], "std": [0.25]}
-    labels = [f"class {i}" for i in range(config.num_classes)]
-    return Checkpoint(params, config, {"preprocessing": preprocessing, "labels": labels})
-
-
 def assert_equal(got: Checkpoint, expected: Checkpoint) -> None:
     assert got.config == expected.config
     assert got.metadata == expected.metadata
@@ -47,6 +37,25 @@ def assert_equal(got: Checkpoint, expected: Checkpoint) -> None:
         assert got.params[name].dtype == x.dtype
         np.testing.assert_array_equal(got.params[name], x, strict=True)
     assert fingerprint(got) == fingerprint(expected)
+
+
+CASES = {
+    "d2l": weights_of("d2l"),
+    "d2l in float64, 3 channels, 7 classes": weights_of("d2l", "float64", in_channels=3, num_classes=7),
+    "torchvision": weights_of("torchvision", num_classes=20),
+    "torchvision without heads": weights_of("torchvision", "float64", aux=False, num_classes=20),
+    "bvlc": weights_of("bvlc", num_classes=20, in_channels=1),
+    "bvlc without heads": weights_of("bvlc", aux=False, num_classes=20, dropout=0.25),
+    "d2lzh": weights_of("d2lzh"),
+    "d2lzh-misprint": weights_of("d2lzh-misprint"),
+    "cnblogs": weights_of("cnblogs"),
+    "lenet": weights_of("lenet", in_channels=3, num_classes=7),
+    "lenet-bn": weights_of("lenet-bn", norm_momentum=0.5),
+    "lenet-bn-scratch": weights_of("lenet-bn-scratch"),
+    "lenet-bn-frozen": weights_of("lenet-bn-frozen"),
+    "lenet-bn-frozen in float64": weights_of("lenet-bn-frozen", "float64"),
+    "nin": weights_of("nin", num_classes=7),
+}
 
 
 CASES = {

@@ -8,8 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import DATA
 from PIL import Image
+from support import DATA
 
 import spec
 from harness import data

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA
 from PIL import Image
+from support import DATA
 
 import spec
 from harness import data

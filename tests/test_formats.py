@@ -27,10 +27,10 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from conftest import TESTED, here
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from support import TESTED, here
 
 import spec
 from harness.backend import PACKAGES

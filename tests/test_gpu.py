@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 import pytest
-from conftest import Case, expected_activations, expected_training, material
+from support import Case, expected_activations, expected_training, material
 
 import spec
 from harness.bench.subject import to_numpy

@@ -6,12 +6,13 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import TESTED, save_digits
 from filelock import FileLock
+from loops import RECIPE, run
+from support import TESTED, save_digits
 
 import spec
 from harness import loop
@@ -20,25 +21,10 @@ from harness.compare import relative_errors
 from harness.dataset import prepare
 from harness.loader import open_dataset, training_batches
 from harness.runs import CHECKPOINT, CONFIG, ENVIRONMENT, METRICS, of_checkpoint, read_metrics
-from harness.train import settings_for
 from spec import checkpoint, reference
-from spec.recipe import Constant, OneCycle, Recipe
+from spec.recipe import Constant, Recipe
 from spec.tolerances import TOLERANCES
 
-# 5 steps an epoch (9, 9, 9, 9 and 4 images): momentum, decay, dropout, a rate that changes at every step.
-RECIPE = Recipe(
-    preset="d2l",
-    size=28,
-    batch=9,
-    epochs=2,
-    optimizer=spec.SGD(rate=0.05, momentum=0.9, weight_decay=1e-3),
-    schedule=OneCycle(),
-    init="he",
-    mean=0.25,
-    std=0.5,
-    label_smoothing=0.1,
-    dropout=0.4,
-)
 STEPS = 10
 
 
@@ -50,37 +36,6 @@ def dataset(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         return prepare(f"folder:{folder}", 1, 28)
-
-
-def run(
-    package: ModuleType,
-    dataset: Path,
-    folder: Path,
-    *,
-    recipe: Recipe = RECIPE,
-    log_every: int = 1,
-    stop_after: int | None = None,
-    start: Path | None = None,
-    messages: list | None = None,
-    stopped=lambda: False,
-) -> bool:
-    """Train in a folder, or go on in it; whether the run is complete."""
-    task = {
-        "folder": str(folder),
-        "settings": settings_for(recipe, dataset, seed=5, dtype="float64", device="cpu").as_json(),
-        "dataset": str(dataset),
-        "start": str(start) if start else None,
-        "log_every": log_every,
-        "save_every": 1e9,
-        "stop_after": stop_after,
-        "devices": 1,
-    }
-    task = json.loads(json.dumps(task))  # as it reaches the loop in a process of its own
-    tell = (lambda message: None) if messages is None else messages.append
-    step, complete, _ = loop.train(package, package.__name__.split("_")[1], task, tell, stopped)
-    _, position = of_checkpoint(checkpoint.load(folder / CHECKPOINT), folder)
-    assert step == position.step
-    return complete
 
 
 def _referee(dataset: Path, recipe: Recipe, steps: int) -> tuple[list[float], list[float], dict[str, np.ndarray]]:

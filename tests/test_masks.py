@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from conftest import GOOGLENETS
+from support import GOOGLENETS
 
 import spec
 

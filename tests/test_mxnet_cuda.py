@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import TESTED
+from support import TESTED
 
 
 @pytest.mark.skipif("mx" not in TESTED or shutil.which("cc") is None, reason="needs the mx backend and a C compiler")

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import TESTED, loaded
 from recorded import torchvision_googlenet
+from support import TESTED, loaded
 
 import spec
 from harness.backend import load

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import TESTED, save_digits
-from test_loop import run
+from loops import run
+from support import TESTED, save_digits
 
 import spec
 from harness import processes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Case, loaded, material
+from support import Case, loaded, material
 
 import spec
 from harness.compare import SGD, probe_params

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import DATA, GOOGLENETS, SEQUENCES, Case, expected_activations, expected_training, loaded, material
+from support import DATA, GOOGLENETS, SEQUENCES, Case, expected_activations, expected_training, loaded, material
 
 import spec
 from harness.compare import relative_error, relative_errors

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TESTED
+from support import TESTED
 
 import spec
 from harness.backend import PACKAGES, load

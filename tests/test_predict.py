@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TESTED, here
 from PIL import Image
-from test_compare import ROOT, googlenet
-from test_convert import CASES, weights_of
+from support import ROOT, TESTED, googlenet, here, weights_of
 
 import spec
 from harness import names, prediction
@@ -154,13 +152,13 @@ def test_channel_order_scale_and_a_number_for_each_channel():
     [{"size": "big"}, {"size": 28, "order": "CMYK"}, {"mean": "x"}, {"std": [0.0]}, {"scale": 1e999}, 3],
 )
 def test_weights_that_say_something_impossible_of_pictures(preprocessing):
-    weights = Checkpoint(CASES["d2l"].params, spec.preset("d2l"), {"preprocessing": preprocessing})
+    weights = Checkpoint(weights_of("d2l").params, spec.preset("d2l"), {"preprocessing": preprocessing})
     with pytest.raises(spec.InvalidInput, match="preprocessing"):
         preprocessing_of(weights)
 
 
 def test_without_a_word_pixels_go_from_0_to_1_at_the_preset_s_size():
-    made = preprocessing_of(Checkpoint(CASES["d2l"].params, spec.preset("d2l")))
+    made = preprocessing_of(Checkpoint(weights_of("d2l").params, spec.preset("d2l")))
     assert (made.size, made.order, made.scale, made.mean, made.std) == (96, "gray", 1 / 255, (0.0,), (1.0,))
 
 
@@ -185,7 +183,7 @@ def test_inspect_names_what_is_not_finite_and_what_differs(tmp_path):
     from safetensors.numpy import save_file
 
     config = spec.preset("torchvision", num_classes=20)
-    weights = CASES["torchvision"]
+    weights = weights_of("torchvision", num_classes=20)
     arrays = names.foreign(weights.params, names.SCHEMES["torchvision"], config)
     arrays = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
     arrays["fc.weight"] = np.ascontiguousarray(arrays["fc.weight"].T)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, TESTED, here
 from PIL import Image
 from safetensors.numpy import save_file
-from test_convert import CASES
+from support import DATA, TESTED, here, weights_of
 from typer.testing import CliRunner
 
 import harness.bench.crew
@@ -111,7 +110,7 @@ def test_googlenet_commands_run(command, monkeypatch, tmp_path):
         assert result.exit_code == 0, result.output
 
 
-SMALL = CASES["d2l"]
+SMALL = weights_of("d2l")
 
 
 @pytest.mark.skipif(TESTED != BACKENDS, reason="the shown commands go from and to every framework")
@@ -125,7 +124,8 @@ def test_porting_commands_run(command, monkeypatch, tmp_path):
     for path in ("runs/fast/pt/checkpoint.safetensors", "model.pt", "model.onnx", "model.params", "model.msgpack"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         FORMATS[format_for(Path(path))].write(Path(path), SMALL, here)
-    arrays = names.foreign(CASES["torchvision"].params, names.SCHEMES["torchvision"], CASES["torchvision"].config)
+    theirs = weights_of("torchvision", num_classes=20)
+    arrays = names.foreign(theirs.params, names.SCHEMES["torchvision"], theirs.config)
     save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, "googlenet.safetensors")
     Path("photos").mkdir()
     for path in ("coat.png", "photos/1.png"):

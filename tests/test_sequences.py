@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SEQUENCES, Case, Material, loaded, material
+from support import SEQUENCES, Case, Material, loaded, material
 
 import spec
 from harness.compare import relative_error, relative_errors

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from conftest import GOOGLENETS
+from support import GOOGLENETS
 
 import spec
 from spec.shapes import input_sizes

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import TESTED
+from support import TESTED
 
 import spec
 from harness.backend import PACKAGES, load

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Case, loaded, material
-from test_backend_optimizers import NESTEROV_DECAY
-from test_trajectory import (
+from support import Case, loaded, material
+from trajectories import (
     D2L_ADAM,
     D2L_SGD,
     Result,
@@ -292,6 +291,9 @@ def test_presets_that_look_alike_differ():
 
 # ------------------------------------------------------------------------------- trainings, with faults put into them
 
+NESTEROV_DECAY = D2L_SGD._replace(
+    steps=4, optimizer=dataclasses.replace(D2L_SGD.optimizer, nesterov=True, weight_decay=0.1)
+)
 SHORT_SGD, SHORT_ADAM = (run._replace(steps=4) for run in (D2L_SGD, D2L_ADAM))
 
 

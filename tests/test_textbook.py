@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import Case, expected_activations, expected_training, loaded, material
+from support import Case, expected_activations, expected_training, loaded, material
 
 import spec
 from harness.compare import relative_error, relative_errors

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, TESTED, interpreter_without, save_digits
 from filelock import FileLock
 from PIL import Image
+from support import DATA, TESTED, interpreter_without, save_digits
 
 import spec
 from harness.backend import load

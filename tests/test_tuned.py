@@ -7,7 +7,7 @@ import importlib
 
 import numpy as np
 import pytest
-from conftest import GOOGLENETS, TESTED, Case, expected_activations, expected_training, loaded, material
+from support import GOOGLENETS, TESTED, Case, expected_activations, expected_training, loaded, material
 
 import spec
 from harness import ceilings
