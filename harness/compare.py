@@ -352,7 +352,7 @@ def _ask(name: str, config: spec.Config, params: Arrays, images: Array, expected
     graph = onnx_file.build(config, params)
     trained = [name for name in spec.param_shapes(config) if not spec.is_statistic(name)]
     parameters = sum(math.prod(x.dims) for x in graph.graph.initializer if x.name in trained)
-    single = name == "onnx" or params["fc.weight"].dtype == np.float32
+    single = name == "onnx" or images.dtype == np.float32
     run = judges.onnx_runtime if name == "onnx" else judges.onnx_reference
     arrays = run(graph.SerializeToString(), images)
     return judge_forward(name, arrays, parameters, expected, of_onnx(config, "float32" if single else "float64"))
