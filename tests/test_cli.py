@@ -1,0 +1,214 @@
+"""The command line around the work: what is listed and printed, what is refused, and the exit statuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import googlenet, weights_of
+
+import spec
+from harness.cli import app
+from harness.convert import Verification
+from harness.worker import HANDLERS
+from spec.checkpoint import save
+
+VERBS = [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+# ------------------------------------------------------------------------------------------------------ wrong usage
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("compare --preset vgg", "unknown preset 'vgg': expected one of d2l, d2lzh"),
+        ("compare --backends tf", "unknown backend: expected one or more of pt, mx, jax, got tf"),
+        ("compare --backends pt,pt", "expected each one once"),
+        ("compare --backends ,", "unknown backend: expected one or more of pt, mx, jax, got none"),
+        ("compare --dtype float16", "dtype: expected one of float32, float64, bfloat16, got 'float16'"),
+        ("compare --device tpu", "device: expected one of auto, cpu, gpu"),
+        ("compare --preset torchvision --size 14", "expected a height and a width of 15 pixels or more"),
+        ("compare --preset cnblogs --size 96", "expected a height and a width of 193 to 416 pixels"),
+        ("compare --size 0", "it is empty"),
+        ("compare --batch 0", "expected at least 1 image"),
+        ("compare --data nowhere.png", "there is no nowhere.png"),
+        ("compare --data pyproject.toml", "not a picture that can be read:"),
+        ("compare --data fashion-mnist --data-dir tests", "expected a folder with the four files"),
+        ("compare --python mx", "--python: expected BACKEND=PATH with one of pt, mx, jax, got 'mx'"),
+        ("compare --python tf=/bin/sh", "--python: expected BACKEND=PATH with one of pt, mx, jax, got 'tf=/bin/sh'"),
+        ("compare --python pt=/nowhere/python", "'/nowhere/python' is not a program that can be run"),
+        ("compare --python pt=tests", "'tests' is not a program that can be run"),
+        ("compare --json /nowhere/report.json", "there is no folder /nowhere"),
+        ("compare --seed -1", "seed: expected a whole number"),
+        ("compare --preset torchvision --size 28 --batch 1", "take a batch of at least 2"),
+        ("spec vgg", "unknown preset 'vgg'"),
+        ("spec bvlc --size 96", "the auxiliary head aux1 needs a 4 x 4 map"),
+        ("convert a.safetensors b.onnx --dtype bfloat16", "dtype: expected one of float32, float64, got 'bfloat16'"),
+        ("convert a.safetensors b.onnx --from keras", "--from: expected one of safetensors,"),
+        ("convert a.safetensors b.onnx --to keras", "--to: expected one of safetensors,"),
+        ("inspect a.safetensors --from keras", "--from: expected one of safetensors,"),
+        ("predict a.png --weights a.safetensors --dtype float16", "dtype: expected one of float32, float64, bfloat16"),
+        ("predict a.png --weights a.safetensors --device tpu", "device: expected one of auto, cpu, gpu"),
+        ("eval nowhere", "nowhere"),
+        ("runs nowhere", "nowhere: expected a folder of runs"),
+        ("recipes nothing", "nothing"),
+    ],
+)
+def test_wrong_usage_is_refused_in_one_clear_error(words, message):
+    done = googlenet(*words.split(), status=2)
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("compare --sise 28", "No such option"),
+        ("compair", "No such command"),
+        ("train --steps 0", "Invalid value for '--steps'"),
+        ("predict a.png", "Missing option '--weights'"),
+    ],
+)
+def test_misspelled_command_is_refused(words, message):
+    stderr = googlenet(*words.split(), status=2).stderr  # in a frame
+    assert message in " ".join(stderr.replace("│", " ").split())
+
+
+def test_error_that_is_no_refusal_is_raised_with_its_traceback(monkeypatch):
+    """A `ValueError` of somebody else's is a fault of ours, and not the user's."""
+
+    def broken(*_: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr("spec.parameter_count", broken)
+    with pytest.raises(ValueError, match="a fault"):
+        googlenet("presets")
+
+
+# ------------------------------------------------------------------------------------------------ what is printed
+
+
+def test_presets_are_listed_with_their_parameters():
+    rows = json.loads(googlenet("presets", "--json").stdout)
+    assert {row["preset"]: row["parameters"] for row in rows} == {
+        "d2l": 5_977_530,
+        "d2lzh": 5_977_530,
+        "d2lzh-misprint": 5_876_160,
+        "cnblogs": 5_977_530,
+        "bvlc": 13_378_280,
+        "torchvision": 13_004_888,
+        "lenet": 44_426,
+        "lenet-bn": 44_878,
+        "lenet-bn-scratch": 44_878,
+        "lenet-bn-frozen": 44_426,
+        "alexnet": 46_764_746,
+        "vgg11": 128_806_154,
+        "vgg11-narrow": 29_815_850,
+        "nin": 1_992_166,
+    }
+    assert [row["parameters_without_heads"] for row in rows][4:6] == [6_998_552, 6_624_904]
+    assert rows[4]["input"] == [3, 224, 224]
+    text = googlenet("presets").stdout
+    assert all(f"{name}: " in text for name in spec.PRESETS)
+    assert "13,378,280 parameters (6,998,552 without auxiliary heads)" in text
+
+
+def test_network_is_printed_as_table_and_as_json():
+    assert "276,066,304" in googlenet("spec", "d2l").stdout
+    table = json.loads(googlenet("spec", "bvlc", "--no-aux", "--json").stdout)
+    assert (table["parameters"], table["multiply_adds"]) == (6_998_552, 1_582_671_872)
+    assert table["minimum_input_size"] == 31
+    assert [stage["name"] for stage in table["stages"]] == list(spec.stage_names(spec.preset("bvlc", aux=False)))
+    assert table["stages"][7]["branches"] == [64, 96, 128, 16, 32, 32]
+    assert all(math.prod(stage["shape"]) > 0 for stage in table["stages"])
+    smaller = json.loads(googlenet("spec", "d2l", "--size", "28", "--json").stdout)
+    assert (smaller["input"], smaller["stages"][0]["shape"]) == ([1, 28, 28], [64, 14, 14])
+
+
+def test_spec_prints_the_same_without_the_harness(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["spec", "d2l"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("spec", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == googlenet("spec", "d2l").stdout
+
+
+def test_spec_without_the_harness_refuses_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["spec", "vgg"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("spec", run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: unknown preset 'vgg'")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_has_an_example(verb):
+    text = googlenet(verb, "--help").stdout
+    assert "Example" in text
+    assert f"googlenet {verb}" in text
+
+
+# --------------------------------------------------------------------------------------------------- exit statuses
+
+
+def _described(busy: int) -> dict:
+    facts = {"framework": "X", "version": "1.0", "device": "cpu", "devices": ["cpu"], "threads": busy}
+    facts |= {"built_for": "CPU only", "compute_capabilities": [], "problems": []}
+    return facts | {"busy_threads": busy, "processors": 2}
+
+
+@pytest.mark.parametrize(("busy", "status"), [(2, 0), (1, 1)])
+def test_doctor_fails_where_it_has_found_a_problem(busy, status, monkeypatch):
+    """Whatever the machine is: the backends' answers are given, and so is that there is no GPU."""
+    monkeypatch.setitem(HANDLERS, "describe", lambda request: (_described(busy), {}))
+    monkeypatch.setattr("harness.worker.load", lambda name: None)
+    monkeypatch.setattr("harness.doctor._nvidia_gpus", list)
+    findings = json.loads(googlenet("doctor", "--json", status=status).stdout)
+    assert set(findings) == {"python", "numpy", "platform", "gpus", "backends"}
+    assert list(findings["backends"]) == ["pt", "mx", "jax"]
+    text = googlenet("doctor", status=status).stdout
+    assert f"pt: X 1.0; cpu; CPU only; {busy} threads said, {busy} computing, 2 processors" in text
+    assert ("check OMP_NUM_THREADS" in text) == bool(status)
+
+
+def _weights(folder: Path) -> Path:
+    weights = weights_of("lenet")
+    save(folder / "a.safetensors", weights.params, weights.config, weights.metadata)
+    return folder / "a.safetensors"
+
+
+def _verification(difference: float) -> Verification:
+    """What a run of source and result has shown."""
+    first = "conv2" if difference else None
+    return Verification("A", "B", (2, 1, 28, 28), 1e-12, difference, first, difference)
+
+
+@pytest.mark.parametrize(("difference", "status"), [(0.0, 0), (0.5, 1)])
+def test_conversion_that_does_not_agree_fails(difference, status, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.convert.convert", lambda *_, **__: _verification(difference))
+    words = ["convert", str(_weights(tmp_path)), str(tmp_path / "b.onnx")]
+    done = googlenet(*words, status=status)
+    assert (f"wrote {tmp_path / 'b.onnx'}" in done.stdout) == (status == 0)
+    assert ("nothing was written" in done.stdout) == ("first at conv2, by 5.0e-01" in done.stdout) == (status == 1)
+    facts = json.loads(googlenet(*words, "--json", status=status).stdout)
+    assert facts["target"] == (None if status else str(tmp_path / "b.onnx"))
+    assert facts["verification"]["passed"] is not bool(status)
+
+
+@pytest.mark.parametrize(("number", "status"), [(1.0, 0), (math.nan, 1)])
+def test_inspection_fails_where_a_number_is_not_finite(number, status, tmp_path):
+    from safetensors.numpy import save_file
+
+    arrays = {**weights_of("lenet").params, "fc5.bias": np.full(10, number, np.float32)}
+    save_file(arrays, tmp_path / "a.safetensors")
+    found = json.loads(googlenet("inspect", str(tmp_path / "a.safetensors"), "--json", status=status).stdout)
+    assert found["sound"] is not bool(status)
+    text = googlenet("inspect", str(tmp_path / "a.safetensors"), status=status).stdout
+    assert ("10 not finite" in text) == bool(status)

@@ -1,0 +1,214 @@
+"""One task in a process of its own: what it is handed, what comes back, and what is said where it refuses or dies."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import FIRST, ROOT, interpreter_without, loaded
+
+import spec
+from harness import worker
+from harness.compare import SGD, probe_params
+from harness.processes import Answer, last_words, run_worker, worker_environment
+from harness.worker import HANDLERS, busy_threads, handle, probe
+from spec import reference
+from spec.checkpoint import config_table
+
+LENET = spec.preset("lenet")
+
+
+# --------------------------------------------------------------------------------------------------------- the tasks
+
+
+def test_task_of_an_unknown_kind_is_refused_and_the_known_ones_are_named():
+    with pytest.raises(spec.InvalidInput, match=r"expected a kind of describe, .*probe, .*write, got 'prob'"):
+        handle(FIRST, {"kind": "prob"}, {})
+    with pytest.raises(spec.InvalidInput, match="got None"):
+        handle(FIRST, {}, {})
+
+
+@pytest.mark.parametrize("kind", HANDLERS)
+def test_task_goes_to_the_handler_of_its_kind(kind, monkeypatch):
+    monkeypatch.setattr(worker, "load", lambda name: f"package of {name}")
+    monkeypatch.setitem(HANDLERS, kind, lambda request: (dataclasses.asdict(request), {}))
+    arrays = {"a": np.zeros(1)}
+    request, _ = handle("mx", {"kind": kind}, arrays, print, bool)
+    assert (request["backend"], request["package"], request["task"]) == ("mx", "package of mx", {"kind": kind})
+    assert (list(request["arrays"]), request["tell"], request["stopped"]) == (["a"], print, bool)
+
+
+def test_images_are_predicted_in_batches_and_stay_in_order(first):
+    """More than two batches, the last of them smaller."""
+    params = probe_params(LENET, 3)
+    images = np.random.default_rng(0).random((70, 1, 28, 28))
+    task = {"kind": "predict", "config": config_table(LENET), "dtype": "float64", "device": "cpu"}
+    facts, found = handle(FIRST, task, {**params, "images": images})
+    assert facts == {}
+    expected = reference.activations(LENET, params, images)["fc5"]
+    np.testing.assert_allclose(found["logits"], expected, rtol=1e-12, atol=1e-14)
+
+
+def test_probe_answers_with_everything_that_is_compared(first):
+    config = spec.preset("lenet-bn")
+    params = probe_params(config, 3)
+    images, labels = np.random.default_rng(0).random((3, 1, 28, 28)), np.array([3, 1, 4])
+    model = loaded(first, config, params)
+    facts, arrays = probe(first, model, images, labels, SGD)
+    assert facts["parameters"] == spec.parameter_count(config) < sum(x.size for x in params.values())
+    assert facts["stages"] == list(spec.stage_names(config))
+    learned = [name for name in params if not spec.is_statistic(name)]
+    assert set(arrays) == {
+        "logits",
+        *(f"stage/{name}" for name in spec.stage_names(config)),
+        *(f"gradient/{name}" for name in learned),
+        *(f"step/{name}" for name in params),
+    }
+    # One step, made after everything else was asked.
+    step = {**params, **SGD.update(params, {name: arrays[f"gradient/{name}"] for name in learned}, {})}
+    for name in learned:
+        np.testing.assert_allclose(arrays[f"step/{name}"], step[name], rtol=1e-12, err_msg=name)
+    np.testing.assert_allclose(arrays["logits"], arrays["stage/fc5"], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "expected"),
+    [
+        ({"1": 50, "2": 48, "3": 2}, 2),  # the third has only woken up
+        ({"1": 110, "2": 40, "3": 0}, 1),  # most of which was before
+        ({}, None),  # where the system does not tell
+        ({"1": 10, "2": 20, "3": 0}, None),  # too short to be counted
+    ],
+)
+def test_threads_count_as_busy_that_did_a_good_part_of_what_the_busiest_did(ticks, expected, monkeypatch):
+    before = {"1": 10, "2": 20} if ticks else {}
+    monkeypatch.setattr(worker, "ticks_by_thread", lambda: ticks)
+    assert busy_threads(before) == expected
+
+
+# --------------------------------------------------------------------------------------------------------- processes
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Writes a program that stands in for an interpreter; the task's folder is its last argument, `$5`."""
+
+    def write(body: str) -> str:
+        path = tmp_path / "program"
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return write
+
+
+def _answer(folder: Path, facts: str, **arrays: np.ndarray) -> str:
+    """The shell's command that leaves an answer in the task's folder."""
+    (folder / "answer.json").write_text(facts)
+    np.savez(folder / "answer.npz", **arrays)
+    return f'cp {folder}/answer.json {folder}/answer.npz "$5"'
+
+
+TASK = {"kind": "probe", "numbers": [1, 2.5]}
+
+
+def test_worker_is_handed_the_task_and_its_answer_comes_back(program, tmp_path):
+    python = program(
+        f'echo "$@" > {tmp_path}/words; cp "$5"/task.* {tmp_path}\n'
+        + _answer(tmp_path, '{"loss": 0.5}', x=np.arange(3))
+    )
+    answer = run_worker("mx", TASK, {"a/b": np.array([1.5]), "images": np.zeros((2, 1))}, python)
+    words = (tmp_path / "words").read_text().split()
+    assert words[:-1] == ["-P", "-m", "harness.worker", "mx"]
+    assert not Path(words[-1]).exists()  # nothing is left behind
+    assert json.loads((tmp_path / "task.json").read_text()) == TASK
+    with np.load(tmp_path / "task.npz") as given:
+        assert {name: x.tolist() for name, x in given.items()} == {"a/b": [1.5], "images": [[0], [0]]}
+    assert (answer.facts, answer.refused, answer.crash) == ({"loss": 0.5}, None, None)
+    assert {name: x.tolist() for name, x in answer.arrays.items()} == {"x": [0, 1, 2]}
+
+
+def test_messages_on_the_way_are_handed_over_as_they_come(program, tmp_path):
+    python = program("echo '{\"step\": 1}'; echo '{\"step\": 2}'\n" + _answer(tmp_path, "{}"))
+    messages = []
+    assert run_worker("pt", TASK, {}, python, messages.append) == Answer()
+    assert messages == [{"step": 1}, {"step": 2}]
+
+
+@pytest.mark.parametrize("listen", [None, print])
+@pytest.mark.parametrize(
+    ("body", "crash"),
+    [
+        ("echo it hurts >&2; kill -SEGV $$", "killed by SIGSEGV\nit hurts"),
+        ("echo one >&2; echo two >&2; exit 3", "exit status 3\none\ntwo"),
+        ("exit 0", "exit status 0"),  # which leaves no answer
+        ("{answer}; exit 1", "exit status 1"),  # and an answer that came too early is none
+        ("{answer}; echo '{{' > \"$5\"/answer.json", "exit status 0"),
+        ('{answer}; echo 0 > "$5"/answer.npz', "exit status 0"),
+    ],
+)
+def test_process_that_dies_is_a_crash_with_its_last_words(body, crash, listen, program, tmp_path):
+    answer = run_worker("pt", TASK, {}, program(body.format(answer=_answer(tmp_path, "{}"))), listen)
+    assert (answer.crash, answer.refused, answer.facts, answer.arrays) == (crash, None, {}, {})
+
+
+def test_last_words_are_the_last_twelve_lines():
+    said = "".join(f"line {i}\n" for i in range(20))
+    done = subprocess.CompletedProcess([], 1, "", said + "\n")
+    assert last_words(done).splitlines() == ["exit status 1", *(f"line {i}" for i in range(8, 20))]
+    killed = subprocess.CompletedProcess([], -signal.SIGKILL, "", "")
+    assert last_words(killed) == "killed by SIGKILL"
+
+
+def test_refusal_comes_back_in_the_workers_own_words(program, tmp_path):
+    refusing = program(_answer(tmp_path, '{"refused": "no such size", "missing": false}'))
+    assert run_worker("pt", TASK, {}, refusing) == Answer(refused="no such size")
+    missing = program(_answer(tmp_path, '{"refused": "not installed", "missing": true}'))
+    assert run_worker("pt", TASK, {}, missing) == Answer(refused="not installed", missing=True)
+
+
+def test_interpreter_that_cannot_be_started_is_refused(tmp_path):
+    (tmp_path / "python").write_text("no program")
+    with pytest.raises(spec.InvalidInput, match=r"--python mx=.*/python: cannot be started \(Permission denied\)"):
+        run_worker("mx", TASK, {}, str(tmp_path / "python"))
+
+
+def test_worker_sees_our_packages_and_nothing_else_of_this_environment(program, tmp_path):
+    body = f'echo "$PYTHONPATH" > {tmp_path}/path; ls "$PYTHONPATH" > {tmp_path}/packages'
+    run_worker("pt", TASK, {}, program(body))
+    assert str(ROOT) not in (tmp_path / "path").read_text()
+    packages = (tmp_path / "packages").read_text().split()
+    assert packages == sorted(["googlenet_jax", "googlenet_mx", "googlenet_pt", "harness", "spec"])
+
+
+def test_worker_is_kept_from_rounding_float32_whatever_the_user_has_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "tensorfloat32")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("OURS", "kept")
+    environment = worker_environment(tmp_path)
+    assert environment["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert environment["JAX_DEFAULT_MATMUL_PRECISION"] == "highest"
+    assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert (environment["OMP_WAIT_POLICY"], environment["OURS"]) == ("ACTIVE", "kept")  # these are the user's
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    (tmp_path / "other").mkdir()
+    assert worker_environment(tmp_path / "other")["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_real_worker_refuses_what_it_does_not_know():
+    answer = run_worker(FIRST, {"kind": "prob"}, {})
+    assert answer.refused.startswith("a worker's task: expected a kind of describe")
+    assert answer.missing is False
+
+
+def test_real_worker_says_that_its_framework_is_missing(tmp_path):
+    framework = {"pt": "torch", "mx": "mxnet", "jax": "jax"}[FIRST]
+    answer = run_worker(FIRST, {"kind": "describe", "device": "cpu"}, {}, str(interpreter_without(framework, tmp_path)))
+    assert answer.missing is True
+    assert answer.refused == (f"backend {FIRST} is not installed (no module {framework!r}): pip install '.[{FIRST}]'")
