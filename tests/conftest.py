@@ -65,13 +65,20 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture(scope="session", params=TESTED)
 def backend(request: pytest.FixtureRequest) -> ModuleType:
     """Each backend under test; one that cannot be imported fails here, and does not skip."""
-    return load(request.param)
+    return _imported(request.param)
 
 
 @pytest.fixture(scope="session")
 def first() -> ModuleType:
     """The first backend under test, imported apart from the tests that run commands with it."""
-    return load(TESTED[0])
+    return _imported(TESTED[0])
+
+
+def _imported(name: str) -> ModuleType:
+    package = load(name)
+    if name == "pt":
+        import torch._dynamo  # noqa: F401 (which PyTorch's first optimizer would import, in 2 s)
+    return package
 
 
 def pytest_runtest_teardown() -> None:
@@ -152,8 +159,7 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureR
         alone = seconds - _inner.pop()
         _inner[-1] += seconds
         item = request._pyfuncitem
-        parameter = f"[{request.param}]" if hasattr(request, "param") else ""
-        item.stash[_SHARED].append((f"{item.path.name}::{fixturedef.argname}{parameter}", alone))
+        item.stash[_SHARED].append((f"{fixturedef.argname}, for {item.path.name}::{item.name}", alone))
 
 
 @pytest.hookimpl(wrapper=True)

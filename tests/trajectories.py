@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+from networks import thin
 from support import DATA, loaded
 
 import spec
@@ -31,14 +32,17 @@ class Run(NamedTuple):
     aux_weight: float | None = None
     label_smoothing: float | None = None
     noise: float = 0.0  # standard deviation of what is added to the pictures, in units of theirs
+    thin: bool = False  # few channels
+    pictures: str = "digits"
 
     def __str__(self) -> str:
         heads, drops = ("-aux" if self.aux else ""), ("" if self.dropout == 0 else "-dropout")
-        return f"{self.preset}{heads}{drops}-{self.size}-{type(self.optimizer).__name__}"
+        width = "thin-" if self.thin else ""
+        return f"{width}{self.preset}{heads}{drops}-{self.size}-{type(self.optimizer).__name__}"
 
     @property
     def config(self) -> spec.Config:
-        return spec.preset(
+        return (partial(thin, size=self.size) if self.thin else spec.preset)(
             self.preset,
             num_classes=10,
             aux=None if self.aux else False,
@@ -70,8 +74,8 @@ def initial(run: Run) -> dict[str, np.ndarray]:
 @lru_cache(maxsize=2)
 def turns(run: Run) -> list[Turn]:
     """Every step's own images, in the order of the data set, brought to mean 0 and deviation 1."""
-    config, source = run.config, "digits" if DATA is None else "fashion-mnist"
-    found = load_batch([source], config, run.size, run.batch * run.steps, DATA)
+    config = run.config
+    found = load_batch([run.pictures], config, run.size, run.batch * run.steps, DATA)
     images = (found.images - found.images.mean()) / found.images.std()
     images = images + run.noise * np.random.default_rng(5).normal(size=images.shape)
     parts = [slice(i * run.batch, (i + 1) * run.batch) for i in range(run.steps)]
@@ -139,5 +143,7 @@ def parameter_error(got: Result, expected: Result) -> float:
     return max(relative_errors(got.params, expected.params).values())
 
 
-D2L_SGD = Run("d2l", 28, 8, spec.SGD(0.002))
-D2L_ADAM = Run("d2l", 28, 8, spec.Adam(1e-4), dropout=0.4)  # dropout along with it, as JAX takes long to compile
+SGD = Run("lenet", 28, 8, spec.SGD(0.9), "xavier", steps=4)
+ADAM = Run("lenet", 28, 8, spec.Adam(1e-3), "xavier", steps=4)
+THIN_SGD = Run("d2l", 28, 8, spec.SGD(0.002), steps=8, thin=True)
+THIN_ADAM = Run("d2l", 28, 8, spec.Adam(1e-3), steps=8, dropout=0.4, thin=True)

@@ -1,0 +1,149 @@
+"""Thin networks, and everything that a backend computes with one: in JAX by one compiled program.
+
+A thin network has its preset's topology, kernels and pads, and a few channels in place of some hundred: how the layers
+are wired shows in it as well, and it costs next to nothing. Widths are the spec's, which its own tests prove.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from support import loaded
+
+import spec
+from harness.compare import SGD, Expected, expect, probe_params
+from harness.processes import Answer
+from harness.worker import probe
+from spec.sequences import Conv, Dense, Row
+
+ABOUT = {"framework": "", "version": "", "device": "cpu", "threads": None}
+
+
+def thin(preset: str, size: int | None = None, **settings: Any) -> spec.Config:
+    """A preset with few channels.
+
+    In every Inception block the 5x5 and the pool branch have equal widths, so that exchanging them changes no shape; no
+    two blocks have the same widths otherwise.
+
+    Args:
+        preset: Its name.
+        size: Side of the images in pixels, where dense layers after a map fix it; None for the preset's own.
+        **settings: Of `spec.preset`.
+    """
+    config = spec.preset(preset, **{"num_classes": 10, **settings})
+    if isinstance(config, spec.SequenceConfig):
+        return replace(config, rows=tuple(map(_thin_row, config.rows)), input_size=size or config.input_size)
+    rows: list[spec.Inception] = []
+    for i, row in enumerate(config.inceptions):
+        into = rows[-1].out_channels if rows else row.in_channels
+        rows.append(spec.Inception(row.name, into, 5 + i, 3, 7, 2, 4 + i % 3, 4 + i % 3))
+    return replace(config, inceptions=tuple(rows))
+
+
+def _thin_row(row: Row) -> Row:
+    if isinstance(row, Conv | Dense) and row.out_channels is not None and row.out_channels > 16:
+        return replace(row, out_channels=4 + row.out_channels // 64)
+    return row
+
+
+class Case(NamedTuple):
+    """A thin network, the images that it sees, and whether JAX computes gradients too."""
+
+    preset: str
+    size: int
+    batch: int
+    backward_in_jax: bool = True
+    dtype: str = "float64"
+
+    def __str__(self) -> str:
+        return f"{self.preset}-{self.size}-{self.batch}-{self.dtype}"
+
+
+class Material(NamedTuple):
+    """A network's configuration, parameters and inputs."""
+
+    config: spec.Config
+    params: dict[str, np.ndarray]
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@cache
+def material(case: Case) -> Material:
+    """Parameters and inputs of a case, without dropout; do not change them."""
+    config = thin(case.preset, case.size, dropout=0.0)
+    shape = (config.in_channels, case.size, case.size)
+    try:
+        spec.stage_shapes(config, shape)
+    except spec.InvalidInput:  # the auxiliary heads need larger images
+        config = replace(config, aux=False)
+    rng = np.random.default_rng(7)
+    images = rng.normal(size=(case.batch, *shape)).astype(case.dtype)
+    params = {name: x.astype(case.dtype) for name, x in probe_params(config, seed=3).items()}
+    return Material(config, params, images, rng.integers(0, config.num_classes, case.batch))
+
+
+@cache
+def expected(case: Case) -> Expected:
+    """What the referee computes."""
+    return expect(*material(case))
+
+
+def answer(backend: ModuleType, case: Case) -> Answer:
+    """Everything that `googlenet compare` asks of a backend; without gradients if the case has none in JAX."""
+    config, params, images, labels = material(case)
+    model = loaded(backend, config, params, case.dtype)
+    return answer_of(backend, model, images, labels, backward=case.backward_in_jax)
+
+
+def answer_of(
+    backend: ModuleType, model: Any, images: np.ndarray, labels: np.ndarray, *, backward: bool = True
+) -> Answer:
+    """The same of a model, which is trained for one step; JAX's without gradients is not."""
+    if not backend.__name__.endswith("jax"):
+        facts, arrays = probe(backend, model, images, labels, SGD)
+        return Answer(ABOUT | facts, arrays)
+    from flax import nnx
+    from googlenet_jax.device import full_precision
+    from googlenet_jax.params import canonical_name, to_canonical
+    from googlenet_jax.probe import _canonical_layout
+
+    parameters = sum(x.size for name, x in backend.dump_params(model).items() if not spec.is_statistic(name))
+    x, y = backend.to_device(model, images, labels)
+    optimizer = backend.make_optimizer(model, SGD)
+    with full_precision():
+        stages, logits, loss, grads = _program(backward)(model, optimizer, x, y)
+    arrays = {"logits": np.array(logits)}
+    arrays |= {f"stage/{name}": _canonical_layout(stages[name]) for name in spec.stage_names(model.config)}
+    facts = {"parameters": parameters, "loss": float(loss), "stages": list(spec.stage_names(model.config))}
+    if grads is not None:
+        flat = nnx.to_flat_state(grads)
+        arrays |= {f"gradient/{canonical_name(path)}": to_canonical(leaf[...]) for path, leaf in flat}
+    arrays |= {f"step/{name}": x for name, x in backend.dump_params(model).items()}
+    return Answer(ABOUT | facts, arrays)
+
+
+@cache
+def _program(backward: bool) -> Any:
+    """Stages, logits, loss, gradients and one step as one program: compiling four would take three times as long."""
+    from flax import nnx
+
+    from googlenet_jax.train import loss, value_and_grads
+
+    @nnx.jit
+    def program(model: Any, optimizer: Any, x: Any, y: Any) -> tuple[Any, ...]:
+        stages, logits = dict(model.stages(x, heads=True)), model(x).logits
+        model.train()
+        if backward:
+            (value, _), grads = value_and_grads(model, x, y, {})
+            optimizer.update(model, grads)
+        else:
+            value, grads = loss(model.config, model(x), y), None
+        model.eval()
+        return stages, logits, value, grads
+
+    return program
