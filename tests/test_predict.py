@@ -6,33 +6,46 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from support import ROOT, TESTED, googlenet, here, weights_of
+from support import FIRST, TESTED, googlenet, googlenet_process, here, weights_of
 
 import spec
-from harness import names, prediction
+from harness import prediction
 from harness.convert import read_weights
 from harness.data import resized
 from harness.inspection import examine
 from harness.pictures import Preprocessing, preprocessing_of
+from harness.prediction import Predictions, ranked, softmax
+from harness.processes import Answer
 from spec import checkpoint, reference
 from spec.checkpoint import Checkpoint
 
 LABELS = tuple("zero one two three four five six seven eight nine".split())
+STORED = {"size": 28, "order": "gray", "mean": [0.25], "std": [0.5]}
+
+
+def _weights(**settings: Any) -> Checkpoint:
+    """LeNet with weights so large that its probabilities tell pictures apart."""
+    found = weights_of("lenet", **settings)
+    params = {name: 4 * x if x.ndim > 1 else x for name, x in found.params.items()}
+    return replace(found, params=params, metadata={"preprocessing": STORED, "labels": list(LABELS)})
+
+
+def _save(path: Path, weights: Checkpoint) -> None:
+    checkpoint.save(path, weights.params, weights.config, weights.metadata)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """Weights with labels, and pictures: a landscape one in color, one with a palette, one in a folder."""
     home = tmp_path_factory.mktemp("home")
-    weights = weights_of("d2l")
-    preprocessing = {"size": 28, "order": "gray", "mean": [0.25], "std": [0.5]}
-    metadata = {"preprocessing": preprocessing, "labels": list(LABELS)}
-    checkpoint.save(home / "weights.safetensors", weights.params, weights.config, metadata)
+    _save(home / "weights.safetensors", _weights())
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(home / "a picture.png")
     (home / "folder" / "inner").mkdir(parents=True)
@@ -42,61 +55,100 @@ def home(tmp_path_factory) -> Path:
     return home
 
 
-def _expected(home: Path, picture: Path) -> np.ndarray:
-    """By the referee, with the preprocessing written out."""
-    weights = checkpoint.load(home / "weights.safetensors")
-    with Image.open(picture) as opened:
-        pixels = np.asarray(opened.convert("L").resize((28, 28), Image.Resampling.BILINEAR), dtype=np.float64)
-    x = (pixels / 255 - 0.25) / 0.5
+def _expected(weights: Checkpoint, x: np.ndarray) -> np.ndarray:
+    """Probabilities by the referee."""
     params = {name: array.astype(np.float64) for name, array in weights.params.items()}
-    logits = reference.activations(weights.config, params, x[None, None])["fc"][0]
+    logits = reference.activations(weights.config, params, x[None])["fc5"][0]
     return np.exp(logits) / np.exp(logits).sum()
 
 
-def _predict(home: Path, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    return googlenet("predict", "--weights", str(home / "weights.safetensors"), *words, status=status)
+def _probabilities(home: Path, picture: Path) -> np.ndarray:
+    """What the stored weights make of it, with their preprocessing written out."""
+    with Image.open(picture) as opened:
+        pixels = np.asarray(opened.convert("L").resize((28, 28), Image.Resampling.BILINEAR), dtype=np.float64)
+    return _expected(checkpoint.load(home / "weights.safetensors"), ((pixels / 255 - 0.25) / 0.5)[None])
 
 
-def test_every_engine_says_the_same(home):
+def _predict(home: Path, *words: str, status: int = 0, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    words = ("predict", "--weights", str(home / "weights.safetensors"), *words)
+    return googlenet(*words, status=status, stdin=stdin)
+
+
+def _assert_classes(row: dict[str, Any], expected: np.ndarray, engines: list[str]) -> None:
+    assert [item["class"] for item in row["classes"]] == list(np.argsort(-expected))[: len(row["classes"])]
+    for item in row["classes"]:
+        assert item["label"] == LABELS[item["class"]]
+        assert list(item["probability"]) == engines
+        for probability in item["probability"].values():
+            assert probability == pytest.approx(expected[item["class"]], rel=2e-5)
+
+
+# ---------------------------------------------------------------------------------------------------- engines
+
+
+@pytest.mark.end_to_end
+def test_every_engine_predicts_what_the_referee_does(home):
     engines = [*TESTED, "onnx"]
-    words = [
-        str(home / "a picture.png"),
-        str(home / "folder"),
-        "--backends",
-        ",".join(engines),
-        "--top",
-        "10",
-        "--json",
-    ]
-    rows = json.loads(_predict(home, *words).stdout)
+    words = ["--weights", str(home / "weights.safetensors"), str(home / "a picture.png"), str(home / "folder")]
+    words += ["--backends", ",".join(engines), "--top", "10", "--json"]
+    rows = json.loads(googlenet_process("predict", *words).stdout)
     assert [Path(row["picture"]).name for row in rows] == ["a picture.png", "b.gif"]
     for row in rows:
-        expected = _expected(home, Path(row["picture"]))
-        assert [item["class"] for item in row["classes"]] == list(np.argsort(-expected))
-        for item in row["classes"]:
-            assert item["label"] == LABELS[item["class"]]
-            assert list(item["probability"]) == engines
-            for probability in item["probability"].values():
-                assert probability == pytest.approx(expected[item["class"]], rel=2e-5)
+        assert len(row["classes"]) == 10
+        _assert_classes(row, _probabilities(home, Path(row["picture"])), engines)
 
 
-def test_the_table(home):
+def test_most_likely_classes_are_shown_in_a_table(home):
     done = _predict(home, str(home / "a picture.png"), "--backends", "onnx", "--top", "3")
-    expected = _expected(home, home / "a picture.png")
-    best = LABELS[int(np.argmax(expected))]
-    assert f"{expected.max():.4f}" in next(line for line in done.stdout.splitlines() if line.startswith(best))
-    assert len([line for line in done.stdout.splitlines() if line.startswith(LABELS)]) == 3
+    expected = _probabilities(home, home / "a picture.png")
+    shown = [line.split() for line in done.stdout.splitlines() if line.startswith(LABELS)]
+    assert shown == [[LABELS[i], f"{expected[i]:.4f}"] for i in np.argsort(-expected)[:3]]
 
 
-def test_standard_input_and_other_labels(home, tmp_path):
-    (tmp_path / "labels.txt").write_text("\n".join(f"label {i}" for i in range(10)) + "\n")
-    command = [sys.executable, "-m", "harness.cli", "predict", "-", "--weights", str(home / "weights.safetensors")]
-    command += ["--backends", "onnx", "--labels", str(tmp_path / "labels.txt"), "--json", "--top", "1"]
-    content = (home / "a picture.png").read_bytes()
-    done = subprocess.run(command, input=content, capture_output=True, check=True, cwd=ROOT)
-    (row,) = json.loads(done.stdout)
+def test_first_backend_predicts_what_the_referee_does(home, first):
+    words = ["--backends", f"onnx,{FIRST}", "--dtype", "float64", "--json"]
+    (row,) = json.loads(_predict(home, str(home / "a picture.png"), *words).stdout)
+    expected = _probabilities(home, home / "a picture.png")
+    _assert_classes(row, expected, ["onnx", FIRST])
+    assert len(row["classes"]) == 5
+    for item in row["classes"]:
+        assert item["probability"][FIRST] == pytest.approx(expected[item["class"]], rel=1e-12)
+        assert item["probability"]["onnx"] != pytest.approx(expected[item["class"]], rel=1e-12)
+
+
+def test_picture_from_standard_input_with_labels_from_a_file(home, tmp_path):
+    (tmp_path / "labels.txt").write_text("\n".join(f" label {i}" for i in range(10)) + "\n\n")
+    words = ["-", "--backends", "onnx", "--labels", str(tmp_path / "labels.txt"), "--json", "--top", "1"]
+    (row,) = json.loads(_predict(home, *words, stdin=(home / "a picture.png").read_bytes()).stdout)
     assert row["picture"] == "standard input"
-    assert row["classes"][0]["label"] == f"label {int(np.argmax(_expected(home, home / 'a picture.png')))}"
+    best = int(np.argmax(_probabilities(home, home / "a picture.png")))
+    assert [(item["class"], item["label"]) for item in row["classes"]] == [(best, f"label {best}")]
+
+
+def test_largest_picture_from_standard_input_is_bounded(monkeypatch):
+    monkeypatch.setattr(prediction, "_LARGEST", 1000)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x" * 1001)))
+    with pytest.raises(spec.InvalidInput, match="standard input: expected a picture of at most 1,000 bytes"):
+        prediction.read_pictures(["-"], Preprocessing(28, "gray"))
+
+
+def test_engine_that_dies_fails_and_the_others_are_shown(home, tmp_path):
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\necho it hurts >&2\nexit 3\n")
+    dying.chmod(0o755)
+    words = [str(home / "a picture.png"), "--backends", f"{FIRST},onnx", "--python", f"{FIRST}={dying}"]
+    done = _predict(home, *words, "--json", status=1)
+    (row,) = json.loads(done.stdout)
+    _assert_classes(row, _probabilities(home, home / "a picture.png"), ["onnx"])
+    assert done.stderr == f"{FIRST}: exit status 3\nit hurts\n"
+    alone = _predict(home, *words[:2], FIRST, *words[3:], status=1)
+    assert (alone.stdout, alone.stderr) == ("", done.stderr)
+
+
+def test_engine_that_refuses_is_named(home, monkeypatch):
+    monkeypatch.setattr("support.here", lambda *_: Answer(refused="not so"))
+    done = _predict(home, str(home / "a picture.png"), "--backends", FIRST, status=2)
+    assert done.stderr == f"error: {FIRST}: not so\n"
 
 
 @pytest.mark.parametrize(
@@ -109,14 +161,18 @@ def test_standard_input_and_other_labels(home, tmp_path):
         (["{home}/a picture.png", "--mean", "a,b"], "--mean: expected numbers"),
         (["{home}/a picture.png", "--mean", "0.1,0.2"], "mean: expected 1 or 1 numbers, got 2"),
         (["{home}/a picture.png", "--std", "0"], "std: expected numbers above 0"),
+        (["{home}/a picture.png", "--std", "1,2"], "std: expected 1 or 1 numbers, got 2"),
+        (["{home}/a picture.png", "--scale", "inf"], "scale, mean and std: expected finite numbers"),
         (["{home}/a picture.png", "--order", "RGB"], "order: expected one for 1 channels, got 'RGB'"),
         (["{home}/a picture.png", "--size", "0"], "size: expected 1 to 4096 pixels, got 0"),
+        (["{home}/a picture.png", "--size", "4097"], "size: expected 1 to 4096 pixels, got 4097"),
+        (["{home}/a picture.png", "--size", "96"], "the dense layer fc3 needs maps of"),
         (["{home}/a picture.png", "--top", "0"], "--top: expected at least 1"),
         (["{home}/a picture.png", "--labels", "{home}/nothing"], "cannot be read"),
         (["{home}/a picture.png", "--labels", "{home}/folder/notes.txt"], "labels: expected 10, got 1"),
     ],
 )
-def test_what_cannot_be_predicted_is_one_line(home, words, message):
+def test_request_that_cannot_be_met_is_refused_in_one_line(home, words, message):
     given = [word.format(home=home) for word in words]
     done = _predict(home, *(given if "--backends" in given else [*given, "--backends", "onnx"]), status=2)
     assert message in done.stderr
@@ -127,6 +183,34 @@ def test_every_picture_that_cannot_be_read_is_named(home):
     prepare = preprocessing_of(read_weights(home / "weights.safetensors", here).weights)
     with pytest.raises(spec.InvalidInput, match=r"broken\.png.*no\.png: \[Errno 2\] No such file"):
         prediction.read_pictures([str(home / "broken.png"), str(home / "no.png")], prepare)
+
+
+# ---------------------------------------------------------------------------------------------------- the ranking
+
+
+def test_classes_are_ranked_by_the_first_engine_and_equal_ones_by_number():
+    found = Predictions({"a": np.array([[0.2, 0.5, 0.2, 0.1]]), "b": np.array([[0.7, 0.1, 0.1, 0.1]])})
+    (row,) = ranked(["x.png"], found, [], 3)
+    assert row["picture"] == "x.png"
+    assert [(item["class"], item["label"]) for item in row["classes"]] == [(1, "1"), (0, "0"), (2, "2")]
+    assert [item["probability"] for item in row["classes"]] == [
+        {"a": 0.5, "b": 0.1},
+        {"a": 0.2, "b": 0.7},
+        {"a": 0.2, "b": 0.1},
+    ]
+
+
+def test_every_picture_has_its_own_ranking():
+    found = Predictions({"a": np.array([[0.1, 0.9], [0.8, 0.2]])})
+    rows = ranked(["x.png", "y.png"], found, ["no", "yes"], 1)
+    assert [(row["picture"], row["classes"][0]["label"]) for row in rows] == [("x.png", "yes"), ("y.png", "no")]
+
+
+def test_probabilities_of_large_logits_add_up_to_one():
+    found = softmax(np.array([[1000.0, 1000.0, -1000.0], [-2000.0, -2001.0, -2000.0]], np.float32))
+    assert found.dtype == np.float64
+    third = 1 / (2 + np.exp(-1))
+    np.testing.assert_allclose(found, [[0.5, 0.5, 0], [third, np.exp(-1) * third, third]], rtol=1e-15)
 
 
 # ---------------------------------------------------------------------------------------------------- preprocessing
@@ -143,79 +227,92 @@ def test_pictures_are_prepared_as_in_training(channels):
 def test_channel_order_scale_and_a_number_for_each_channel():
     """As BVLC's weights want them: blue, green, red, from 0 to 255, less a mean of each."""
     picture = Image.fromarray(np.full((4, 4, 3), (10, 20, 30), dtype=np.uint8))
-    got = Preprocessing(4, "BGR", scale=1.0, mean=(1.0, 2.0, 3.0)).apply(picture)
-    np.testing.assert_array_equal(got[:, 0, 0], [29, 18, 7])
+    got = Preprocessing(4, "BGR", scale=1.0, mean=(1.0, 2.0, 3.0), std=(1.0, 2.0, 7.0)).apply(picture)
+    np.testing.assert_array_equal(got[:, 0, 0], [29, 9, 1])
+    got = Preprocessing(4, "RGB", scale=2.0, mean=(1.0, 2.0, 3.0)).apply(picture)
+    np.testing.assert_array_equal(got[:, 0, 0], [19, 38, 57])
+
+
+def test_options_take_the_place_of_what_is_stored(home, tmp_path):
+    """In color, in every option; held against the referee on pixels that are prepared by hand."""
+    weights = _weights(in_channels=3)
+    _save(tmp_path / "weights.safetensors", replace(weights, metadata={"labels": list(LABELS)}))
+    words = ["--size", "30", "--order", "BGR", "--scale", "0.01", "--mean", "0.1,0.2,0.3", "--std", "2,0.5,1"]
+    (row,) = json.loads(
+        _predict(tmp_path, str(home / "a picture.png"), "--backends", "onnx", "--json", "--top", "10", *words).stdout
+    )
+    with Image.open(home / "a picture.png") as opened:
+        pixels = np.asarray(opened.resize((30, 30), Image.Resampling.BILINEAR), dtype=np.float64)[..., ::-1]
+    x = (0.01 * pixels - [0.1, 0.2, 0.3]) / [2, 0.5, 1]
+    _assert_classes(row, _expected(weights, x.transpose(2, 0, 1)), ["onnx"])
 
 
 @pytest.mark.parametrize(
     "preprocessing",
     [{"size": "big"}, {"size": 28, "order": "CMYK"}, {"mean": "x"}, {"std": [0.0]}, {"scale": 1e999}, 3],
 )
-def test_weights_that_say_something_impossible_of_pictures(preprocessing):
-    weights = Checkpoint(weights_of("d2l").params, spec.preset("d2l"), {"preprocessing": preprocessing})
+def test_stored_preprocessing_that_cannot_be_is_refused(preprocessing):
+    weights = Checkpoint(weights_of("lenet").params, spec.preset("lenet"), {"preprocessing": preprocessing})
     with pytest.raises(spec.InvalidInput, match="preprocessing"):
         preprocessing_of(weights)
 
 
-def test_without_a_word_pixels_go_from_0_to_1_at_the_preset_s_size():
-    made = preprocessing_of(Checkpoint(weights_of("d2l").params, spec.preset("d2l")))
+def test_without_stored_preprocessing_pixels_go_from_0_to_1_at_the_presets_size():
+    made = preprocessing_of(Checkpoint({}, spec.preset("d2l")))
     assert (made.size, made.order, made.scale, made.mean, made.std) == (96, "gray", 1 / 255, (0.0,), (1.0,))
+    assert (preprocessing_of(Checkpoint({}, spec.preset("bvlc"))).order, made.labels) == ("RGB", ())
+
+
+def test_preprocessing_of_a_run_is_its_recipes():
+    run = {"recipe": {"size": 40, "mean": 0.3, "std": 0.6}, "classes": list(LABELS)}
+    made = preprocessing_of(Checkpoint({}, spec.preset("d2l"), {"run": run}))
+    assert (made.size, made.order, made.scale, made.mean, made.std) == (40, "gray", 1 / 255, (0.3,), (0.6,))
+    assert made.labels == LABELS
 
 
 # ---------------------------------------------------------------------------------------------------------- inspect
 
 
-def test_inspect_ours(home):
+def test_inspection_of_our_own_file_says_what_it_holds(home):
     done = googlenet("inspect", str(home / "weights.safetensors"))
-    assert "fits preset d2l (in_channels=1, num_classes=10): 5,977,530 parameters" in done.stdout
+    assert "fits preset lenet (in_channels=1, num_classes=10): 44,426 parameters" in done.stdout
     assert "as written: SHA-256" in done.stdout
     facts = json.loads(googlenet("inspect", str(home / "weights.safetensors"), "--json").stdout)
     assert (facts["format"], facts["names"], facts["sound"]) == ("safetensors", "canonical", True)
-    assert facts["preprocessing"]["labels"] == list(LABELS)
+    assert facts["preprocessing"] == {**STORED, "scale": 1 / 255, "labels": list(LABELS)}
     params = checkpoint.load(home / "weights.safetensors").params
-    assert {tensor["name"] for tensor in facts["tensors"]} == set(params)
-    first = next(tensor for tensor in facts["tensors"] if tensor["name"] == "conv1.weight")
-    assert first["shape"] == [64, 1, 7, 7]
-    assert first["std"] == pytest.approx(params["conv1.weight"].astype(float).std())
+    tensors = {tensor["name"]: tensor for tensor in facts["tensors"]}
+    assert tensors.keys() == params.keys()
+    x = params["conv1.weight"].astype(float)
+    assert (tensors["conv1.weight"]["shape"], tensors["conv1.weight"]["dtype"]) == ([6, 1, 5, 5], "float32")
+    found = [tensors["conv1.weight"][name] for name in ("mean", "std", "least", "largest")]
+    assert found == pytest.approx([x.mean(), x.std(), x.min(), x.max()])
 
 
-def test_inspect_names_what_is_not_finite_and_what_differs(tmp_path):
+def test_inspection_names_what_is_not_finite_and_what_differs(tmp_path):
     from safetensors.numpy import save_file
 
-    config = spec.preset("torchvision", num_classes=20)
-    weights = weights_of("torchvision", num_classes=20)
-    arrays = names.foreign(weights.params, names.SCHEMES["torchvision"], config)
-    arrays = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
-    arrays["fc.weight"] = np.ascontiguousarray(arrays["fc.weight"].T)
-    arrays["extra"] = np.array([1.0, np.nan, np.inf], np.float32)
+    arrays = {**weights_of("lenet", num_classes=20).params, "extra": np.array([1.0, np.nan, np.inf], np.float32)}
+    arrays["fc5.weight"] = np.ascontiguousarray(arrays["fc5.weight"].T)
     save_file(arrays, tmp_path / "odd.safetensors")
     found = examine(tmp_path / "odd.safetensors", here)
     assert not found.sound
     assert found.fits == []
-    assert found.nearest.startswith("preset torchvision")
+    assert found.nearest.startswith("preset lenet")
     assert any("extra" in difference for difference in found.differences)
-    assert any("fc.weight" in difference for difference in found.differences)
-    assert next(tensor.not_finite for tensor in found.tensors if tensor.name == "extra") == 2
+    assert any("fc5.weight" in difference for difference in found.differences)
+    extra = next(tensor for tensor in found.tensors if tensor.name == "extra")
+    assert (extra.not_finite, extra.mean, extra.largest) == (2, 1, 1)
     done = googlenet("inspect", str(tmp_path / "odd.safetensors"), status=1)
     assert "2 not finite" in done.stdout
-    assert "fits no network; nearest is preset torchvision" in done.stdout
+    assert "fits no network; nearest is preset lenet" in done.stdout
 
 
-def test_inspect_says_that_a_file_was_changed(home, tmp_path):
+def test_inspection_fails_where_the_file_was_changed(home, tmp_path):
     content = bytearray((home / "weights.safetensors").read_bytes())
     content[-5] ^= 1
     (tmp_path / "changed.safetensors").write_bytes(content)
     found = examine(tmp_path / "changed.safetensors", here)
     assert not found.sound
     assert "damaged" in found.problem
-    assert googlenet("inspect", str(tmp_path / "changed.safetensors"), status=1)
-
-
-def test_the_largest_picture_from_standard_input_is_bounded(monkeypatch):
-    class Endless(io.RawIOBase):
-        def read(self, size=-1):
-            return b"x" * size
-
-    monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": Endless()}))
-    with pytest.raises(spec.InvalidInput, match="expected a picture of at most"):
-        prediction.read_pictures(["-"], Preprocessing(28, "gray"))
+    assert "damaged" in googlenet("inspect", str(tmp_path / "changed.safetensors"), status=1).stdout
