@@ -110,6 +110,12 @@ def loaded(backend: ModuleType, config: spec.Config, params: spec.Arrays, dtype:
     return model
 
 
+def numbered(config: spec.Config, dtype: str = "float64") -> dict[str, np.ndarray]:
+    """Parameters no two numbers of which are alike in an array, and no two arrays alike: what is moved shows."""
+    shapes = spec.param_shapes(config).items()
+    return {name: np.arange(np.prod(shape), dtype=dtype).reshape(shape) + i for i, (name, shape) in enumerate(shapes)}
+
+
 def weights_of(preset: str, dtype: str = "float32", **settings: Any) -> Checkpoint:
     """Weights as a file holds them: parameters, preprocessing and class names."""
     config = spec.preset(preset, **settings)
