@@ -8,28 +8,31 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
-from support import DATA, TESTED, here, weights_of
-from typer.testing import CliRunner
+from support import TESTED, googlenet, here, weights_of
 
 import harness.bench.crew
 import harness.compare
-import harness.processes
-import harness.train
+import harness.data
 import spec
 from harness import names
 from harness.backend import BACKENDS, load
 from harness.cli import app
+from harness.compare import BackendReport, Report, StageReport
 from harness.dataset import prepare
-from harness.formats import FORMATS, format_for, onnx_file
+from harness.formats import FORMATS, format_for
+from harness.processes import Answer
 from harness.runs import CHECKPOINT, Position
 from harness.train import create, settings_for
-from spec.checkpoint import save
+from spec.checkpoint import Checkpoint, save
 from spec.recipe import OPTIMIZERS, SCHEDULES, Recipe, recipe, recipe_path, recipes
 from spec.tolerances import TOLERANCES
 
@@ -56,19 +59,19 @@ COMMANDS = [
 ]
 
 
-def test_the_first_screen_shows_both_commands():
+def test_first_screen_shows_both_commands():
     assert COMMANDS[:2] == ["make compare", "make test"]
     assert README.index("make compare") < 600
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
-def test_make_has_the_target(command):
+def test_shown_target_of_make_exists(command):
     done = subprocess.run(["make", "--dry-run", command.split()[1]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("python -m", "diff "))])
-def test_plain_commands_run(command):
+def test_shown_command_of_python_or_the_shell_runs(command):
     words = shlex.split(command)
     program = [sys.executable] if words[0] == "python" else words[:1]
     done = subprocess.run([*program, *words[1:]], cwd=ROOT, capture_output=True, text=True)
@@ -80,124 +83,129 @@ class _Reached(Exception):
     """Everything before the frameworks went well."""
 
 
+def _reached(*args: object, **kwargs: object) -> None:
+    raise _Reached
+
+
 PORTING_VERBS = ("convert", "inspect", "predict")
 MEASURING_VERBS = ("bench", "profile")
-TRAINING_VERBS = ("train", "eval", "runs")  # on runs that are not there: tests/test_train.py goes through with them
+TRAINING_VERBS = ("train", "eval", "runs")
 SHOWN = [c for c in dict.fromkeys(COMMANDS) if c.startswith("googlenet ") and "doctor" not in c]
+
+
+def _few_of_fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """In place of the real ones, which are not everywhere and take 3.5 GB where a recipe has 224 pixels."""
+    return np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8), np.arange(20) % 10
 
 
 @pytest.mark.parametrize(
     "command", [c for c in SHOWN if c.split()[1] not in TRAINING_VERBS + PORTING_VERBS + MEASURING_VERBS]
 )
-def test_googlenet_commands_run(command, monkeypatch, tmp_path):
+def test_shown_command_runs(command, monkeypatch, tmp_path):
     """Those that compare, up to the point where the backends would start; test_compare.py goes on from there."""
-
-    def reached(*args, **kwargs):
-        raise _Reached
-
     words = shlex.split(command.split(" > ")[0])[1:]
-    if "--data-dir" in words and DATA is None:
-        pytest.skip("GOOGLENET_DATA does not name the official files")
-    words = [str(DATA) if word == "../shared/fashion-mnist" else word for word in words]
-    monkeypatch.setattr(harness.compare, "compare", reached)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(harness.compare, "compare", _reached)
+    monkeypatch.setattr(harness.data, "fashion_mnist", _few_of_fashion_mnist)
     if "--weights" in words:
-        onnx_file.write(tmp_path / words[words.index("--weights") + 1], SMALL.params, SMALL.config, SMALL.metadata)
-    result = CliRunner().invoke(app, words)
+        _write(tmp_path / words[words.index("--weights") + 1], weights_of("lenet"))
     if words[0] == "compare":
-        assert isinstance(result.exception, _Reached), result.output
+        with pytest.raises(_Reached):
+            googlenet(*words, cwd=tmp_path)
     else:
-        assert result.exit_code == 0, result.output
+        assert googlenet(*words, cwd=tmp_path).stdout
 
 
-SMALL = weights_of("d2l")
+def _write(path: Path, weights: Checkpoint) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FORMATS[format_for(path)].write(path, weights, here)
+
+
+@pytest.fixture(scope="module")
+def frameworks() -> None:
+    """All that are tested, imported apart from the tests that run commands with them."""
+    for name in TESTED:
+        load(name)
 
 
 @pytest.mark.skipif(TESTED != BACKENDS, reason="the shown commands go from and to every framework")
 @pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in PORTING_VERBS])
-def test_porting_commands_run(command, monkeypatch, tmp_path):
-    """From beginning to end, but for the processes that the frameworks run in."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        harness.processes, "run_worker", lambda backend, task, arrays, python: here(backend, task, arrays)
-    )
-    for path in ("runs/fast/pt/checkpoint.safetensors", "model.pt", "model.onnx", "model.params", "model.msgpack"):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        FORMATS[format_for(Path(path))].write(Path(path), SMALL, here)
-    theirs = weights_of("torchvision", num_classes=20)
-    arrays = names.foreign(theirs.params, names.SCHEMES["torchvision"], theirs.config)
-    save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, "googlenet.safetensors")
-    Path("photos").mkdir()
-    for path in ("coat.png", "photos/1.png"):
-        Image.fromarray(np.full((30, 20), 90, np.uint8)).save(path)
-    result = CliRunner().invoke(app, shlex.split(command)[1:])
-    assert result.exit_code == 0, result.output
+def test_shown_command_of_porting_runs(command, frameworks, tmp_path):
+    """From beginning to end. LeNet, where the command does not say which network it is."""
+    words = shlex.split(command)[1:]
+    if "googlenet.safetensors" in words:
+        theirs = weights_of("torchvision", num_classes=20)
+        arrays = names.foreign(theirs.params, names.SCHEMES["torchvision"], theirs.config)
+        save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, tmp_path / "googlenet.safetensors")
+    weights = weights_of("d2l" if "--preset" in words else "lenet")
+    weights = replace(weights, metadata={"labels": weights.metadata["labels"]})
+    for name in ("runs/fast/pt/checkpoint.safetensors", "model.pt", "model.onnx"):
+        if name in words[1:] and words[2:3] != [name]:  # where it is the second word, it is the command's to make
+            _write(tmp_path / name, weights)
+    (tmp_path / "photos").mkdir()
+    for name in ("coat.png", "photos/1.png"):
+        Image.fromarray(np.full((30, 20), 90, np.uint8)).save(tmp_path / name)
+    assert googlenet(*words, cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in MEASURING_VERBS])
-def test_measuring_commands_run(command, monkeypatch, tmp_path):
+def test_shown_command_of_measuring_runs(command, monkeypatch, tmp_path):
     """Up to the point where a backend's process would start; test_bench.py goes through with it."""
-
-    def reached(*args, **kwargs):
-        raise _Reached
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(harness.bench.crew, "Process", reached)
-    result = CliRunner().invoke(app, shlex.split(command)[1:])
-    assert isinstance(result.exception, _Reached), result.output
+    monkeypatch.setattr(harness.bench.crew, "Process", _reached)
+    with pytest.raises(_Reached):
+        googlenet(*shlex.split(command)[1:], cwd=tmp_path)
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory) -> Path:
-    """Of the pictures in the sizes that the commands have: at 224 pixels they are 3.5 GB, and take a minute."""
+    """Where pictures that are prepared once stay."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def folder_of_the_docs(tmp_path, cache, monkeypatch) -> Path:
     """A run of two backends, and a recipe, as the shown commands have them; nothing is really trained."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    shutil.copy(recipe_path("fast"), "mine.toml")
-    dataset = prepare("digits", 1, 28)
-    settings = settings_for(recipe("fast"), dataset, 0, "float32", "auto")
-    for part in create(Path("runs/d2l"), ["pt", "mx"], settings):
+    monkeypatch.setattr(harness.data, "fashion_mnist", _few_of_fashion_mnist)
+    shutil.copy(recipe_path("fast"), tmp_path / "mine.toml")
+    settings = settings_for(recipe("lenet-bn"), prepare("fashion-mnist", 1, 28), 0, "float32", "auto")
+    for part in create(tmp_path / "runs" / "d2l", ["pt", "mx"], settings):
         position = Position(lineage=[{"backend": part.backend, "from_step": 0}])
         metadata = {"run": settings.as_json(), "position": position.as_json()}
-        config = settings.config
-        save(part.folder / CHECKPOINT, spec.init_params(config), config, metadata)
+        save(part.folder / CHECKPOINT, spec.init_params(settings.config), settings.config, metadata)
     return tmp_path
 
 
 @pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in TRAINING_VERBS])
-def test_training_commands_run(command, folder_of_the_docs, monkeypatch):
-    """Up to the point where a backend's process would start."""
+def test_shown_command_of_training_runs(command, folder_of_the_docs, monkeypatch):
+    """Up to the point where a backend's process starts, and dies here: the exit status is 1 then."""
+    started: list[tuple[str, str]] = []
 
-    def reached(*args, **kwargs):
-        raise _Reached
+    def dies(backend: str, task: dict, *_: object) -> Answer:
+        started.append((backend, task["kind"]))
+        return Answer(crash="exit status 3")
 
+    monkeypatch.setattr("support.here", dies)
     words = shlex.split(command)[1:]
-    if "fashion-mnist" in words:
-        if DATA is None:
-            pytest.skip("GOOGLENET_DATA does not name the official files")
-        words[words.index("--run") + 1] += "-new"
-    monkeypatch.setattr(harness.train, "run_worker", reached)
-    monkeypatch.setattr(harness.processes, "run_worker", reached)
-    result = CliRunner().invoke(app, words)
+    if "--run" in words:
+        shutil.rmtree(folder_of_the_docs / "runs")
+    done = googlenet(*words, cwd=folder_of_the_docs, status=0 if words[0] == "runs" else 1)
     if words[0] == "runs":
-        assert result.exit_code == 0, result.output
-    else:
-        assert isinstance(result.exception, _Reached), result.output
+        assert started == []
+        assert "runs/d2l" in done.stdout
+        return
+    named = words[words.index("--backend") + 1] if "--backend" in words else words[1]
+    assert started == [(named if named in BACKENDS else "pt", {"train": "train", "eval": "evaluate"}[words[0]])]
+    assert f"{started[0][0]}: exit status 3" in done.stderr
 
 
-def test_the_documented_code_of_training_runs(tmp_path, monkeypatch):
+def test_documented_code_of_training_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for code in _blocks("python", TRAINING):
         exec(code.replace("googlenet_pt", load(TESTED[0]).__name__), {})
     assert (tmp_path / "d2l.safetensors").is_file()
 
 
-def test_the_table_of_recipes_is_true():
+def test_table_of_recipes_is_true():
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) ([\d.]+)[^|]*\| (\d+), (\d+), (\d+) \| ", TRAINING, flags=re.MULTILINE)
     found = {name: recipe(name) for name in recipes()}
     assert sorted(
@@ -217,16 +225,33 @@ def test_every_key_of_a_recipe_is_documented():
         assert all(f"`{field}`" in TRAINING for field in names(row) if field != "every"), row
 
 
-def test_the_code_runs_in_every_backend(backend):
-    scope: dict = {}
-    exec(_blocks("python")[0].replace("googlenet_pt", backend.__name__), scope)
+def _run_the_code(backend: ModuleType, **changes: str) -> dict[str, Any]:
+    """What the first block of code leaves, in a backend, with something else in place of what it has."""
+    code = _blocks("python")[0]
+    for shown, other in ({"googlenet_pt": backend.__name__} | changes).items():
+        assert shown in code
+        code = code.replace(shown, other)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
     assert scope["logits"].shape == (2, 10)
-    assert list(scope["grads"]) == list(spec.param_shapes(spec.preset("d2l")))
+    assert list(scope["grads"]) == list(spec.param_shapes(scope["config"]))
     assert np.isfinite(scope["loss"])
+    return scope
+
+
+def test_shown_code_runs_with_lenet_in_every_backend(backend):
+    """The same calls; LeNet, since it compiles in a second."""
+    scope = _run_the_code(backend, **{"GoogLeNet": "Sequence", "d2l": "lenet", "96, 96": "28, 28"})
+    assert scope["config"].preset == "lenet"
+
+
+@pytest.mark.slow
+def test_shown_code_runs_in_every_backend(backend):
+    assert _run_the_code(backend)["config"].preset == "d2l"
 
 
 @pytest.mark.skipif(not {"pt", "jax"} <= set(TESTED), reason="moves a model from PyTorch to JAX")
-def test_the_three_lines_that_move_a_model_do(tmp_path):
+def test_three_lines_move_a_model(tmp_path):
     scope: dict = {}
     exec(_blocks("python")[1], scope)
     moved = load("jax").dump_params(scope["jax_model"])
@@ -242,7 +267,7 @@ def test_every_direction_is_shown_and_moves_a_model():
     pairs = [(one, other) for one in TESTED for other in TESTED if one != other]
     for line, (one, other) in zip(lines, pairs, strict=True):
         for seed, name in enumerate((one, other)):
-            scope[models[name]] = packages[name].GoogLeNet(spec.preset("d2l"), device="cpu", seed=seed)
+            scope[models[name]] = packages[name].build(spec.preset("lenet"), device="cpu", seed=seed)
         exec(line, scope)
         moved, there = (packages[name].dump_params(scope[models[name]]) for name in (one, other))
         assert all(np.array_equal(x, there[name]) for name, x in moved.items()), line
@@ -252,7 +277,7 @@ def test_every_exported_name_is_explained(backend):
     assert set(re.findall(r"^\| `(\w+)\(", README, flags=re.MULTILINE)) == set(backend.__all__)
 
 
-def test_the_table_of_presets_is_true():
+def test_table_of_presets_is_true():
     rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| (\d)x(\d+)x\d+, (\d+) \| ([\d,]+) \|$", README, flags=re.MULTILINE)
     assert [
         (name, int(channels), int(size), int(classes), int(count.replace(",", "")))
@@ -263,7 +288,7 @@ def test_the_table_of_presets_is_true():
     ]
 
 
-def test_the_measured_table_has_the_networks_stages_and_keeps_the_bounds():
+def test_measured_table_has_the_networks_stages_and_keeps_the_bounds():
     shapes = spec.stage_shapes(spec.preset("d2l"), (1, 96, 96))
     rows = re.findall(r"^(\w+) +([\dx ]*?\d) +(\d\.\de-\d+|0\.0e\+00) +(\S+) +(\S+)$", _blocks("text")[0], re.MULTILINE)
     measured = {name: (shape, errors) for name, shape, *errors in rows}
@@ -273,7 +298,15 @@ def test_the_measured_table_has_the_networks_stages_and_keeps_the_bounds():
         assert max(map(float, errors)) <= TOLERANCES["float64"].activations
 
 
-def test_every_array_is_covered_by_the_rules_of_naming():
+def test_every_key_of_the_comparison_is_documented():
+    report = Report("d2l", "digits", [1], "float64", 0, None, 1, TOLERANCES["float64"], {"pt": BackendReport()})
+    table = report.as_json()
+    keys = [*table, *table["input"], *table["backends"]["pt"], *vars(StageReport("conv1", [1], 0.0))]
+    text = README[README.index("`--json` writes") :]
+    assert [key for key in keys if f"`{key}`" not in text] == []
+
+
+def test_rules_of_naming_describe_every_array():
     """The README's normative section, as an expression: it describes all arrays and nothing else."""
     block = (
         r"inception(3[ab]|4[a-e]|5[ab])\.(branch1x1|branch3x3_reduce|branch3x3|branch5x5_reduce|branch5x5|pool_proj)"
