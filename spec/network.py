@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple, SupportsFloat, SupportsInt
 
 Shape = tuple[int, ...]
@@ -142,6 +143,7 @@ class Outputs(NamedTuple):
     aux2: object = None
 
 
+@lru_cache(maxsize=256)  # recognizing a file asks for the layers of every preset a dozen times
 def layers(config: Config) -> tuple[Layer, ...]:
     """Every layer with weights, in forward order; the auxiliary heads where they branch off."""
     return tuple(config.layers())
