@@ -14,7 +14,7 @@ LENET = spec.preset("lenet-bn", num_classes=7)
 # Every topology; the other presets have the rows of one of these, in other widths.
 NETWORKS = [
     (name, aux)
-    for name in ("bvlc", "torchvision", "lenet", "lenet-bn-scratch", "lenet-bn-frozen", "alexnet", "vgg11", "nin")
+    for name in ("lenet", "bvlc", "torchvision", "lenet-bn-scratch", "lenet-bn-frozen", "alexnet", "vgg11", "nin")
     for aux in ([True, False] if spec.PRESETS[name].aux else [False])
 ]
 
