@@ -1,21 +1,30 @@
-"""A short training through `harness.loop`, without a process."""
+"""Short trainings through `harness.loop`, without a process, and the referee's own."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
 
 import spec
 from harness import loop
-from harness.runs import CHECKPOINT, of_checkpoint
+from harness.loader import open_dataset, training_batches
+from harness.runs import CHECKPOINT, of_checkpoint, read_metrics
 from harness.train import settings_for
-from spec import checkpoint
+from spec import checkpoint, reference
 from spec.recipe import OneCycle, Recipe
 
-# 5 steps an epoch (9, 9, 9, 9 and 4 images): momentum, decay, dropout, a rate that changes at every step.
+SEED = 5
+# 5 steps an epoch (9, 9, 9, 9 and 4 images): momentum, decay, a rate that changes at every step. A small network will
+# do: the loop is the same for all of them.
 RECIPE = Recipe(
-    preset="d2l",
+    preset="lenet",
     size=28,
     batch=9,
     epochs=2,
@@ -25,8 +34,9 @@ RECIPE = Recipe(
     mean=0.25,
     std=0.5,
     label_smoothing=0.1,
-    dropout=0.4,
 )
+DROPPING = replace(RECIPE, preset="nin", size=67, batch=4, dropout=0.4)  # the smallest that drops anything
+GOOGLENET = replace(RECIPE, preset="d2l", dropout=0.4)
 
 
 def run(
@@ -36,19 +46,20 @@ def run(
     *,
     recipe: Recipe = RECIPE,
     log_every: int = 1,
+    save_every: float = 1e9,
     stop_after: int | None = None,
     start: Path | None = None,
     messages: list | None = None,
-    stopped=lambda: False,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train in a folder, or go on in it; whether the run is complete."""
     task = {
         "folder": str(folder),
-        "settings": settings_for(recipe, dataset, seed=5, dtype="float64", device="cpu").as_json(),
+        "settings": settings_for(recipe, dataset, seed=SEED, dtype="float64", device="cpu").as_json(),
         "dataset": str(dataset),
         "start": str(start) if start else None,
         "log_every": log_every,
-        "save_every": 1e9,
+        "save_every": save_every,
         "stop_after": stop_after,
         "devices": 1,
     }
@@ -58,3 +69,46 @@ def run(
     _, position = of_checkpoint(checkpoint.load(folder / CHECKPOINT), folder)
     assert step == position.step
     return complete
+
+
+class Trained(NamedTuple):
+    """What the referee's training comes to."""
+
+    losses: list[float]  # of every step
+    accuracies: list[float]
+    params: dict[str, np.ndarray]  # after the last one
+
+
+def referee(dataset: Path, recipe: Recipe, steps: int) -> Trained:
+    """That many steps, as the spec has them."""
+    opened = open_dataset(dataset)
+    config = recipe.config(num_classes=len(opened.classes))
+    params, state = spec.init_params(config, SEED, recipe.init), {}
+    losses, accuracies, per_epoch = [], [], math.ceil(len(opened.train) / recipe.batch)
+    while len(losses) < steps:
+        epoch = len(losses) // per_epoch
+        for images, labels in training_batches(
+            opened.train, recipe.batch, seed=SEED, epoch=epoch, dtype="float64", mean=recipe.mean, std=recipe.std
+        ):
+            number = len(losses)
+            optimizer = replace(recipe.optimizer, rate=recipe.rate(number, per_epoch))
+            masks = spec.dropout_masks(config, images.shape, SEED, number)
+            step, params = reference.train_step(config, params, state, optimizer, images, labels, masks)
+            losses.append(step.loss)
+            accuracies.append(step.correct / len(images))
+            if len(losses) == steps:
+                break
+    return Trained(losses, accuracies, params)
+
+
+def records(folder: Path, kind: str) -> list[dict]:
+    """The records of a run that are of that kind: ``step`` or ``epoch``."""
+    return [record for record in read_metrics(folder) if record["kind"] == kind]
+
+
+def records_without_clock(folder: Path) -> list[dict]:
+    """All records, but for what depends on the time of day."""
+    return [
+        {key: value for key, value in record.items() if key not in ("seconds", "images_per_second")}
+        for record in read_metrics(folder)
+    ]
