@@ -74,6 +74,12 @@ def first() -> ModuleType:
     return _imported(TESTED[0])
 
 
+@pytest.fixture(scope="session")
+def pictures() -> None:
+    """scikit-learn, which holds the handwritten digits, imported apart from the tests that look at them."""
+    import sklearn.datasets  # noqa: F401
+
+
 def _imported(name: str) -> ModuleType:
     package = load(name)
     if name == "pt":
@@ -133,56 +139,59 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 _BEGUN = pytest.StashKey[float]()
 _SHARED = pytest.StashKey[list[tuple[str, float]]]()  # fixtures of a module or the session that a test set up
-_inner = [0.0]  # seconds of the fixtures set up within those being set up
 
 
 def _processor_seconds() -> float:
     return sum(os.times()[:4])
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> None:
-    item.stash[_BEGUN], item.stash[_SHARED] = _processor_seconds(), []
+class _Meter:
+    """Measures quick tests where they run. A plugin: a conftest.py does not hear of the session's fixtures."""
 
+    def __init__(self) -> None:
+        self.inner = [0.0]  # seconds of the fixtures set up within those being set up
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Measure the fixtures that serve more than one test, each without those that it asks for."""
-    if fixturedef.scope == "function":
-        return (yield)
-    begun = _processor_seconds()
-    _inner.append(0.0)
-    try:
-        return (yield)
-    finally:
-        seconds = _processor_seconds() - begun
-        alone = seconds - _inner.pop()
-        _inner[-1] += seconds
-        item = request._pyfuncitem
-        item.stash[_SHARED].append((f"{fixturedef.argname}, for {item.path.name}::{item.name}", alone))
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        item.stash[_BEGUN], item.stash[_SHARED] = _processor_seconds(), []
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> Iterator[None]:
+        """Measure the fixtures that serve more than one test, each without those that it asks for."""
+        if fixturedef.scope == "function":
+            return (yield)
+        begun = _processor_seconds()
+        self.inner.append(0.0)
+        try:
+            return (yield)
+        finally:
+            seconds = _processor_seconds() - begun
+            alone = seconds - self.inner.pop()
+            self.inner[-1] += seconds
+            item = request._pyfuncitem
+            item.stash[_SHARED].append((f"{fixturedef.argname}, for {item.path.name}::{item.name}", alone))
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
-    """Attach what a quick test took to its last report, and fail the test where that is too much."""
-    report = yield
-    if call.when != "teardown" or any(item.get_closest_marker(mark) for mark in ("slow", "large", "gpu")):
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+        """Attach what a quick test took to its last report, and fail the test where that is too much."""
+        report = yield
+        if call.when != "teardown" or any(item.get_closest_marker(mark) for mark in ("slow", "large", "gpu")):
+            return report
+        shared = item.stash[_SHARED]
+        seconds = _processor_seconds() - item.stash[_BEGUN] - sum(spent for _, spent in shared)
+        limit = END_TO_END_LIMIT if item.get_closest_marker("end_to_end") else TEST_LIMIT
+        report.user_properties += [("test", item.nodeid, seconds), *(("fixture", *one) for one in shared)]
+        slowest, spent = max(shared, key=lambda one: one[1], default=("", 0.0))
+        if report.passed and seconds > limit:
+            report.outcome = "failed"
+            report.longrepr = (
+                f"took {seconds:.1f} s of processor time, and a quick test has {limit:.0f}: "
+                "make it smaller, or mark it slow"
+            )
+        elif report.passed and spent > FIXTURE_LIMIT:
+            report.outcome = "failed"
+            report.longrepr = f"{slowest} took {spent:.1f} s of processor time, and a fixture has {FIXTURE_LIMIT:.0f}"
         return report
-    shared = item.stash[_SHARED]
-    seconds = _processor_seconds() - item.stash[_BEGUN] - sum(spent for _, spent in shared)
-    limit = END_TO_END_LIMIT if item.get_closest_marker("end_to_end") else TEST_LIMIT
-    report.user_properties += [("test", item.nodeid, seconds), *(("fixture", *one) for one in shared)]
-    slowest, spent = max(shared, key=lambda one: one[1], default=("", 0.0))
-    if report.passed and seconds > limit:
-        report.outcome = "failed"
-        report.longrepr = (
-            f"took {seconds:.1f} s of processor time, and a quick test has {limit:.0f}: "
-            "make it smaller, or mark it slow"
-        )
-    elif report.passed and spent > FIXTURE_LIMIT:
-        report.outcome = "failed"
-        report.longrepr = f"{slowest} took {spent:.1f} s of processor time, and a fixture has {FIXTURE_LIMIT:.0f}"
-    return report
 
 
 class _ProcessorTime:
@@ -222,5 +231,6 @@ class _ProcessorTime:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Meter())
     if not hasattr(config, "workerinput"):  # pytest-xdist's own processes send their reports here
         config.pluginmanager.register(_ProcessorTime())

@@ -31,6 +31,8 @@ from harness.backend import load
 from harness.compare import relative_errors
 from spec.tolerances import TOLERANCES, TRAJECTORY
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 
 def _row(run: Run, **settings: Any) -> Run:
     return run._replace(optimizer=replace(run.optimizer, **settings))

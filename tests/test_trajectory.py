@@ -28,6 +28,8 @@ from harness.compare import relative_errors
 from spec import reference
 from spec.tolerances import TRAJECTORY
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 REAL = "digits" if DATA is None else "fashion-mnist"
 
 # Batch norm divides by the deviation of its maps, which is small where pictures are flat: what cancels there costs

@@ -7,21 +7,23 @@ import importlib
 
 import numpy as np
 import pytest
-from support import GOOGLENETS, TESTED, Case, expected_activations, expected_training, loaded, material
+from networks import Case, expected, material
+from support import GOOGLENETS, TESTED, expected_activations, loaded
+from support import Case as Wide
+from support import material as wide_material
 
 import spec
 from harness import ceilings
 from harness.backend import load
 from harness.bench.subject import to_numpy
-from harness.compare import relative_error, relative_errors
+from harness.compare import Expected, expect, relative_error, relative_errors
 from spec import reference
 from spec.googlenet import BRANCH_POOL
 from spec.tolerances import TOLERANCES
 
-CASE = Case("d2l", 28, 4)
-NORMALIZED = Case("torchvision", 33, 4)
-OTHERS = [Case("d2lzh", 28, 2), Case("cnblogs", 193, 1), Case("bvlc", 97, 2)]
-LARGER = [Case("torchvision", 97, 4), Case("bvlc", 97, 1)]
+LENET = Case("lenet", 28, 4, dtype="float32")
+WIDE = Wide("d2l", 28, 4)
+NORMALIZED = Wide("torchvision", 97, 4)
 PLAIN = spec.SGD(rate=0.05, momentum=0.0)
 POOLS = {BRANCH_POOL, *(pool for config in map(spec.preset, GOOGLENETS) for pool in (config.pool, config.pool4))}
 
@@ -33,22 +35,19 @@ BFLOAT16 = {"logits": 1.2e-2, "loss": 5e-3, "gradients": 5e-2}
 # ------------------------------------------------------------------------------------------------------ predictors
 
 
-@pytest.mark.parametrize(
-    ("case", "dtype"),
-    [
-        (CASE, "float32"),
-        (CASE, "float64"),
-        (NORMALIZED, "float32"),
-        *(pytest.param(case, "float32", marks=pytest.mark.slow) for case in OTHERS),
-    ],
-    ids=str,
-)
-def test_the_predictor_computes_what_the_referee_does(case, dtype, backend):
-    config, params, images, _ = material(case, dtype)
-    model, bound = loaded(backend, config, params, dtype), TOLERANCES[dtype].logits
+def _quick(**cases: list[Case]) -> pytest.MarkDecorator:
+    """The cases of each backend: JAX compiles a LeNet in a second and a GoogLeNet in many."""
+    pairs = [(name, case) for name in TESTED for case in cases[name]]
+    return pytest.mark.parametrize(
+        ("backend", "case"), [pytest.param(*pair, id="-".join(map(str, pair))) for pair in pairs], indirect=["backend"]
+    )
+
+
+def _assert_predictor_computes(backend, model, images: np.ndarray, expected: np.ndarray, dtype: str) -> None:
+    bound = TOLERANCES[dtype].logits
     x = backend.images_to_device(model, images)
     predict = backend.predictor(model, x)
-    logits, expected = predict(x), expected_activations(case, dtype)["fc"]
+    logits = predict(x)
     backend.wait(logits)
     other = predict(backend.images_to_device(model, 3 * images))
     assert to_numpy(logits).dtype == dtype
@@ -56,8 +55,27 @@ def test_the_predictor_computes_what_the_referee_does(case, dtype, backend):
     assert relative_error(to_numpy(other), expected) > 10 * bound
 
 
+THIN = [Case("d2l", 28, 4), Case("bvlc", 32, 2, dtype="float32"), Case("torchvision", 33, 4, dtype="float32")]
+
+
+@_quick(pt=THIN, mx=THIN, jax=[LENET, Case("lenet-bn", 29, 4)])
+def test_the_predictor_computes_what_the_referee_does(backend, case):
+    config, params, images, _ = material(case)
+    model = loaded(backend, config, params, case.dtype)
+    logits = expected(case).stages[config.logits]
+    _assert_predictor_computes(backend, model, images, logits, case.dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [WIDE, NORMALIZED], ids=str)
+def test_the_predictor_of_a_wide_network_computes_what_the_referee_does(case, backend):
+    config, params, images, _ = wide_material(case, "float32")
+    model = loaded(backend, config, params, "float32")
+    _assert_predictor_computes(backend, model, images, expected_activations(case, "float32")["fc"], "float32")
+
+
 def test_the_predictor_keeps_the_weights_that_it_was_made_with(backend):
-    config, params, images, labels = material(CASE, "float32")
+    config, params, images, labels = material(LENET)
     model = loaded(backend, config, params, "float32")
     x = backend.images_to_device(model, images)
     predict = backend.predictor(model, x)
@@ -68,15 +86,17 @@ def test_the_predictor_keeps_the_weights_that_it_was_made_with(backend):
     assert relative_error(backend.predict(model, images), before) > 1e-4
 
 
-def test_batches_of_changing_sizes(backend):
-    """A compiled graph has the memory of one shape: another shape, and the first one again, must not meet it."""
-    if backend.__name__ == "googlenet_jax":
-        pytest.skip("JAX compiles a program for each shape")
-    config, params, images, labels = material(CASE)
+@_quick(pt=THIN[:1], mx=THIN[:1], jax=[])
+def test_batches_of_changing_sizes_are_computed_right(backend, case):
+    """A compiled graph has the memory of one shape: another shape, and the first one again, must not meet it.
+
+    JAX compiles a program for each shape.
+    """
+    config, params, images, labels = material(case)
     model, bounds = loaded(backend, config, params), TOLERANCES["float64"]
     for part in (slice(0, 4), slice(0, 1), slice(1, 4), slice(0, 4)):
         logits = backend.predict(model, images[part])
-        assert relative_error(logits, expected_activations(CASE)["fc"][part]) <= bounds.logits
+        assert relative_error(logits, expected(case).stages["fc"][part]) <= bounds.logits
         _, grads = backend.loss_and_grads(model, images[part], labels[part])
         training = reference.loss_and_grads(config, params, images[part], labels[part])
         assert max(relative_errors(grads, training.grads).values()) <= bounds.gradients
@@ -85,18 +105,16 @@ def test_batches_of_changing_sizes(backend):
 # -------------------------------------------------------------------------------------------------------- bfloat16
 
 
-@pytest.mark.parametrize("case", [CASE, *(pytest.param(case, marks=pytest.mark.slow) for case in LARGER)], ids=str)
-def test_bfloat16_computes_so_and_keeps_float32(case, backend):
-    config, params, images, labels = material(case, "float32")
-    if backend.__name__ == "googlenet_mx":
-        with pytest.raises(spec.InvalidInput, match="take float32, or the backend pt or jax"):
-            backend.GoogLeNet(config, dtype="bfloat16", device="cpu")
-        return
-    if backend.__name__ == "googlenet_jax" and case in LARGER:
-        pytest.skip("JAX compiles for minutes")
+@pytest.mark.skipif("mx" not in TESTED, reason="MXNet is not tested")
+def test_bfloat16_is_refused_by_mxnet():
+    with pytest.raises(spec.InvalidInput, match="take float32, or the backend pt or jax"):
+        load("mx").build(spec.preset("lenet"), dtype="bfloat16", device="cpu")
+
+
+def _assert_computes_in_bfloat16(backend, config, params, images, labels, right: Expected) -> None:
+    """Logits between float32's rounding and bfloat16's, and every array that comes out is float32."""
     model = loaded(backend, config, params, "bfloat16")
     x = backend.images_to_device(model, images)
-    expected, logits = expected_training(case, "float32"), expected_activations(case, "float32")["fc"]
 
     predictions = [backend.predict(model, images), to_numpy(backend.predictor(model, x)(x))]
     loss, grads = backend.loss_and_grads(model, images, labels)
@@ -105,10 +123,22 @@ def test_bfloat16_computes_so_and_keeps_float32(case, backend):
     arrays = [*predictions, to_numpy(step.loss), *grads.values(), *backend.dump_params(model).values()]
     assert {x.dtype for x in arrays} == {np.dtype("float32")}
     for predicted in predictions:
-        assert 1e-4 < relative_error(predicted, logits) < BFLOAT16["logits"]  # float32 would be below
-    assert abs(loss - expected.loss) < BFLOAT16["loss"] * expected.loss
+        assert 1e-4 < relative_error(predicted, right.stages[config.logits]) < BFLOAT16["logits"]
+    assert abs(loss - right.loss) < BFLOAT16["loss"] * right.loss
     if config.batch_norm is None:
-        assert _distance(grads, expected.grads) < BFLOAT16["gradients"]
+        assert _distance(grads, right.grads) < BFLOAT16["gradients"]
+
+
+@_quick(pt=[Case("d2l", 28, 4, dtype="float32")], mx=[], jax=[LENET])
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32(backend, case):
+    _assert_computes_in_bfloat16(backend, *material(case), expected(case))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", [name for name in TESTED if name != "mx"], indirect=True)
+def test_bfloat16_of_a_wide_network_computes_in_bfloat16_and_keeps_float32(backend):
+    given = wide_material(WIDE, "float32")
+    _assert_computes_in_bfloat16(backend, *given, expect(*given))
 
 
 def _distance(got: spec.Arrays, expected: spec.Arrays) -> float:
@@ -121,19 +151,25 @@ def _distance(got: spec.Arrays, expected: spec.Arrays) -> float:
 
 
 @pytest.mark.skipif("jax" not in TESTED, reason="only JAX's network is another one on GPUs")
-def test_what_jax_does_on_a_gpu_is_right_on_a_cpu_too():
+@pytest.mark.parametrize(
+    "case", [Case("nin", 67, 2), pytest.param(Case("d2l", 28, 4), marks=pytest.mark.slow)], ids=str
+)
+def test_what_jax_does_on_a_gpu_is_right_on_a_cpu_too(case):
     """A GPU is needed to see that its compiler agrees: test_gpu.py."""
     jax_backend = load("jax")
+    from flax import nnx
+
     from googlenet_jax.network import convolution, leave_to_xla
 
-    config, params, images, labels = material(CASE)
-    model, expected = loaded(jax_backend, config, params), expected_training(CASE)
+    config, params, images, labels = material(case)
+    model = loaded(jax_backend, config, params)
     leave_to_xla(model)
-    assert model.conv1.conv_general_dilated is not convolution
-    assert model.inception5b.branch5x5.conv_general_dilated is not convolution
+    convolutions = [part.conv_general_dilated for _, part in nnx.iter_graph(model) if isinstance(part, nnx.Conv)]
+    assert convolutions
+    assert convolution not in convolutions
     loss, grads = jax_backend.loss_and_grads(model, images, labels)
-    assert abs(loss - expected.loss) <= TOLERANCES["float64"].loss * expected.loss
-    assert max(relative_errors(grads, expected.grads).values()) <= TOLERANCES["float64"].gradients
+    assert abs(loss - expected(case).loss) <= TOLERANCES["float64"].loss * expected(case).loss
+    assert max(relative_errors(grads, expected(case).grads).values()) <= TOLERANCES["float64"].gradients
 
 
 @pytest.mark.skipif("jax" not in TESTED, reason="only JAX keeps what a model and its optimizer make of a step")
@@ -188,11 +224,9 @@ def test_the_first_maximum_of_a_window_takes_the_gradient_in_jax(pool, size):
 # --------------------------------------------------------------------------------------------------- what is timed
 
 
-@pytest.mark.parametrize("case", [CASE, pytest.param(NORMALIZED, marks=pytest.mark.slow)], ids=str)
-def test_every_stage_can_be_timed(case, backend):
-    if backend.__name__ == "googlenet_jax" and case is NORMALIZED:
-        pytest.skip("JAX compiles for minutes")
-    config, params, images, _ = material(case, "float32")
+@_quick(pt=THIN[1:], mx=THIN[1:], jax=[LENET])
+def test_every_stage_can_be_timed(backend, case):
+    config, params, images, _ = material(case)
     model = loaded(backend, config, params, "float32")
     names = []
     for name, forward, gradients in importlib.import_module(f"{backend.__name__}.profile").stages(model, images):
@@ -204,6 +238,7 @@ def test_every_stage_can_be_timed(case, backend):
     assert all(np.array_equal(found[name], x) for name, x in params.items() if not spec.is_statistic(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_ceilings_can_be_measured(dtype, backend):
     workloads = importlib.import_module(f"{backend.__name__}.peak").workloads
