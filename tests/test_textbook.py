@@ -49,7 +49,7 @@ def _agrees(textbook, model, dtype: str) -> None:
     indirect=True,
 )
 def test_the_textbooks_network_equals_the_referees(textbook):
-    """Slow in JAX, which compiles a GoogLeNet for 15 s and more: there only inference is quick."""
+    """Slow in JAX, which takes a minute to draw its first weights and to compile it."""
     config, params, _, _ = material(CASE)
     _agrees(textbook, loaded(textbook, config, params), "float64")
 
@@ -58,21 +58,6 @@ def test_the_textbooks_network_equals_the_referees(textbook):
 def test_the_textbooks_network_equals_the_referees_in_float32(textbook):
     config, params, _, _ = material(CASE, "float32")
     _agrees(textbook, loaded(textbook, config, params, "float32"), "float32")
-
-
-@pytest.mark.skipif("jax" not in TESTED, reason="JAX is not tested")
-@pytest.mark.parametrize("backend", ["jax"], indirect=True)
-def test_the_textbooks_network_predicts_as_the_referee_does_in_jax(predicted):
-    config, params, images, _ = material(CASE)
-    assert relative_error(predicted, reference.predict(config, params, images)) <= TOLERANCES["float64"].logits
-
-
-@pytest.fixture(scope="module")
-def predicted(backend) -> np.ndarray:
-    """Logits by the textbooks' network; JAX compiles it."""
-    textbook = importlib.import_module(f"{backend.__name__}.textbook")
-    config, params, images, _ = material(CASE)
-    return textbook.predict(loaded(textbook, config, params), images)
 
 
 @pytest.mark.slow  # PyTorch compiles for half a minute
@@ -111,10 +96,9 @@ def test_another_dtype_is_refused(textbook):
 
 
 def test_another_optimizer_is_refused(textbook):
-    model = textbook.GoogLeNet(spec.preset("d2l"), device="cpu")
     for row in (spec.SGD(0.1), spec.SGD(0.1, momentum=0.0, weight_decay=0.1), spec.Adam(0.1)):
         with pytest.raises(spec.InvalidInput, match="plain SGD"):
-            textbook.make_optimizer(model, row)
+            textbook.make_optimizer(None, row)  # refused before the model is looked at
 
 
 def test_the_benchmark_finds_the_same_functions_as_in_the_package(textbook, backend):
