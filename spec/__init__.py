@@ -32,7 +32,7 @@ from spec.params import check_params, check_state, state_shapes
 from spec.presets import PRESETS, preset
 from spec.recipe import Recipe
 from spec.sequences import SequenceConfig
-from spec.shapes import layer_costs, minimum_input_size, stage_names, stage_shapes
+from spec.shapes import layer_costs, minimum_input_size, stage_inputs, stage_names, stage_shapes
 
 __all__ = [
     "PRESETS",
@@ -74,6 +74,7 @@ __all__ = [
     "param_shapes",
     "parameter_count",
     "preset",
+    "stage_inputs",
     "stage_names",
     "stage_shapes",
     "state_shapes",

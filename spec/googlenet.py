@@ -73,17 +73,19 @@ class GoogLeNetConfig(Config):
         yield conv("conv2", stem, stage2, kernel=3, pad=1, activation=activation)
         for row in self.inceptions:
             name, into, k = row.name, row.in_channels, self.branch5x5_kernel
+            reduce3, reduce5 = f"{name}.branch3x3_reduce", f"{name}.branch5x5_reduce"
             yield conv(f"{name}.branch1x1", into, row.branch1x1, kernel=1)
-            yield conv(f"{name}.branch3x3_reduce", into, row.branch3x3_reduce, kernel=1)
-            yield conv(f"{name}.branch3x3", row.branch3x3_reduce, row.branch3x3, kernel=3, pad=1)
-            yield conv(f"{name}.branch5x5_reduce", into, row.branch5x5_reduce, kernel=1)
-            yield conv(f"{name}.branch5x5", row.branch5x5_reduce, row.branch5x5, kernel=k, pad=k // 2)
+            yield conv(reduce3, into, row.branch3x3_reduce, kernel=1)
+            yield conv(f"{name}.branch3x3", row.branch3x3_reduce, row.branch3x3, kernel=3, pad=1, reads=reduce3)
+            yield conv(reduce5, into, row.branch5x5_reduce, kernel=1)
+            yield conv(f"{name}.branch5x5", row.branch5x5_reduce, row.branch5x5, kernel=k, pad=k // 2, reads=reduce5)
             yield conv(f"{name}.pool_proj", into, row.pool_proj, kernel=1)
             if self.aux and name in AUX_AFTER:
                 head = AUX_AFTER[name]
                 yield conv(f"{head}.conv", row.out_channels, AUX_CHANNELS, kernel=1)
-                yield Layer(f"{head}.fc1", AUX_CHANNELS * AUX_SIDE**2, AUX_HIDDEN)
-                yield Layer(f"{head}.fc2", AUX_HIDDEN, self.num_classes, activation=None, dropout=self.aux_dropout)
+                yield Layer(f"{head}.fc1", AUX_CHANNELS * AUX_SIDE**2, AUX_HIDDEN, reads=f"{head}.conv")
+                classifier = partial(Layer, activation=None, dropout=self.aux_dropout)
+                yield classifier(f"{head}.fc2", AUX_HIDDEN, self.num_classes, reads=f"{head}.fc1")
         into = self.inceptions[-1].out_channels
         yield Layer("fc", into, self.num_classes, activation=None, dropout=self.dropout)
 

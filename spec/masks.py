@@ -13,7 +13,7 @@ import numpy as np
 from spec.arrays import Array, Arrays
 from spec.errors import InvalidInput
 from spec.network import Config, Shape, layers
-from spec.shapes import stage_names, stage_shapes
+from spec.shapes import stage_inputs
 
 
 def mask_shapes(config: Config, shape: Shape) -> dict[str, Shape]:
@@ -24,7 +24,7 @@ def mask_shapes(config: Config, shape: Shape) -> dict[str, Shape]:
     Raises:
         InvalidInput: when such images do not fit.
     """
-    given = dict(zip(stage_names(config)[1:], stage_shapes(config, shape[1:]).values(), strict=False))
+    given = stage_inputs(config, shape[1:])
     return {
         layer.stage: (shape[0], *((layer.in_channels,) if layer.kernel is None else given[layer.stage]))
         for layer in layers(config)

@@ -75,6 +75,7 @@ class Layer:
     bias: bool = True
     activation: Activation = "relu"  # what follows that
     dropout: float | None = None  # fraction dropped, in training, of what it reads; None: it has no place for that
+    reads: str | None = None  # the layer of its stage that it reads; None: it reads what the stage reads, or a pool's
 
     @property
     def stage(self) -> str:

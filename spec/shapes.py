@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple
 
 from spec.errors import InvalidInput
+from spec.googlenet import AUX_AFTER
 from spec.network import Config, Shape, layers, param_shapes
 
 
@@ -60,28 +61,52 @@ _LARGEST_TRIED = 2048  # pixels: far above any upper bound that a preset has
 
 
 def input_sizes(config: Config) -> tuple[int, int | None]:
-    """The smallest and largest square image that fit, pixels a side; the largest is None where there is no bound."""
-    fitting = [size for size in range(1, _LARGEST_TRIED + 1) if config.misfit(size, size) is None]
-    return fitting[0], None if fitting[-1] == _LARGEST_TRIED else fitting[-1]
+    """The smallest and largest square image that fit, pixels a side, and with them all between.
+
+    The largest is None where there is no bound.
+    """
+    tried = range(1, _LARGEST_TRIED + 1)
+    low = next(size for size in tried if config.misfit(size, size) is None)
+    if config.misfit(_LARGEST_TRIED, _LARGEST_TRIED) is None:
+        return low, None
+    return low, next(size for size in tried[low - 1 :] if config.misfit(size + 1, size + 1) is not None)
+
+
+def stage_inputs(config: Config, shape: Shape) -> dict[str, Shape]:
+    """What each stage reads of one image of that (channels, height, width), which is what the one before puts out.
+
+    An auxiliary head stands beside the trunk, and begins with a pool: what is said here is what that leaves.
+    """
+    stage_shapes(config, shape)  # refuses what does not fit
+    inputs: dict[str, Shape] = {}
+    before = shape
+    for stage, out in config.maps(*shape[1:]).items():
+        if stage in AUX_AFTER.values():
+            inputs[stage] = (before[0], *out[1:])  # the sides that `maps` has for a head are its pool's
+        else:
+            inputs[stage], before = before, out
+    return inputs
 
 
 class Cost(NamedTuple):
-    """Of a convolution or dense layer: trained scalars, and for one image multiply-adds and scalars put out."""
+    """Of a convolution or dense layer: trained scalars, and for one image multiply-adds, scalars read and put out."""
 
     parameters: int
     multiply_adds: int
+    inputs: int  # each once, whatever the kernel and the stride
     outputs: int
 
 
 def layer_costs(config: Config, shape: Shape) -> dict[str, Cost]:
     """The cost of every layer by canonical name, for one image of that (channels, height, width)."""
-    stage_shapes(config, shape)  # refuses what does not fit
+    given = stage_inputs(config, shape)
     maps, shapes = config.maps(*shape[1:]), param_shapes(config)
-    costs = {}
+    costs: dict[str, Cost] = {}
     for layer in layers(config):
         weights = math.prod(layer.weight_shape)
         places = 1 if layer.kernel is None else math.prod(maps[layer.stage][1:])
         own = (f"{layer.name}.{leaf}" for leaf in ("weight", "bias", "norm.weight", "norm.bias"))
         parameters = sum(math.prod(shapes[name]) for name in own if name in shapes)
-        costs[layer.name] = Cost(parameters, weights * places, layer.out_channels * places)
+        inputs = math.prod(given[layer.stage]) if layer.reads is None else costs[layer.reads].outputs
+        costs[layer.name] = Cost(parameters, weights * places, inputs, layer.out_channels * places)
     return costs

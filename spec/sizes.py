@@ -6,9 +6,9 @@ Auxiliary heads are left out: they stand beside the trunk, and nobody who classi
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import NamedTuple
 
 from spec.googlenet import GoogLeNetConfig
@@ -65,17 +65,14 @@ def measure(config: Config, size: int | None = None) -> Sizes:
 
 
 def depth(config: Config) -> int:
-    """Layers with weights on the longest way from the image to the logits.
-
-    Stages follow one another. Within an Inception block the branches stand side by side, and the longest of them
-    counts: a reduction, and the convolution of that name that reads it.
-    """
-    longest: dict[str, int] = {}
-    trunk = layers(replace(config, aux=False))
-    for branch, count in Counter(layer.name.removesuffix("_reduce") for layer in trunk).items():
-        stage = branch.split(".")[0]
-        longest[stage] = max(count, longest.get(stage, 0))
-    return sum(longest.values())
+    """Layers with weights on the longest way from the image to the logits: stages follow one another."""
+    before = 0  # behind the stages so far
+    for _, stage in groupby(layers(replace(config, aux=False)), key=lambda layer: layer.stage):
+        depths: dict[str, int] = {}
+        for layer in stage:
+            depths[layer.name] = 1 + (before if layer.reads is None else depths[layer.reads])
+        before = max(depths.values())
+    return before
 
 
 def _costs(config: Config, shape: Shape) -> Iterator[tuple[str, Part]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from typer.testing import CliRunner
+from support import googlenet
+from tracing import trace
 
 import spec
-from harness.cli import app
 from harness.sizes import COMPARED, draw, measure_all
 from spec import reference
+from spec.network import Layer
 from spec.sizes import FLOAT, PARTS, Part, depth, measure
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -44,7 +46,7 @@ def test_parameters_and_depth_are_the_published_ones(name, parameters, layers):
     assert found.depth == depth(spec.preset(name)) == layers
 
 
-def test_lenet_by_hand():
+def test_parts_of_lenet_cost_what_was_worked_out_by_hand():
     """28 -> 24 -> 12 -> 8 -> 4 pixels; 6 and 16 channels; 120, 84 and 10 values."""
     found = measure(spec.preset("lenet")).parts
     convolutions = (6 * 25 + 6) + (16 * 6 * 25 + 16)
@@ -58,7 +60,7 @@ def test_lenet_by_hand():
     }
 
 
-def test_nin_block_by_block():
+def test_blocks_of_nin_have_the_published_parameter_counts():
     costs = spec.layer_costs(spec.preset("nin"), (1, 224, 224))
     blocks = [sum(cost.parameters for name, cost in costs.items() if name.startswith(f"conv{i}")) for i in range(1, 5)]
     assert blocks == [30_336, 746_240, 1_180_800, 34_790]
@@ -87,69 +89,16 @@ def test_running_statistics_are_stored_and_not_trained():
 # --------------------------------------------------------------------------------------------- against the referee
 
 
-@dataclass
-class Trace:
-    """What one pass of the referee did."""
-
-    multiply_adds: int = 0
-    outputs: int = 0
-    depth: int = 0
-
-
-@pytest.fixture
-def trace(monkeypatch) -> Trace:
-    """The referee's operations in terms of depth: with weights, one more than the largest value read; else its maximum.
-
-    So of an image of zeros the logits say how many layers they lie behind.
-    """
-    seen = Trace()
-
-    def put_out(x, shape, more):
-        y = np.full(shape, x.max() + more)
-        seen.outputs += y.size
-        seen.depth = int(y.max())
-        return y, None
-
-    def sides(x, kernel, stride, pad):
-        return ((size + 2 * pad - kernel) // stride + 1 for size in x.shape[2:])
-
-    def convolution(x, w, b, stride, pad):
-        y = put_out(x, (1, len(w), *sides(x, w.shape[-1], stride, pad)), 1)
-        seen.multiply_adds += y[0].size * w[0].size
-        return y
-
-    def dense(x, w, b):
-        seen.multiply_adds += w.size
-        return put_out(x, (1, len(w)), 1)
-
-    def max_pool(x, pool):
-        return put_out(x, (*x.shape[:2], *map(pool.output_size, x.shape[2:])), 0)
-
-    def average_pool(x, rows, columns):
-        return put_out(x, (*x.shape[:2], len(rows), len(columns)), 0)
-
-    def leave(x, *rest, **options):
-        return x, None
-
-    for operation in (convolution, dense, max_pool, average_pool):
-        monkeypatch.setattr(reference, operation.__name__, operation)
-    monkeypatch.setattr(reference, "local_response_norm", lambda x, lrn: put_out(x, x.shape, 0))
-    monkeypatch.setattr(reference, "batch_norm", leave)
-    monkeypatch.setitem(reference.ACTIVATIONS, "sigmoid", leave)
-    return seen
-
-
 @pytest.mark.parametrize("name", spec.PRESETS)
-def test_the_referee_does_what_was_counted(name, trace):
+def test_the_referee_does_what_was_counted(name):
     config = spec.preset(name, aux=False)
     size = spec.minimum_input_size(config)
-    params = {name: np.broadcast_to(0.0, shape) for name, shape in spec.param_shapes(config).items()}
-    logits = reference.predict(config, params, np.zeros((1, config.in_channels, size, size)))
-    found = measure(spec.preset(name), size)
-    assert found.depth == logits.max() == trace.depth
-    assert found.total.multiply_adds == trace.multiply_adds
-    assert found.total.activation_bytes == FLOAT * trace.outputs
-    assert found.total.weight_bytes == FLOAT * sum(array.size for array in params.values())
+    seen, found = trace(config, size), measure(spec.preset(name), size)
+    assert found.depth == seen.depth
+    assert found.total.multiply_adds == seen.multiply_adds
+    assert found.total.activation_bytes == FLOAT * seen.outputs
+    arrays = spec.param_shapes(config).values()
+    assert found.total.weight_bytes == FLOAT * sum(math.prod(shape) for shape in arrays)
 
 
 @pytest.mark.parametrize("name", spec.PRESETS)
@@ -167,35 +116,42 @@ def test_heads_are_left_out():
     assert depth(spec.preset("bvlc")) == 22
 
 
-def test_a_deeper_network_is_deeper():
+def test_a_shorter_sequence_is_less_deep():
     config = spec.preset("nin")
     shorter = replace(config, rows=tuple(row for row in config.rows if row.name != "conv3_mlp1"))
     assert depth(shorter) == 11
 
 
+@dataclass(frozen=True, kw_only=True)
+class Branched(spec.Config):
+    """A convolution, a block whose longest branch is a chain of three, and a classifier: five layers deep.
+
+    No name ends in `_reduce` but that of a layer which no other one reads.
+    """
+
+    def layers(self):
+        yield Layer("stem", self.in_channels, 8, kernel=3, pad=1)
+        yield Layer("block.wide_reduce", 8, 2, kernel=1)
+        yield Layer("block.first", 8, 3, kernel=1)
+        yield Layer("block.second", 3, 3, kernel=3, pad=1, reads="block.first")
+        yield Layer("block.third", 3, 4, kernel=3, pad=1, reads="block.second")
+        yield Layer("block.narrow", 8, 2, kernel=1)
+        yield Layer("fc", 8, self.num_classes)
+
+
+def test_the_longest_chain_of_a_block_counts_whatever_its_layers_are_called():
+    assert depth(Branched(preset="toy", source="", in_channels=3, num_classes=10, input_size=8)) == 5
+
+
 # ------------------------------------------------------------------------------------------------- sizes of images
 
 
-@pytest.mark.parametrize(
-    ("name", "low", "high"),
-    [
-        ("lenet", 28, 31),
-        ("alexnet", 193, 224),
-        ("vgg11", 224, 255),
-        ("nin", 67, None),
-        ("d2l", 1, None),
-        ("bvlc", 31, None),
-    ],
-)
-def test_the_smallest_image(name, low, high):
-    config = spec.preset(name, aux=False)
-    assert measure(config).fitting == (low, high)
-    params = {name: np.broadcast_to(0.0, shape) for name, shape in spec.param_shapes(config).items()}
-    for size in (low - 1, *([high + 1] if high else [])):
-        with pytest.raises(spec.InvalidInput, match=f"cannot take {size} x {size} pixels"):
-            measure(config, size)
-        with pytest.raises(spec.InvalidInput):
-            reference.predict(config, params, np.zeros((1, config.in_channels, size, size)))
+@pytest.mark.parametrize(("name", "low", "high"), [("lenet", 28, 31), ("nin", 67, None), ("bvlc", 31, None)])
+def test_sizes_of_images_are_those_that_fit_without_heads(name, low, high):
+    config = spec.preset(name)
+    assert measure(config, low).fitting == (low, high)
+    with pytest.raises(spec.InvalidInput, match=f"cannot take {low - 1} x {low - 1} pixels"):
+        measure(config, low - 1)
 
 
 @pytest.mark.parametrize("name", ["lenet", "nin"])
@@ -208,15 +164,11 @@ def test_the_referee_takes_the_smallest_image(name):
 # ----------------------------------------------------------------------------------------------------- the verb
 
 
-def googlenet(*arguments: str):
-    return CliRunner().invoke(app, ["sizes", *arguments])
-
-
 def rows(*arguments: str) -> list[dict]:
-    return json.loads(googlenet(*arguments, "--json").stdout)
+    return json.loads(googlenet("sizes", *arguments, "--json").stdout)
 
 
-def test_json():
+def test_json_has_every_figure_of_every_network():
     found = rows()
     assert [row["preset"] for row in found] == list(COMPARED)
     alexnet = found[1]
@@ -238,7 +190,7 @@ def test_json():
             assert row[key] == sum(part[key] for part in row["parts"].values())
 
 
-def test_the_size_is_that_of_the_image():
+def test_larger_images_cost_more_and_weigh_the_same():
     small, large = (rows("nin", "d2l", "--size", size) for size in ("96", "224"))
     assert [row["input"] for row in large] == [[1, 224, 224]] * 2
     assert large[1]["multiply_adds"] == 1_502_982_144
@@ -253,8 +205,8 @@ def test_all_is_every_preset_and_a_name_counts_once():
     assert [row["preset"] for row in rows("nin", "lenet", "nin")] == ["nin", "lenet"]
 
 
-def test_the_table():
-    lines = [line.split() for line in googlenet("lenet", "nin").stdout.splitlines()]
+def test_the_table_has_a_row_for_each_part_that_there_is():
+    lines = [line.split() for line in googlenet("sizes", "lenet", "nin").stdout.splitlines()]
     assert lines[1] == "lenet 28 28 to 31 5 44,426 281,640 177.7 kB 23.3 kB".split()
     assert [line[0] for line in lines] == ["network", "lenet", "convolutions", "dense", "pools", "nin", *PARTS[::2]]
     assert lines[5][:7] == "nin 224 67 or more 12 1,992,166".split()
@@ -277,13 +229,12 @@ def test_the_table():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage_is_one_clear_error_and_leaves_nothing(arguments, message, tmp_path, monkeypatch):
-    """`main` turns the exception into one line and status 2: tests/test_compare.py."""
-    monkeypatch.chdir(tmp_path)
-    result = googlenet(*arguments)
-    assert isinstance(result.exception, spec.InvalidInput)
-    assert message in str(result.exception)
-    assert not result.stdout
+def test_wrong_usage_is_one_clear_error_and_leaves_nothing(arguments, message, tmp_path):
+    done = googlenet("sizes", *arguments, status=2, cwd=tmp_path)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not done.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -298,7 +249,7 @@ def pixels(path: Path) -> np.ndarray:
 @pytest.mark.parametrize(("suffix", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("PNG", b"\x89PNG")])
 def test_the_suffix_is_the_format(suffix, start, tmp_path):
     path = tmp_path / f"sizes.{suffix}"
-    assert googlenet("nin", "--plot", str(path)).exit_code == 0
+    googlenet("sizes", "nin", "--plot", str(path))
     assert path.read_bytes().startswith(start)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -338,21 +289,21 @@ PAGE = (DOCS / "sizes.md").read_text()
 SHOWN = re.search(r"^\$ googlenet sizes (.*--plot sizes\.png)$", PAGE, re.MULTILINE)[1].split()
 
 
-def test_the_documents_table_is_what_the_command_prints(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_documents_table_is_what_the_command_prints():
     table = re.search(r"```text\n(.*?)```", PAGE, re.DOTALL)[1]
-    assert [line.rstrip() for line in googlenet(*SHOWN).stdout.splitlines()] == table.splitlines()
+    printed = googlenet("sizes", *SHOWN[:-2]).stdout  # without the picture, which is the next test's
+    assert [line.rstrip() for line in printed.splitlines()] == table.splitlines()
 
 
-def test_the_documents_picture_is_what_the_command_draws(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_the_documents_picture_is_what_the_command_draws(tmp_path):
     """A single bar of another length would show."""
-    monkeypatch.chdir(tmp_path)
-    googlenet(*SHOWN)
+    googlenet("sizes", *SHOWN, cwd=tmp_path)
     found = measure_all(SHOWN[:5], 224)
     nin = found[3]
     doubled = nin.parts["convolutions"]._replace(multiply_adds=2 * nin.total.multiply_adds)
     found[3] = replace(nin, parts={**nin.parts, "convolutions": doubled})
-    draw(found, Path("other.png"))
-    committed, drawn, other = (pixels(path) for path in (DOCS / "sizes.png", Path("sizes.png"), Path("other.png")))
+    draw(found, tmp_path / "other.png")
+    committed, drawn, other = map(pixels, (DOCS / "sizes.png", tmp_path / "sizes.png", tmp_path / "other.png"))
     assert committed.shape == drawn.shape
     assert np.abs(committed - drawn).mean() < 0.05 < np.abs(committed - other).mean()

@@ -9,7 +9,6 @@ from typing import Any
 
 import spec
 from spec.googlenet import AUX_AFTER
-from spec.network import Shape
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _TRAINING = 3  # times the forward pass: it, the gradients of the activations, the gradients of the weights
@@ -63,25 +62,23 @@ def stage_flops(config: spec.Config, size: int, batch: int) -> dict[str, int]:
 def _parts(config: spec.Config, size: int, *, heads: bool) -> Iterable[tuple[str, int, int, int]]:
     """(stage, multiply-adds, scalars read and written, both for one image, weights) of every layer and pool."""
     image = (config.in_channels, size, size)
-    shapes = spec.stage_shapes(config, image)
-    costs = spec.layer_costs(config, image)
-    side_branches = set(AUX_AFTER.values())
-    first, *_ = spec.layers(config)
+    maps, given, costs = config.maps(size, size), spec.stage_inputs(config, image), spec.layer_costs(config, image)
+    side_branches = {head: after for after, head in AUX_AFTER.items() if head in maps}
+    with_weights = set()
     for layer in spec.layers(config):
-        if layer.stage in side_branches and not heads:
-            continue
-        weights, cost = math.prod(layer.weight_shape), costs[layer.name]
-        read = math.prod(image) if layer == first else layer.in_channels * (cost.multiply_adds // weights)
-        yield layer.stage, cost.multiply_adds, read + cost.outputs, weights
-    before: Shape = image
-    for stage, shape in shapes.items():
-        if stage in side_branches:
-            continue
-        if stage.startswith("inception"):
-            yield stage, 0, 2 * math.prod((before[0], *shape[1:])), 0  # the pool of the fourth branch
-        elif stage.startswith(("pool", "norm")):
-            yield stage, 0, math.prod(before) + math.prod(shape), 0
-        before = shape
+        with_weights.add(layer.stage)
+        if heads or layer.stage not in side_branches:
+            cost = costs[layer.name]
+            yield layer.stage, cost.multiply_adds, cost.inputs + cost.outputs, math.prod(layer.weight_shape)
+    for stage, out in maps.items():
+        if stage not in with_weights:  # a pool or a normalization
+            yield stage, 0, math.prod(given[stage]) + math.prod(out), 0
+    if isinstance(config, spec.GoogLeNetConfig):
+        for row in config.inceptions:
+            yield row.name, 0, 2 * math.prod(given[row.name]), 0  # the fourth branch's pool, which leaves the size
+    if heads:
+        for head, after in side_branches.items():
+            yield head, 0, math.prod(maps[after]) + math.prod(given[head]), 0  # the pool that it begins with
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""What the referee does when it runs, counted operation by operation: a judge of what the spec says that it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+
+import spec
+from spec import reference
+
+
+@dataclass
+class Trace:
+    """What one pass for one image did."""
+
+    multiply_adds: int = 0
+    inputs: int = 0  # scalars that convolutions, dense layers, pools and normalizations read, each once
+    weights: int = 0  # those that convolutions and dense layers read
+    outputs: int = 0
+    depth: int = 0
+
+
+@contextmanager
+def _traced() -> Iterator[Trace]:
+    """The referee's operations in terms of depth: with weights, one more than the largest value read; else its maximum.
+
+    So of an image of zeros the logits say how many layers they lie behind.
+    """
+    seen = Trace()
+
+    def put_out(x, shape, more):
+        y = np.full(shape, x.max() + more)
+        seen.inputs += x.size
+        seen.outputs += y.size
+        seen.depth = int(y.max())
+        return y, None
+
+    def sides(x, kernel, stride, pad):
+        return ((size + 2 * pad - kernel) // stride + 1 for size in x.shape[2:])
+
+    def convolution(x, w, b, stride, pad):
+        y = put_out(x, (1, len(w), *sides(x, w.shape[-1], stride, pad)), 1)
+        seen.weights += w.size
+        seen.multiply_adds += y[0].size * w[0].size
+        return y
+
+    def dense(x, w, b):
+        seen.weights += w.size
+        seen.multiply_adds += w.size
+        return put_out(x, (1, len(w)), 1)
+
+    def max_pool(x, pool):
+        return put_out(x, (*x.shape[:2], *map(pool.output_size, x.shape[2:])), 0)
+
+    def average_pool(x, rows, columns):
+        return put_out(x, (*x.shape[:2], len(rows), len(columns)), 0)
+
+    def local_response_norm(x, lrn):
+        return put_out(x, x.shape, 0)
+
+    def leave(x, *rest, **options):
+        return x, None
+
+    operations = (convolution, dense, max_pool, average_pool, local_response_norm)
+    with (
+        mock.patch.multiple(reference, **{operation.__name__: operation for operation in operations}, batch_norm=leave),
+        mock.patch.dict(reference.ACTIVATIONS, sigmoid=leave),
+    ):
+        yield seen
+
+
+def trace(config: spec.Config, size: int) -> Trace:
+    """What the referee does in inference, for one image of that size; heads, where there are any, included."""
+    params = {name: np.broadcast_to(0.0, shape) for name, shape in spec.param_shapes(config).items()}
+    with _traced() as seen:
+        logits = reference.predict(config, params, np.zeros((1, config.in_channels, size, size)))
+    assert seen.depth == logits.max()
+    return seen
