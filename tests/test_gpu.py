@@ -31,7 +31,7 @@ def _model(backend, case: Case, dtype: str = "float32"):
 
 
 @pytest.mark.parametrize("case", [CASE, NORMALIZED, *ANCESTORS], ids=str)
-def test_every_stage_in_float32_which_is_not_rounded_to_tf32(backend, case):
+def test_every_stage_in_float32_is_not_rounded_to_tf32(backend, case):
     model, images = _model(backend, case), material(case, "float32").images
     expected = expected_activations(case, "float32")
     for name, found in backend.activations(model, images).items():
@@ -39,7 +39,7 @@ def test_every_stage_in_float32_which_is_not_rounded_to_tf32(backend, case):
 
 
 @pytest.mark.parametrize("case", [CASE, *ANCESTORS], ids=str)
-def test_loss_and_gradients_in_float64(backend, case):
+def test_loss_and_gradients_agree_in_float64(backend, case):
     """At 1e-12 a compiler's mistake shows: XLA made one of JAX's matrix products side by side (JAX 0.11.2, H100)."""
     _, _, images, labels = material(case)
     model, bounds, expected = _model(backend, case, "float64"), TOLERANCES["float64"], expected_training(case)
@@ -49,7 +49,7 @@ def test_loss_and_gradients_in_float64(backend, case):
     assert {name: error for name, error in errors.items() if error > bounds.gradients} == {}
 
 
-def test_gradients_and_a_step(backend):
+def test_gradients_agree_and_a_step_changes_the_weights(backend):
     config, params, images, labels = material(CASE, "float32")
     model, expected = _model(backend, CASE), expected_training(CASE, "float32")
     bounds = on_pictures(config, "float32")
@@ -61,7 +61,7 @@ def test_gradients_and_a_step(backend):
     assert any((x != params[name]).any() for name, x in backend.dump_params(model).items())
 
 
-def test_the_predictor(backend):
+def test_predictor_computes_the_logits(backend):
     model, images = _model(backend, CASE), material(CASE, "float32").images
     x = backend.images_to_device(model, images)
     logits = backend.predictor(model, x)(x)
@@ -71,7 +71,7 @@ def test_the_predictor(backend):
     assert relative_error(to_numpy(logits), expected) <= TOLERANCES["float32"].logits
 
 
-def test_memory_and_ceilings(backend):
+def test_memory_is_measured_and_ceilings_can_be(backend):
     model, images = _model(backend, CASE), material(CASE, "float32").images
     backend.predict(model, images)
     memory = backend.peak_memory("gpu")

@@ -10,7 +10,7 @@ from support import TESTED
 
 
 @pytest.mark.skipif("mx" not in TESTED or shutil.which("cc") is None, reason="needs the mx backend and a C compiler")
-def test_libraries_are_loaded_after_those_they_depend_on(tmp_path):
+def test_library_is_loaded_after_those_that_it_depends_on(tmp_path):
     """liba needs libz, which no search path leads to: it loads once libz is there, though its name comes first."""
     from googlenet_mx.device import _load_all
 

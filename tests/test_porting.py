@@ -5,16 +5,15 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
-import subprocess
+import runpy
 import sys
 from functools import lru_cache, reduce
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from support import TESTED
+from support import ROOT, TESTED
 
 import spec
 from harness.backend import PACKAGES, load
@@ -22,7 +21,6 @@ from harness.compare import probe_params, relative_error
 from harness.names import SCHEMES, foreign_names
 from spec import reference
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "porting.md").read_text()
 
 
@@ -36,6 +34,13 @@ def _traps() -> ModuleType:
 
 
 traps = _traps()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frameworks() -> None:
+    """All that are tested, imported apart from the tests that look something up in them."""
+    for name in TESTED:
+        load(name)
 
 
 def table(first: str) -> list[list[str]]:
@@ -71,47 +76,54 @@ def cells(name: str) -> list[str]:
     return [cell.strip() for cell in traps.row(traps.TRAPS[name], measure(name)).strip("|").split(" | ")]
 
 
-def test_every_trap_is_shown():
+def test_every_trap_is_in_the_table():
     assert list(TRAPS) == list(traps.TRAPS)
+
+
+# Below a second each: a kernel, a pool that changes shapes, a block, the losses.
+QUICK = ("kernel-square", "pool-floor", "branch-order", "loss-probabilities", "loss-from-logits")
 
 
 # What JAX compiles stays together: see conftest.py.
 @pytest.mark.parametrize(
-    ("backend", "name"), [(trap.backend, name) for name, trap in traps.TRAPS.items() if trap.backend in TESTED]
+    ("backend", "name"),
+    [
+        pytest.param(trap.backend, name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, trap in traps.TRAPS.items()
+        if trap.backend in TESTED
+    ],
 )
-def test_the_figure_of_a_trap(backend, name):
+def test_figure_of_a_trap_is_the_measured_one(backend, name):
     assert agrees(TRAPS[name], cells(name)), cells(name)
     assert TRAPS[name][3].partition(" ")[2] == cells(name)[3].partition(" ")[2]  # of what it is the error
 
 
 @needs("pt")
-def test_another_figure_stage_or_shape_would_be_noticed():
+def test_another_figure_stage_or_shape_is_noticed():
     found = cells("pool-floor")
     assert agrees(found, found)
     for column, other in ((3, "0.30"), (3, "2.7"), (4, "`conv1`"), (5, "equal")):
         assert not agrees([*found[:column], other, *found[column + 1 :]], found)
 
 
-SCENES = [("d2l", 96), ("d2lzh", 96), ("d2l", 256), ("bvlc", 96), ("torchvision", 64), ("torchvision", 224)]
-
-
 @needs("pt")
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "size"), sorted({tuple(trap.network.split()[:2]) for trap in traps.TRAPS.values()}))
-def test_without_a_mistake_there_is_no_error(preset, size):
+def test_network_without_a_mistake_has_no_error(preset, size):
     """In PyTorch; test_parity.py has the others."""
     right = traps.scene(preset.strip(","), int(size))
     stages, expected = load("pt").activations(right.model("pt"), right.images), right.right()
     assert max(relative_error(stages[stage], expected[stage]) for stage in expected) < 1e-13
 
 
-def test_the_operations_have_the_figures_of_the_traps():
+def test_table_of_operations_has_the_figures_of_the_traps():
     found = [re.findall(r"`([a-z0-9-]+)` (\d[\d.e-]*\d|\d)", row[-1]) for row in OPERATIONS]
     assert all(found)
     assert {name for row in found for name, _ in row} == set(TRAPS)
     assert all(text == TRAPS[name][3].split()[0] for row in found for name, text in row)
 
 
-def test_what_the_page_sums_up():
+def test_summary_counts_the_traps_of_the_table():
     differ = [name for name, row in TRAPS.items() if row[5] != "equal"]
     assert f"Of the {len(TRAPS)} mistakes" in PAGE
     assert differ == ["pool-floor"]
@@ -126,7 +138,7 @@ def test_zeros_around_a_pool_cost_nothing_after_a_relu(monkeypatch):
     assert traps.measure(traps.TRAPS["pool-zeros"]) == traps.Measured(pytest.approx(0, abs=1e-13), "", "")
 
 
-def test_what_shapes_show():
+def test_square_layers_and_misprinted_widths_are_those_named():
     square = {
         preset: {layer.name for layer in spec.layers(config) if layer.in_channels == layer.out_channels}
         for preset, config in spec.PRESETS.items()
@@ -187,7 +199,7 @@ def resolve(backend: str, span: str) -> None:
 
 
 @pytest.mark.parametrize("name", TESTED)
-def test_what_a_framework_is_said_to_have_is_there(name):
+def test_everything_named_in_a_framework_exists(name):
     spans = named(name)
     assert len(spans) >= 16
     for span in spans:
@@ -206,13 +218,13 @@ def test_what_a_framework_is_said_to_have_is_there(name):
         ("jax", "jnp.concat_(axis=1)"),
     ],
 )
-def test_what_is_not_there_would_be_noticed(backend, span):
+def test_name_or_option_that_does_not_exist_is_noticed(backend, span):
     if backend in TESTED:
         with pytest.raises((AttributeError, LookupError)):
             resolve(backend, span)
 
 
-def test_the_operators_of_onnx_are_there():
+def test_operators_and_attributes_named_in_onnx_exist():
     import onnx
 
     spans = named("onnx")
@@ -245,7 +257,7 @@ def _weights(weight: Any, bias: Any) -> dict[str, str]:
 
 
 @needs("pt")
-def test_the_defaults_of_pytorch():
+def test_table_has_the_defaults_of_pytorch():
     import torch
     from torch import nn
 
@@ -265,7 +277,7 @@ def test_the_defaults_of_pytorch():
 
 
 @needs("mx")
-def test_the_defaults_of_mxnet():
+def test_table_has_the_defaults_of_mxnet():
     load("mx")
     import mxnet
     from mxnet import nd
@@ -294,7 +306,7 @@ def _required(layer: type, name: str) -> bool:
 
 
 @needs("jax")
-def test_the_defaults_of_flax():
+def test_table_has_the_defaults_of_flax():
     load("jax")
     import jax.numpy as jnp
     from flax import nnx
@@ -316,7 +328,7 @@ def test_the_defaults_of_flax():
     assert not nnx.Dropout(0.5, rngs=nnx.Rngs(0)).deterministic
 
 
-def test_the_defaults_of_onnx():
+def test_table_has_the_defaults_of_onnx():
     import onnx
 
     def default(operator: str, attribute: str) -> Any:
@@ -349,7 +361,7 @@ def same(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def test_the_table_of_same_padding():
+def test_table_of_same_padding_is_true():
     for layer, even, odd, _ in table("layer"):
         kernel, stride = map(int, re.fullmatch(r"(\d)x\d, stride (\d)", layer).groups())
         for sizes, pads in ((range(6, 300, 2), even), (range(7, 300, 2), odd)):
@@ -379,7 +391,7 @@ NINE = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
 
 
 @needs("pt")
-def test_padding_and_rounding_up_in_pytorch():
+def test_pytorch_leaves_out_a_pools_window_within_the_padding():
     import torch
 
     x = torch.from_numpy(NINE)
@@ -387,7 +399,7 @@ def test_padding_and_rounding_up_in_pytorch():
 
 
 @needs("mx")
-def test_padding_and_rounding_up_in_mxnet():
+def test_mxnet_keeps_a_pools_window_within_the_padding():
     load("mx")
     from mxnet import MXNetError, nd
     from mxnet.gluon import nn
@@ -399,7 +411,7 @@ def test_padding_and_rounding_up_in_mxnet():
         nn.MaxPool2D(3, 2, ceil_mode=True)(nd.ones((1, 1, 2, 2))).asnumpy()
 
 
-def test_padding_and_rounding_up_in_onnx():
+def test_onnx_leaves_out_a_pools_window_within_the_padding():
     from onnx import TensorProto, helper
     from onnx.reference import ReferenceEvaluator
 
@@ -414,7 +426,7 @@ def test_padding_and_rounding_up_in_onnx():
 
 
 @needs("mx")
-def test_batch_norm_of_mxnet():
+def test_mxnet_moves_statistics_backward_and_its_operator_fixes_gamma():
     """Statistics move in the backward pass, towards the biased variance; the operator fixes gamma and has 1e-3."""
     load("mx")
     from mxnet import autograd, nd
@@ -438,7 +450,7 @@ def test_batch_norm_of_mxnet():
     assert y == pytest.approx(1 / np.sqrt(1e-3))
 
 
-def test_a_bias_folded_into_the_running_mean():
+def test_running_mean_takes_a_bias():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 3, 4, 4))
     bias, mean, var, weight, shift = rng.random((5, 3)) + 0.5
@@ -447,7 +459,7 @@ def test_a_bias_folded_into_the_running_mean():
     assert relative_error(got, expected) < 1e-14
 
 
-def test_dense_weights_over_another_order():
+def test_documented_transposition_brings_dense_weights_into_order():
     assert "`w.reshape(1024, 4, 4, 128).transpose(0, 3, 1, 2).reshape(1024, 2048)`" in PAGE
     rng = np.random.default_rng(0)
     w, x = rng.normal(size=(1024, 2048)), rng.normal(size=(1, 128, 4, 4))
@@ -488,9 +500,15 @@ def translated(name: str, params: spec.Arrays) -> dict[str, np.ndarray]:
     return arrays
 
 
-@pytest.mark.parametrize("preset", ["d2l", "torchvision", "lenet-bn", "lenet-bn-frozen", "nin"])
+SLOW = pytest.mark.slow  # no other kind of array than LeNet has
+
+
+@pytest.mark.parametrize(
+    "preset",
+    ["lenet-bn", "lenet-bn-frozen", *(pytest.param(name, marks=SLOW) for name in ("d2l", "torchvision", "nin"))],
+)
 @pytest.mark.parametrize("backend", TESTED)
-def test_the_table_of_names_and_layouts(backend, preset):
+def test_table_of_names_and_layouts_is_true(backend, preset):
     config = spec.preset(preset, num_classes=10)
     params = {array: x.astype(np.float32) for array, x in probe_params(config, 0).items()}
     model = load(backend).build(config, device="cpu")
@@ -504,7 +522,7 @@ def test_the_table_of_names_and_layouts(backend, preset):
     assert all(np.array_equal(found[path], x) for path, x in expected.items())
 
 
-def test_another_name_or_layout_would_be_noticed(monkeypatch):
+def test_another_name_or_layout_is_noticed(monkeypatch):
     right = translated("jax", probe_params(spec.preset("d2l"), 0))
     wrong = PAGE.replace("`P.kernel`", "`P.weight`").replace("transpose(2, 3, 1, 0)", "transpose(3, 2, 1, 0)")
     monkeypatch.setattr(sys.modules[__name__], "PAGE", wrong)
@@ -514,7 +532,7 @@ def test_another_name_or_layout_would_be_noticed(monkeypatch):
     assert not np.array_equal(other["conv1.weight"], right["conv1.kernel"])
 
 
-def test_the_table_of_foreign_names():
+def test_table_of_foreign_names_is_true():
     """Every scheme that is foreign, with its presets and no others; an example in each row is a name that it has."""
     shown: dict[str, set[str]] = {}
     for schemes, whose, presets in table("names"):
@@ -529,7 +547,7 @@ def test_the_table_of_foreign_names():
 
 
 @needs("pt")
-def test_pytorch_counts_batches_besides():
+def test_pytorch_has_a_counter_of_batches_beside_each_norm():
     model = load("pt").GoogLeNet(spec.preset("torchvision", num_classes=10))
     others = [path for path in model.state_dict() if path not in spec.param_shapes(model.config)]
     assert len(others) == 59
@@ -537,13 +555,13 @@ def test_pytorch_counts_batches_besides():
 
 
 @needs("mx")
-def test_only_the_structural_names_of_gluon_are_the_networks():
+def test_structural_names_of_gluon_belong_to_the_network_alone():
     first, second = (load("mx").GoogLeNet(spec.preset("d2l")) for _ in range(2))
     assert list(first._collect_params_with_prefix()) == list(second._collect_params_with_prefix())
     assert not set(first.collect_params()) & set(second.collect_params())
 
 
-def test_the_way_back_from_nnx():
+def test_transpositions_to_and_from_nnx_are_inverse():
     into, back = ((2, 3, 1, 0), (3, 2, 0, 1))
     assert f"transpose{into}" in PAGE
     assert f"transpose{back}" in PAGE
@@ -554,24 +572,26 @@ def test_the_way_back_from_nnx():
 # ---------------------------------------------------------------------------------------------- commands and code
 
 
-def test_the_commands_name_traps():
+def test_shown_commands_name_traps():
     """Those of `googlenet` are tested in test_readme.py."""
     commands = re.findall(r"^\$ python docs/traps.py(.*)$", PAGE, re.MULTILINE)
     assert commands[0] == ""
     assert set(" ".join(commands).split()) <= set(traps.TRAPS)
 
 
-def test_the_script_refuses_a_trap_that_there_is_not():
-    command = [sys.executable, "docs/traps.py", "pool-floor", "pool"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "unknown trap: expected one or more of pixels-255" in done.stderr
-    assert done.stderr.endswith("got pool\n")
-    assert not done.stdout
+def test_script_refuses_an_unknown_trap(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["docs/traps.py", "pool-floor", "pool"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "docs" / "traps.py"), run_name="__main__")
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert "unknown trap: expected one or more of pixels-255" in err
+    assert err.endswith("got pool\n")
+    assert not out
 
 
 @needs("pt")
-def test_the_script_prints_what_it_can_measure(monkeypatch, capsys):
+def test_script_prints_what_it_can_measure(monkeypatch, capsys):
     def without_mxnet(name: str) -> ModuleType:
         if name == "mx":
             raise spec.InvalidInput("backend mx is not installed")
@@ -594,7 +614,7 @@ def test_figures_have_two_digits(error, text):
     assert traps.two_digits(error) == text
 
 
-def test_the_code_that_proves_a_conversion():
+def test_shown_code_proves_a_conversion():
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names = [name for name in TESTED if name != "jax"] or ["jax"]  # which takes long to compile
     given = {"googlenet_jax": PACKAGES[names[-1]], "googlenet_pt": PACKAGES[names[0]]}
