@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import shutil
 
 import numpy as np
 import pytest
+from fashion import stand_in
 from PIL import Image
 from support import DATA
 
@@ -17,10 +17,8 @@ from harness.data import fashion_mnist, load_batch
 
 GREY, COLOR = spec.preset("d2l"), spec.preset("torchvision")
 
-needs_fashion_mnist = pytest.mark.skipif(DATA is None, reason="GOOGLENET_DATA does not name the official files")
 
-
-def test_digits_by_default_four():
+def test_four_digits_come_by_default():
     batch = load_batch(["digits"], GREY, 8, None)
     assert batch.images.shape == (4, 1, 8, 8)
     assert batch.labels.tolist() == [0, 1, 2, 3]
@@ -43,7 +41,7 @@ def test_three_channels_of_a_grey_picture_are_equal():
     assert np.array_equal(images[:, 0], images[:, 2])
 
 
-def test_pictures_from_files_and_folders(tmp_path):
+def test_pictures_come_from_files_and_folders(tmp_path):
     folder = tmp_path / "Bilder äöü"
     (folder / "below").mkdir(parents=True)
     red = np.zeros((20, 30, 3), np.uint8)
@@ -100,12 +98,12 @@ def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
         (["digits", "nowhere"], 96, 1, "there is no digits, nowhere"),
     ],
 )
-def test_requests_that_cannot_be_met(sources, size, count, message):
+def test_requests_that_cannot_be_met_are_refused(sources, size, count, message):
     with pytest.raises(spec.InvalidInput, match=message):
         load_batch(sources, GREY, size, count)
 
 
-def test_folders_that_cannot_be_used(tmp_path):
+def test_folders_without_pictures_or_beside_files_are_refused(tmp_path):
     with pytest.raises(spec.InvalidInput, match="found none"):
         load_batch([str(tmp_path)], GREY, 28, None)
     Image.new("L", (9, 9)).save(tmp_path / "a.png")
@@ -120,39 +118,50 @@ def test_a_network_of_two_channels_has_no_pictures():
         load_batch(["digits"], spec.preset("d2l", in_channels=2), 28, None)
 
 
-@needs_fashion_mnist
+def test_fashion_mnist_is_read_as_the_files_hold_it(tmp_path, monkeypatch):
+    parts = stand_in(tmp_path, monkeypatch)
+    for part, expected in parts.items():
+        for found, array in zip(fashion_mnist(part, tmp_path), expected, strict=True):
+            assert found.dtype == np.uint8
+            np.testing.assert_array_equal(found, array)
+    batch = load_batch(["fashion-mnist"], GREY, 28, 5, tmp_path)
+    images, labels = parts["t10k"]
+    np.testing.assert_array_equal(batch.images[:, 0], images / 255)
+    np.testing.assert_array_equal(batch.labels, labels)
+    assert batch.source == "Fashion-MNIST, test images"
+
+
+@pytest.mark.skipif(DATA is None, reason="GOOGLENET_DATA does not name the official files")
 def test_fashion_mnist_is_the_official_data():
     images, labels = fashion_mnist("train", DATA)
     assert (images.shape, images.dtype, labels.shape) == ((60000, 28, 28), np.uint8, (60000,))
     assert labels[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
-    assert round(images.mean() / 255, 5) == 0.28604
-    assert round((images / 255).std(), 5) == 0.35302
-    batch = load_batch(["fashion-mnist"], GREY, 28, 5, DATA)
-    np.testing.assert_array_equal(batch.images[:, 0] * 255, fashion_mnist("t10k", DATA)[0][:5])
+    shares = sum(np.bincount(some.ravel(), minlength=256) for some in np.array_split(images, 100)) / images.size
+    values = np.arange(256) / 255
+    mean = shares @ values
+    assert round(mean, 5) == 0.28604
+    assert round(np.sqrt(shares @ (values - mean) ** 2), 5) == 0.35302
 
 
-def test_fashion_mnist_files_that_are_not_there(tmp_path):
+def test_missing_fashion_mnist_files_are_named(tmp_path):
     with pytest.raises(spec.InvalidInput, match="no such file; expected a folder with the four files"):
         fashion_mnist("t10k", tmp_path)
 
 
-@needs_fashion_mnist
 @pytest.mark.parametrize("fault", ["truncated", "bit flipped", "other data"])
-def test_fashion_mnist_files_that_are_not_the_official_ones(fault, tmp_path):
-    for path in DATA.iterdir():
-        if path.name.startswith("t10k"):
-            shutil.copyfile(path, tmp_path / path.name)
+def test_fashion_mnist_files_with_another_checksum_are_refused_and_left(fault, tmp_path, monkeypatch):
+    stand_in(tmp_path, monkeypatch)
     path = tmp_path / "t10k-labels-idx1-ubyte.gz"
     whole = path.read_bytes()
-    flipped = whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:]
-    wrong = {"truncated": whole[:-100], "bit flipped": flipped, "other data": gzip.compress(bytes(10008))}[fault]
+    flipped = whole[:20] + bytes([whole[20] ^ 1]) + whole[21:]
+    wrong = {"truncated": whole[:-10], "bit flipped": flipped, "other data": gzip.compress(bytes(8 + 5))}[fault]
     path.write_bytes(wrong)
     with pytest.raises(spec.InvalidInput, match=r"not the official file .* it was left as it is"):
         fashion_mnist("t10k", tmp_path)
     assert path.read_bytes() == wrong
 
 
-def _stand_in(monkeypatch, tmp_path, arrives: bytes) -> bytes:
+def _download(monkeypatch, tmp_path, arrives: bytes) -> bytes:
     """A cache of its own, a small file that counts as the official one, and a network that delivers `arrives`."""
     import pooch
 
@@ -171,17 +180,17 @@ def _stand_in(monkeypatch, tmp_path, arrives: bytes) -> bytes:
 
 
 def test_a_download_goes_to_the_cache_once(monkeypatch, tmp_path):
-    packed = _stand_in(monkeypatch, tmp_path, b"")
+    packed = _download(monkeypatch, tmp_path, b"")
     for _ in range(2):
         path = data._cached("t10k-labels-idx1-ubyte.gz")
         assert path == tmp_path / "googlenet" / "fashion-mnist" / "t10k-labels-idx1-ubyte.gz"
         assert path.read_bytes() == packed
-        _stand_in(monkeypatch, tmp_path, b"from now on the network delivers something else")
+        _download(monkeypatch, tmp_path, b"from now on the network delivers something else")
     assert data._read_idx(path).tolist() == list(range(10))
 
 
 def test_a_download_of_other_data_is_kept_aside_and_not_used(monkeypatch, tmp_path):
-    _stand_in(monkeypatch, tmp_path, b"plain MNIST, from a proxy")
+    _download(monkeypatch, tmp_path, b"plain MNIST, from a proxy")
     with pytest.raises(spec.InvalidInput, match=r"not the official file .* kept as t10k-labels-idx1-ubyte\.rejected"):
         data._cached("t10k-labels-idx1-ubyte.gz")
     folder = tmp_path / "googlenet" / "fashion-mnist"
@@ -189,10 +198,10 @@ def test_a_download_of_other_data_is_kept_aside_and_not_used(monkeypatch, tmp_pa
     assert (folder / "t10k-labels-idx1-ubyte.rejected").read_bytes() == b"plain MNIST, from a proxy"
 
 
-def test_no_network_is_a_clear_error(monkeypatch, tmp_path):
+def test_a_failed_download_names_what_to_do(monkeypatch, tmp_path):
     import pooch
 
-    _stand_in(monkeypatch, tmp_path, b"")
+    _download(monkeypatch, tmp_path, b"")
 
     def no_network(url, progressbar):
         raise OSError("network is unreachable")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fashion import stand_in
 from PIL import Image
-from support import DATA
 
 import spec
 from harness import data
@@ -28,8 +28,6 @@ from harness.loader import Split, evaluation_batches, open_dataset, pixels, shuf
 GREY, COLOR = spec.preset("d2l"), spec.preset("torchvision")
 ROOT = Path(__file__).parent.parent
 PLAIN = {"dtype": "float64", "mean": 0.0, "std": 1.0}  # pixels from 0 to 1, as `load_batch` gives them
-
-needs_fashion_mnist = pytest.mark.skipif(DATA is None, reason="GOOGLENET_DATA does not name the official files")
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +67,7 @@ def run(script: str, cache: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize(("config", "size"), [(GREY, 8), (GREY, 29), (COLOR, 24)])
+@pytest.mark.parametrize(("config", "size"), [(GREY, 8), (COLOR, 29)], ids=["grey", "color"])
 def test_digits_are_the_pixels_of_load_batch(config, size):
     found = open_dataset(prepare("digits", config.in_channels, size))
     everything = load_batch(["digits"], config, size, 1797)
@@ -83,7 +81,7 @@ def test_digits_are_the_pixels_of_load_batch(config, size):
     assert (found.source, found.channels, found.size) == ("digits", config.in_channels, size)
 
 
-def test_the_folder_is_what_it_says(cache):
+def test_the_prepared_folder_holds_what_its_json_says(cache):
     folder = prepare("digits", 1, 8)
     assert (folder.parent, list(cache.iterdir())) == (cache, [folder])
     assert folder.name.startswith("digits-1x8x8-")
@@ -107,29 +105,30 @@ def test_the_folder_is_what_it_says(cache):
     assert not found.train.images.flags.writeable
 
 
-def test_what_decides_the_content_decides_the_place():
-    assert len({prepare("digits", channels, size) for channels in (1, 3) for size in (8, 9)}) == 4
+def test_channels_and_size_decide_the_folder(flowers):
+    source = f"folder:{flowers}"
+    assert len({prepare(source, channels, size) for channels in (1, 3) for size in (8, 9)}) == 4
 
 
-@needs_fashion_mnist
-def test_fashion_mnist_is_resized_as_load_batch_does(cache):
-    folder = prepare("fashion-mnist", 1, 28, DATA)
+def test_fashion_mnist_is_prepared_as_load_batch_resizes_it(cache, tmp_path, monkeypatch):
+    parts = stand_in(tmp_path / "official", monkeypatch)
+    folder = prepare("fashion-mnist", 1, 28, tmp_path / "official")
     found = open_dataset(folder)
     for part, split in (("train", found.train), ("t10k", found.test)):
-        images, labels = data.fashion_mnist(part, DATA)
+        images, labels = parts[part]
         np.testing.assert_array_equal(split.images[:, 0], images)
         np.testing.assert_array_equal(split.labels, labels)
-    assert [found.classes[label] for label in found.train.labels[:4]] == [
-        "Ankle boot", "T-shirt/top", "T-shirt/top", "Dress",
-    ]  # fmt: skip
+    names = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"  # the official order
+    assert found.classes == tuple(names.split(","))
     # Prepared once, the official files are not needed any more.
     assert prepare("fashion-mnist", 1, 28, cache / "nowhere") == folder
 
-    first = open_dataset(prepare("fashion-mnist", 3, 33, DATA)).test.images[:50]
-    np.testing.assert_array_equal(first / 255, load_batch(["fashion-mnist"], COLOR, 33, 50, DATA).images)
+    first = open_dataset(prepare("fashion-mnist", 3, 33, tmp_path / "official")).test.images
+    expected = load_batch(["fashion-mnist"], COLOR, 33, 5, tmp_path / "official").images
+    np.testing.assert_array_equal(first / 255, expected)
 
 
-def test_fashion_mnist_that_is_not_there_leaves_nothing(cache, tmp_path):
+def test_missing_fashion_mnist_leaves_nothing(cache, tmp_path):
     with pytest.raises(spec.InvalidInput, match="no such file; expected a folder with the four files"):
         prepare("fashion-mnist", 1, 28, tmp_path)
     assert list(cache.iterdir()) == []
@@ -146,8 +145,8 @@ def _split_by_hand(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     return parts
 
 
-@pytest.mark.parametrize("config", [GREY, COLOR])
-def test_a_folder_of_folders(config, flowers):
+@pytest.mark.parametrize("config", [GREY, COLOR], ids=["grey", "color"])
+def test_a_folder_of_folders_is_split_class_by_class(config, flowers):
     found = open_dataset(prepare(f"folder:{flowers}", config.in_channels, 20))
     assert found.classes == ("Lily", "aster", "rose")
     assert (found.source, found.description) == (f"folder:{flowers}", f"pictures in {flowers}")
@@ -179,7 +178,7 @@ def test_a_folder_that_changes_is_another_dataset(flowers, monkeypatch):
     assert prepare(f"folder:{copy}", 1, 8) != removed
 
 
-def test_a_picture_more_moves_no_other_class(flowers):
+def test_another_picture_leaves_the_other_classes_as_they_were(flowers):
     before = open_dataset(prepare(f"folder:{flowers}", 1, 8)).test
     Image.new("L", (9, 9)).save(flowers / "rose" / "more.png")
     after = open_dataset(prepare(f"folder:{flowers}", 1, 8)).test
@@ -199,7 +198,7 @@ def test_pictures_that_cannot_be_read_are_all_named(flowers, cache):
     assert list(cache.iterdir()) == []
 
 
-def test_everything_wrong_with_a_folder_is_said_at_once(tmp_path):
+def test_all_that_is_wrong_with_a_folder_stands_in_one_error(tmp_path):
     folder = tmp_path / "pictures"
     (folder / "lonely").mkdir(parents=True)
     Image.new("L", (9, 9)).save(folder / "lonely" / "one.png")
@@ -223,7 +222,7 @@ def test_every_class_with_too_few_pictures_is_named(flowers):
 
 
 @pytest.mark.parametrize("names", [["Train", "test"], ["train", "val", "test"], ["training", "valid"], ["train"]])
-def test_parts_do_not_become_classes(names, tmp_path):
+def test_folders_of_parts_are_refused_as_classes(names, tmp_path):
     for name in names:
         (tmp_path / "data" / name).mkdir(parents=True)
     with pytest.raises(spec.InvalidInput, match=f"would become the classes; name one of them, as in .*/{names[0]}:"):
@@ -247,14 +246,14 @@ def test_a_class_may_be_called_like_a_part(flowers):
         ("digits", 2, 0, "1 or 3 channels; this network takes 2; size: expected at least 1 pixel, got 0"),
     ],
 )
-def test_requests_that_cannot_be_met(source, channels, size, message, cache, monkeypatch):
+def test_requests_that_cannot_be_met_are_refused(source, channels, size, message, cache, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(spec.InvalidInput, match=message):
         prepare(source, channels, size)
     assert not cache.exists() or list(cache.iterdir()) == []
 
 
-def test_progress_and_no_work_the_second_time(flowers, monkeypatch):
+def test_progress_is_reported_and_nothing_is_done_the_second_time(flowers, monkeypatch):
     seen = []
     folder = prepare("digits", 1, 8, progress=lambda done, total: seen.append((done, total)))
     assert seen == [*((done, 1797) for done in range(100, 1797, 100)), (1797, 1797)]
@@ -272,7 +271,7 @@ def test_progress_and_no_work_the_second_time(flowers, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, spec.InvalidInput])
-def test_what_is_interrupted_leaves_nothing(error, cache):
+def test_an_interrupted_preparation_leaves_nothing(error, cache):
     def interrupt(done, total):
         assert len(list(cache.iterdir())) == 1
         raise error
@@ -283,63 +282,63 @@ def test_what_is_interrupted_leaves_nothing(error, cache):
     assert len(open_dataset(prepare("digits", 1, 8)).train) == 1498
 
 
-def test_a_killed_process_leaves_nothing_under_the_name(cache):
+def test_a_killed_process_leaves_nothing_under_the_name(flowers, cache):
     script = """
-import os, signal
+import os, signal, sys
 from harness.dataset import prepare
-prepare("digits", 1, 8, progress=lambda done, total: done > 1600 and os.kill(os.getpid(), signal.SIGKILL))
+prepare(sys.argv[1], 1, 8, progress=lambda done, total: os.kill(os.getpid(), signal.SIGKILL))
 """
-    process = run(script, cache)
+    process = run(script, cache, f"folder:{flowers}")
     process.communicate()
     assert process.returncode == -9
     (left,) = cache.iterdir()
-    assert left.name.startswith(".digits")
-    folder = prepare("digits", 1, 8)
-    assert len(open_dataset(folder).test) == 299
+    assert left.name.startswith(".folder")
+    folder = prepare(f"folder:{flowers}", 1, 8)
+    assert len(open_dataset(folder).test) == 5
 
 
-def test_two_processes_at_once(cache, tmp_path):
+def test_two_processes_at_once_prepare_one_folder(flowers, cache, tmp_path):
     script = """
 import sys, time
 from pathlib import Path
 from harness.dataset import prepare
-mine, other = map(Path, sys.argv[1:])
+mine, other = map(Path, sys.argv[2:])
 def progress(done, total):
     mine.touch()
     while not other.exists():
         time.sleep(0.01)
-print(prepare("digits", 1, 8, progress=progress))
+print(prepare(sys.argv[1], 1, 8, progress=progress))
 """
-    marks = [str(tmp_path / "a"), str(tmp_path / "b")]
-    both = [run(script, cache, *marks), run(script, cache, *reversed(marks))]
+    source, marks = f"folder:{flowers}", [str(tmp_path / "a"), str(tmp_path / "b")]
+    both = [run(script, cache, source, *marks), run(script, cache, source, *reversed(marks))]
     answers = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
     (folder,) = cache.iterdir()
     assert [out.strip() for out, _ in answers] == [str(folder)] * 2
-    assert len(open_dataset(folder).train) == 1498
+    assert len(open_dataset(folder).train) == 13
 
 
-def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
     with pytest.raises(spec.InvalidInput, match=r"file/cache/.*/digits-1x8x8-.* set XDG_CACHE_HOME"):
         prepare("digits", 1, 8)
 
 
-def test_a_full_disk(cache):
+def test_a_full_disk_is_an_error_and_leaves_nothing(flowers, cache):
     script = """
-import resource, spec
+import resource, sys, spec
 from harness.dataset import prepare
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    prepare("digits", 1, 8)
+    prepare(sys.argv[1], 1, 100)
 except spec.InvalidInput as error:
     print(error)
 """
-    process = run(script, cache)
+    process = run(script, cache, f"folder:{flowers}")
     out, problems = process.communicate()
     assert (process.returncode, problems) == (0, "")
-    assert str(cache / "digits-1x8x8-") in out
+    assert str(cache / "folder-1x100x100-") in out
     assert "(File too large); make room" in out
     assert "set XDG_CACHE_HOME" in out
     assert list(cache.iterdir()) == []
@@ -386,7 +385,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_named_in_full(damage):
+def test_a_damaged_folder_is_refused_and_all_damage_named(damage):
     inflict, messages = DAMAGE[damage]
     folder = prepare("digits", 1, 8)
     inflict(folder)
@@ -397,12 +396,12 @@ def test_damage_is_named_in_full(damage):
             assert refused.match(message)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(spec.InvalidInput, match="nowhere: not a prepared dataset"):
         open_dataset(tmp_path / "nowhere")
 
 
-def test_loading_takes_numpy_only():
+def test_the_loader_imports_nothing_but_numpy():
     script = "import sys, harness.loader; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -421,14 +420,14 @@ def test_the_order_is_a_permutation_of_its_own_for_every_seed_and_epoch():
     np.testing.assert_array_equal(shuffled(1000, 1, 2), orders[5])
 
 
-def test_the_order_never_changes():
+def test_the_order_of_a_seed_and_epoch_never_changes():
     # Written down once: no version of NumPy and of this project may shuffle otherwise, or no run could be repeated.
     assert shuffled(10, seed=0, epoch=0).tolist() == [8, 7, 9, 0, 4, 5, 3, 2, 6, 1]
     assert shuffled(10, seed=7, epoch=3).tolist() == [2, 3, 0, 9, 4, 5, 6, 8, 1, 7]
 
 
 @pytest.mark.parametrize(("seed", "epoch", "name"), [(-1, 0, "seed"), (0, 2**64, "epoch"), (0.5, 0, "seed")])
-def test_seeds_that_are_none(seed, epoch, name):
+def test_seeds_and_epochs_out_of_range_are_refused(seed, epoch, name):
     with pytest.raises(spec.InvalidInput, match=f"^{name}: expected a whole number from 0 to 2\\^64 - 1"):
         shuffled(10, seed, epoch)
 
@@ -442,7 +441,7 @@ def test_pixels_are_computed_in_float64_and_rounded_once(dtype):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_pixels_that_are_none():
+def test_pixels_refuses_other_types_and_settings_out_of_range():
     with pytest.raises(spec.InvalidInput, match="images: expected uint8, got float64"):
         pixels(np.zeros((1, 1, 8, 8)), "float32", 0, 1)
     with pytest.raises(spec.InvalidInput, match=r"dtype: .* 'int8'; mean: .* nan; std: expected .* above 0, got 0"):
@@ -456,7 +455,7 @@ def split():
     return Split(images, np.arange(103, dtype=np.int64))
 
 
-def test_batches_in_shuffled_order(split):
+def test_training_batches_follow_the_order_and_end_with_a_smaller_one(split):
     order = shuffled(103, 5, 2)
     batches = list(training_batches(split, 10, seed=5, epoch=2, dtype="float32", mean=0.5, std=0.25))
     assert [len(labels) for _, labels in batches] == [10] * 10 + [3]
@@ -468,7 +467,7 @@ def test_batches_in_shuffled_order(split):
         assert labels.flags.writeable
 
 
-def test_batches_in_stored_order(split):
+def test_evaluation_batches_follow_the_stored_order(split):
     batches = list(evaluation_batches(split, 25, **PLAIN))
     assert [len(labels) for _, labels in batches] == [25] * 4 + [3]
     np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), split.images / 255)
@@ -485,7 +484,7 @@ def test_a_resumed_epoch_is_the_end_of_the_whole_one(split, first):
         np.testing.assert_array_equal(labels, expected_labels)
 
 
-def test_mapped_datasets_give_plain_arrays():
+def test_batches_of_a_mapped_dataset_are_plain_arrays():
     found = open_dataset(prepare("digits", 1, 8))
     everything = load_batch(["digits"], GREY, 8, 1797)
     images, labels = next(iter(evaluation_batches(found.test, 299, **PLAIN)))
@@ -496,7 +495,7 @@ def test_mapped_datasets_give_plain_arrays():
     np.testing.assert_array_equal(labels, everything.labels[5::6])
 
 
-def test_settings_are_refused_at_once_and_together(split):
+def test_settings_out_of_range_are_refused_at_once_and_together(split):
     with pytest.raises(spec.InvalidInput, match=r"batch: .* got 0; ahead: .* got 0; first: .* got -1"):
         training_batches(split, 0, seed=0, epoch=0, first=-1, ahead=0, **PLAIN)
     with pytest.raises(spec.InvalidInput, match="first: expected a batch from 0 to 11, the end of the epoch, got 12"):
@@ -525,7 +524,7 @@ class Watched:
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
-def test_no_more_than_some_batches_are_prepared(split, ahead):
+def test_no_more_batches_are_prepared_than_may_wait(split, ahead):
     watched = Watched(split.images)
     batches = evaluation_batches(Split(watched, split.labels), 5, ahead=ahead, **PLAIN)
     assert (watched.reads, _threads()) == (0, 0)
@@ -543,7 +542,7 @@ def test_no_more_than_some_batches_are_prepared(split, ahead):
 
 
 @pytest.mark.parametrize("taken", [1, 2, 20, 21])
-def test_no_thread_is_left(split, taken):
+def test_no_thread_outlives_its_batches(split, taken):
     for _ in range(50):
         batches = training_batches(split, 5, seed=0, epoch=0, ahead=1, **PLAIN)
         for count, _ in enumerate(batches, 1):
@@ -556,7 +555,7 @@ def test_no_thread_is_left(split, taken):
     assert _threads() == 0
 
 
-def test_what_fails_in_the_thread_fails_in_the_loop(split):
+def test_an_error_in_the_thread_is_raised_in_the_loop(split):
     batches = evaluation_batches(Split(Watched(split.images, fail_at=3), split.labels), 5, ahead=1, **PLAIN)
     seen = []
     with pytest.raises(OSError, match="the disk went away"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def _imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", ALLOWED)
-def test_imports(package):
+def test_packages_import_only_what_they_may(package):
     watched = set(ALLOWED) | FRAMEWORKS
     for path in (ROOT / package).rglob("*.py"):
         assert _imports(path) & watched <= ALLOWED[package], path
@@ -47,6 +48,7 @@ def test_the_spec_needs_numpy_only_and_its_files_safetensors():
     assert set().union(*outside.values()) == {"numpy"}
 
 
+@cache
 def _loaded_after(code: str) -> set[str]:
     """Top-level modules that a fresh process holds after running the code."""
     script = f"{code}\nimport sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
@@ -85,8 +87,10 @@ def test_help_does_not_even_load_numpy():
     assert not _loaded_after(HELP) & {"numpy", "sklearn", "PIL", "pooch"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES.values())
 def test_a_backend_loads_its_own_framework_only(package):
+    """What `test_packages_import_only_what_they_may` shows of our files holds of what they import in turn, too."""
     others = FRAMEWORKS - ALLOWED[package]
     loaded = _loaded_after(f"import {package}")
     assert loaded & FRAMEWORKS

@@ -35,12 +35,12 @@ def fingerprint(masks):
         ("bvlc", 2**64 - 1, 3, {"fc": 660366643, "aux1": 507798510, "aux2": 752845516}),
     ],
 )
-def test_the_values_are_these(preset, seed, step, expected):
+def test_the_values_of_a_seed_and_step_never_change(preset, seed, step, expected):
     """Pinned: with another NumPy, or other code, a run that was interrupted would go on as another run."""
     assert fingerprint(masks_of(spec.preset(preset), 4, seed, step)) == expected
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_seed_and_step_may_be_numpy_s_integers():
     config = spec.preset("cnblogs")
     masks = masks_of(config, 4, np.uint64(2**64 - 1), np.int64(3))
     assert fingerprint(masks) == fingerprint(masks_of(config, 4, 2**64 - 1, 3))
@@ -57,7 +57,7 @@ def test_every_seed_step_and_head_has_masks_of_its_own():
         assert abs(agreement - 0.5) < 5 * 0.5 / np.sqrt(8 * 1024), (one, other)
 
 
-def test_no_step_goes_on_where_another_one_began():
+def test_no_step_s_values_are_another_s_shifted():
     """The next step's mask is not this step's, shifted."""
     config = spec.preset("cnblogs", dropout=0.5)
     first, second = (masks_of(config, 64, 0, step)["fc"].ravel() for step in (0, 1))
@@ -115,7 +115,7 @@ def test_what_a_plain_sequence_drops_is_what_its_rows_read():
     assert spec.mask_shapes(spec.preset("lenet-bn"), (2, 1, 28, 28)) == {}
 
 
-def test_shapes():
+def test_googlenets_drop_what_their_classifiers_read():
     assert spec.mask_shapes(spec.preset("d2l"), (5, 1, 96, 96)) == {"fc": (5, 1024)}
     assert spec.mask_shapes(spec.preset("torchvision"), (5, 3, 224, 224)) == dict.fromkeys(
         ("fc", "aux1", "aux2"), (5, 1024)
@@ -133,7 +133,7 @@ def test_shapes():
         (0, None, "step: expected a whole number from 0 to 2^63 - 1, got None"),
     ],
 )
-def test_what_is_no_seed_or_step_is_refused(seed, step, message):
+def test_seed_or_step_out_of_range_is_refused(seed, step, message):
     with pytest.raises(spec.InvalidInput, match=re.escape(message)):
         masks_of(spec.preset("cnblogs"), 4, seed, step)
 
@@ -155,5 +155,5 @@ def test_masks_that_do_not_fit_are_refused(masks, got):
     assert str(caught.value) == f"masks: expected boolean arrays of {{'fc': (2, 1024)}}, got {got}"
 
 
-def test_no_mask_at_all_fits():
+def test_an_empty_set_of_masks_fits():
     assert spec.check_masks(spec.preset("bvlc"), {}, (2, 3, 224, 224)) == {}

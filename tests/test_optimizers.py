@@ -48,7 +48,7 @@ def test_adam_adds_epsilon_outside_the_corrected_root(gradient, path):
     assert run(spec.Adam(), [gradient] * len(path)) == pytest.approx(path, rel=1e-12)
 
 
-def test_adam_first_step_at_1e_6():
+def test_adam_s_first_step_falls_short_by_epsilon_over_the_gradient():
     assert run(spec.Adam(), [1e-6]) == pytest.approx([-9.9010e-4], rel=1e-5)
 
 
@@ -137,7 +137,7 @@ class TestState:
         assert list(both) == ["a", "b"]
         np.testing.assert_array_equal(a["a"], both["a"])
 
-    def test_alone_changes(self, optimizer):
+    def test_is_all_that_an_update_changes(self, optimizer):
         params, grads = ({k: v.copy() for k, v in arrays.items()} for arrays in (self.params, self.grads))
         for array in (*params.values(), *grads.values()):
             array.setflags(write=False)
@@ -290,7 +290,7 @@ def test_clip_leaves_small_gradients_bit_for_bit(norm):
 
 
 @pytest.mark.parametrize("norm", [None, 1.0])
-def test_clip_of_nothing_is_nothing(norm):
+def test_clip_leaves_zeros_zero(norm):
     np.testing.assert_array_equal(clip({"a": np.zeros(3)}, norm)["a"], np.zeros(3))
     assert clip({}, norm) == {}
 
@@ -302,7 +302,7 @@ def test_clip_keeps_the_precision_and_measures_in_float64():
     np.testing.assert_allclose(clipped, [1.5e-30, 2e-30], rtol=1e-6)
 
 
-def test_clip_changes_nothing_of_the_caller():
+def test_clip_leaves_the_caller_s_arrays_as_they_were():
     grads = {"a": np.array([3.0, 4.0])}
     grads["a"].setflags(write=False)
     assert clip(grads, 1.0) is not grads
@@ -344,7 +344,7 @@ def test_a_state_of_a_network_has_the_canonical_names(optimizer, slots):
     spec.check_state(config, slots, state)
 
 
-def test_state_shapes():
+def test_state_has_an_array_for_each_slot_and_trained_array():
     config = spec.preset("torchvision")
     shapes = spec.state_shapes(config, ("t", "m", "v"))
     trained = [name for name in spec.param_shapes(config) if not spec.is_statistic(name)]
@@ -380,7 +380,7 @@ def test_check_state_names_every_mismatch_at_once():
     ]
 
 
-def test_check_state_of_an_optimizer_without_any():
+def test_check_state_lets_an_optimizer_without_slots_have_no_array():
     spec.check_state(spec.preset("d2l"), (), {})
     with pytest.raises(spec.InvalidInput, match=r"optimizer state \(slots: none\) .*\n  unexpected \(1\):\n    t \(\)"):
         spec.check_state(spec.preset("d2l"), (), {"t": np.zeros(())})

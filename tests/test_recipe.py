@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spec
@@ -39,7 +39,7 @@ def factors(schedule, per_epoch, steps):
     return [schedule.factor(step, per_epoch, steps) for step in range(steps)]
 
 
-def test_constant():
+def test_constant_is_one_at_every_step():
     assert factors(Constant(), 2, 4) == [1.0] * 4
 
 
@@ -54,7 +54,7 @@ def test_constant():
         (Paper(drop=0.5, every=3), [1] * 6 + [0.5] * 2),
     ],
 )
-def test_steps_by_epochs(schedule, expected):
+def test_step_schedules_drop_at_their_epochs(schedule, expected):
     """Four epochs of two steps."""
     assert factors(schedule, 2, 8) == pytest.approx(expected, rel=1e-15)
 
@@ -64,14 +64,14 @@ def test_the_paper_takes_four_percent_every_eight_epochs():
     assert path == pytest.approx([1.0] * 8 + [0.96] * 8 + [0.9216] * 8, rel=1e-15)
 
 
-def test_cosine():
+def test_cosine_falls_from_one_to_nearly_zero():
     """At sixths of the run: (1 + cos 0°) / 2, 30°, 60°, …"""
     root = math.sqrt(3) / 2
     expected = [1, (1 + root) / 2, 3 / 4, 1 / 2, 1 / 4, (1 - root) / 2]
     assert factors(Cosine(), 3, 6) == pytest.approx(expected, rel=1e-14)
 
 
-def test_one_cycle_by_hand():
+def test_one_cycle_is_two_half_cosines():
     """Up in four steps and down in four: cosines of 0°, 45°, 90°, 135°."""
     root = math.sqrt(1 / 2)
     up = [0.2 + 0.8 * (1 - c) / 2 for c in (1, root, 0, -root)]
@@ -119,7 +119,7 @@ COME_ALONG = {
 
 
 @pytest.mark.parametrize("name", COME_ALONG)
-def test_a_published_training(name):
+def test_published_recipes_have_the_published_settings(name):
     found = recipe(name)
     row = (found.preset, found.size, found.batch, found.epochs, found.init, found.optimizer, found.schedule)
     assert row == COME_ALONG[name]
@@ -129,7 +129,7 @@ def test_a_published_training(name):
     assert replace(found, source="", published="") == plain  # nothing else is set
 
 
-def test_the_fast_recipe():
+def test_the_fast_recipe_trains_on_28_pixels_and_ten_classes():
     """Its numbers may be tuned; what it is may not change."""
     found = recipe("fast")
     assert (found.size, found.config().in_channels, found.config().num_classes) == (28, 1, 10)
@@ -218,12 +218,14 @@ def as_json(table):
     return json.loads(json.dumps(table))
 
 
+@settings(max_examples=40)
 @given(made=any_recipe)
 def test_a_recipe_survives_its_table(made):
     assert recipe_of(made.as_table()) == made
     assert recipe_of(as_json(made.as_table())) == made
 
 
+@settings(max_examples=20)
 @given(made=any_recipe.map(lambda made: replace(made, source="a \"b\" \\ 'c'", published="日本")))
 def test_a_recipe_survives_a_toml_file(made):
     assert recipe_of(tomllib.loads(as_toml(made.as_table()))) == made
@@ -253,7 +255,7 @@ def test_the_table_of_the_caller_stays_as_it_is():
     assert json.dumps(PLAIN) == table
 
 
-def test_whole_numbers_are_numbers():
+def test_whole_numbers_become_floats():
     made = recipe_of(PLAIN | {"mean": 0, "std": 1, "optimizer": {"name": "sgd", "rate": 1, "clip_norm": 5}})
     assert [type(x) for x in (made.mean, made.std, made.optimizer.rate, made.optimizer.clip_norm)] == [float] * 4
 
@@ -389,7 +391,7 @@ def test_every_mistake_is_named_at_once():
     assert [problem.startswith(start) for problem, start in zip(found, expected, strict=True)] == [True] * 11, found
 
 
-def test_nothing_at_all_names_what_is_missing():
+def test_an_empty_table_names_what_is_missing():
     missing = [f"{key}: missing" for key in ("preset", "size", "batch", "epochs", "optimizer")]
     assert problems_of({}) == missing
 
@@ -424,7 +426,7 @@ epochs = [1, 2.5]
 """
 
 
-def test_a_file_of_one_s_own(tmp_path):
+def test_a_file_of_the_user_s_own_is_read(tmp_path):
     path = tmp_path / "mañana 日本.toml"
     expected = Recipe("d2l", 96, 128, 10, spec.SGD(), StepDecay((1.0, 2.5)), source="mañana 日本")
     for content in (FILE, FILE.replace("\n", "\r\n")):
@@ -461,7 +463,7 @@ def test_a_file_is_utf_8_whatever_the_locale(tmp_path):
     ],
     ids=["no quotes", "twice", "a page", "latin-1", "utf-16", "brackets", "zero"],
 )
-def test_what_is_not_toml_is_refused(content, tmp_path):
+def test_a_file_that_is_not_toml_is_refused(content, tmp_path):
     path = tmp_path / "a.toml"
     path.write_bytes(content)
     with pytest.raises(spec.InvalidInput, match="expected a TOML file: ") as caught:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from support import SEQUENCES, Case, Material, loaded, material
+from networks import Case, answer, expected, material, thin
+from support import SEQUENCES
 
 import spec
 from harness.compare import relative_error, relative_errors
@@ -18,7 +18,6 @@ from spec.table import render
 from spec.tolerances import TOLERANCES
 
 NORMED = [name for name in SEQUENCES if spec.PRESETS[name].batch_norm]
-BOUNDS = TOLERANCES["float64"]
 
 # ------------------------------------------------------------------------------------------------------- the spec
 
@@ -36,11 +35,11 @@ BOUNDS = TOLERANCES["float64"]
         ("nin", 1_992_166),
     ],
 )
-def test_parameters(name, count):
+def test_networks_have_the_published_parameter_counts(name, count):
     assert spec.parameter_count(spec.preset(name)) == count
 
 
-def test_parameters_of_nins_blocks():
+def test_blocks_of_nin_have_the_published_parameter_counts():
     shapes, counts = spec.param_shapes(spec.preset("nin")), {}
     for name, shape in shapes.items():
         block = name[:5]
@@ -70,7 +69,7 @@ def test_parameters_of_nins_blocks():
         ),
     ],
 )
-def test_sizes_of_the_maps(name, sides, flat):
+def test_maps_have_the_published_sizes(name, sides, flat):
     config = spec.preset(name)
     shapes = spec.stage_shapes(config, (config.in_channels, config.input_size, config.input_size))
     assert {stage: shapes[stage][1:] for stage in sides} == {stage: (side, side) for stage, side in sides.items()}
@@ -78,7 +77,7 @@ def test_sizes_of_the_maps(name, sides, flat):
     assert shapes[config.logits] == (config.num_classes,)
 
 
-def test_channels():
+def test_layers_have_the_published_channels():
     def channels(name: str) -> list[int]:
         return [layer.out_channels for layer in spec.layers(spec.preset(name))]
 
@@ -89,7 +88,7 @@ def test_channels():
     assert {layer.out_channels for layer in spec.layers(spec.preset("nin", num_classes=7))} == {96, 256, 384, 7}
 
 
-def test_activations():
+def test_lenet_has_sigmoids_and_the_others_relus():
     """LeNet's are sigmoids, the others' ReLUs, NiN's last one too; no classifier that is dense has one."""
     for name in SEQUENCES:
         kinds = {layer.name: layer.activation for layer in spec.layers(spec.preset(name))}
@@ -102,7 +101,7 @@ def test_activations():
     ("name", "low", "high"),
     [("lenet", 28, 31), ("lenet-bn", 28, 31), ("alexnet", 193, 224), ("vgg11", 224, 255), ("nin", 67, None)],
 )
-def test_sizes_that_fit(name, low, high):
+def test_images_fit_from_the_smallest_to_the_largest_size(name, low, high):
     config = spec.preset(name)
     assert input_sizes(config) == (low, high)
     for size in (low - 1, *([high + 1] if high else [])):
@@ -110,7 +109,7 @@ def test_sizes_that_fit(name, low, high):
             spec.stage_shapes(config, (1, size, size))
 
 
-def test_why_a_size_does_not_fit():
+def test_an_image_that_does_not_fit_is_refused_with_the_reason():
     with pytest.raises(spec.InvalidInput, match=r"fc3 needs maps of 4 x 4 and gets 21 x 4; .* 28 to 31 pixels"):
         spec.stage_shapes(spec.preset("lenet"), (1, 96, 28))
     with pytest.raises(spec.InvalidInput, match=r"nothing is left at pool3; expected .* 67 pixels or more"):
@@ -133,7 +132,7 @@ def test_what_is_not_learned_has_no_arrays():
     assert frozen.keys() <= learned.keys()
 
 
-def test_the_momentum_of_the_notebook_and_of_the_book():
+def test_the_momentum_is_one_in_the_notebook_and_may_be_set():
     scratch = spec.preset("lenet-bn-scratch")
     assert (scratch.batch_norm.momentum, scratch.batch_norm.unbiased, scratch.batch_norm.written_out) == (
         1,
@@ -148,12 +147,12 @@ def test_the_momentum_of_the_notebook_and_of_the_book():
 
 
 @pytest.mark.parametrize("momentum", [0, -0.1, 1.1, "0.1", float("nan")])
-def test_a_momentum_that_is_none_is_refused(momentum):
+def test_a_momentum_out_of_range_is_refused(momentum):
     with pytest.raises(spec.InvalidInput, match="norm_momentum: expected a share from above 0 to 1"):
         spec.preset("lenet-bn", norm_momentum=momentum)
 
 
-def test_a_momentum_is_for_networks_with_batch_norm():
+def test_a_momentum_without_batch_norm_is_refused():
     with pytest.raises(spec.InvalidInput, match=r"lenet has no batch norm: .* take one of torchvision, lenet-bn"):
         spec.preset("lenet", norm_momentum=0.5)
 
@@ -180,10 +179,10 @@ def test_the_table_shows_every_row(name):
 
 
 @pytest.mark.parametrize(("name", "size"), [*((name, 28) for name in SEQUENCES[:4]), ("nin", 67)])
-def test_the_referees_gradients_are_differences(name, size):
+def test_gradients_of_the_referee_are_central_differences(name, size):
     """One value of every array moved up and down, with dropout where the network has it."""
     _, params, images, labels = material(Case(name, size, 3))
-    config = spec.preset(name)
+    config = thin(name, size)
     masks = spec.dropout_masks(config, images.shape, 1, 0)
     assert bool(masks) == (name == "nin")
     grads, step = reference.loss_and_grads(config, params, images, labels, masks).grads, 1e-5
@@ -218,11 +217,11 @@ def test_the_running_statistics_are_those_of_the_batch(name):
     mean, var, count = y.mean((0, 2, 3)), y.var((0, 2, 3)), 5 * 24 * 24
     before = params["conv1.norm.running_mean"], params["conv1.norm.running_var"]
     if name == "lenet-bn-scratch":
-        expected = mean, var
+        right = mean, var
     else:
-        expected = 0.9 * before[0] + 0.1 * mean, 0.9 * before[1] + 0.1 * var * count / (count - 1)
-    np.testing.assert_allclose(statistics["conv1.norm.running_mean"], expected[0], rtol=1e-12)
-    np.testing.assert_allclose(statistics["conv1.norm.running_var"], expected[1], rtol=1e-12)
+        right = 0.9 * before[0] + 0.1 * mean, 0.9 * before[1] + 0.1 * var * count / (count - 1)
+    np.testing.assert_allclose(statistics["conv1.norm.running_mean"], right[0], rtol=1e-12)
+    np.testing.assert_allclose(statistics["conv1.norm.running_var"], right[1], rtol=1e-12)
 
 
 def test_the_sigmoid_does_not_overflow():
@@ -231,47 +230,51 @@ def test_the_sigmoid_does_not_overflow():
     np.testing.assert_allclose(back(np.ones(5)), y * (1 - y))
 
 
-# ------------------------------------------------------- the backends, beside test_parity.py and test_trajectory.py
+def test_the_library_and_the_notebook_store_different_variances():
+    """They agree in all else."""
+    _, params, images, labels = material(Case("lenet-bn", 28, 4))
+    library, notebook = thin("lenet-bn", 28), thin("lenet-bn-scratch", 28, norm_momentum=0.1)
+    one, other = (reference.loss_and_grads(config, params, images, labels) for config in (library, notebook))
+    assert one.loss == other.loss
+    assert not any(relative_errors(one.grads, other.grads).values())
+    different = {array for array, error in relative_errors(one.statistics, other.statistics).items() if error > 0}
+    assert different == {array for array in one.statistics if array.endswith("running_var")}
 
 
-@pytest.mark.parametrize("name", NORMED)
-def test_float32_with_batch_norm(name, backend):
-    """Of 32 images: batch norm of four makes the gradients four times as inexact. Biases before it are all rounding."""
-    config, params, images, labels = material(Case(name, 28, 32), "float32")
-    model, bounds = loaded(backend, config, params, "float32"), TOLERANCES["float32"]
-    stages, expected = backend.activations(model, images), reference.activations(config, params, images)
-    assert max(relative_errors(stages, expected).values()) <= bounds.activations
-    loss, grads = backend.loss_and_grads(model, images, labels)
-    training = reference.loss_and_grads(config, params, images, labels)
-    assert abs(loss - training.loss) <= bounds.loss * training.loss
-    idle = {f"{layer.name}.bias" for layer in spec.layers(config) if layer.norm}
-    learned = {array: x for array, x in training.grads.items() if array not in idle}
-    assert max(relative_errors({array: grads[array] for array in learned}, learned).values()) <= bounds.gradients
+def test_the_padding_of_the_first_convolution_shows_in_logits_and_not_in_shapes():
+    """Published AlexNets differ in it (Dive into Deep Learning, chapter 8.1)."""
+    for config, size in ((spec.preset("alexnet"), 224), (thin("alexnet", 67, dropout=0.0), 67)):
+        first, *rest = config.rows
+        other = replace(config, rows=(replace(first, pad=0), *rest))
+        assert spec.param_shapes(other) == spec.param_shapes(config)
+        assert spec.stage_shapes(other, (1, size, size)) == spec.stage_shapes(config, (1, size, size))
+    params = spec.init_params(config, 0, "he")
+    images = np.random.default_rng(0).normal(size=(1, 1, 67, 67))
+    logits = [reference.predict(each, params, images) for each in (config, other)]
+    assert relative_error(*logits) > 1e-2
 
 
-# ------------------------------------------------------------------------------------------------------------ teeth
+# ---------------------------------------------------- the backends, beside test_networks.py and test_operations.py
 
 
-def _first_difference(backend: Any, model: Any, case: Material) -> str | None:
-    """The first stage that is out of bounds."""
-    got, expected = (
-        backend.activations(model, case.images),
-        reference.activations(case.config, case.params, case.images),
-    )
-    return next((x for x in expected if relative_error(got[x], expected[x]) > BOUNDS.activations), None)
+@pytest.fixture(scope="module", params=["lenet-bn", pytest.param("lenet-bn-scratch", marks=pytest.mark.slow)])
+def answered(request, backend):
+    """Of 32 images: batch norm of four makes the gradients four times as inexact."""
+    case = Case(request.param, 28, 32, dtype="float32")
+    return case, answer(backend, case)
 
 
-@pytest.mark.parametrize(("name", "size", "dense"), [("lenet", 28, "fc3"), ("vgg11-narrow", 224, "fc6")])
-def test_a_map_flattened_in_another_order_is_noticed(name, size, dense, backend):
-    """(H, W, C) for (C, H, W): the same number of values, so that no shape is wrong."""
-    case = material(Case(name, size, 2))
-    maps = spec.stage_shapes(case.config, (1, size, size))[{"fc3": "pool2", "fc6": "pool5"}[dense]]
-    weight = case.params[f"{dense}.weight"]
-    other = weight.reshape(-1, *maps).transpose(0, 2, 3, 1).reshape(weight.shape)
-    right = loaded(backend, case.config, case.params)
-    assert _first_difference(backend, right, case) is None
-    wrong = loaded(backend, case.config, case.params | {f"{dense}.weight": other})
-    assert _first_difference(backend, wrong, case) == dense
+def test_float32_stays_within_its_bounds_with_batch_norm(answered):
+    """Biases before batch norm are all rounding."""
+    case, got = answered
+    right, bounds = expected(case), TOLERANCES["float32"]
+    errors = {stage: relative_error(got.arrays[f"stage/{stage}"], x) for stage, x in right.stages.items()}
+    assert {stage: error for stage, error in errors.items() if error > bounds.activations} == {}
+    assert abs(got.facts["loss"] - right.loss) <= bounds.loss * right.loss
+    idle = {f"{layer.name}.bias" for layer in spec.layers(material(case).config) if layer.norm}
+    learned = {array: x for array, x in right.grads.items() if array not in idle}
+    errors = relative_errors({array: got.arrays[f"gradient/{array}"] for array in learned}, learned)
+    assert {array: error for array, error in errors.items() if error > bounds.gradients} == {}
 
 
 def test_a_network_of_the_other_kind_is_refused(backend):
@@ -280,36 +283,4 @@ def test_a_network_of_the_other_kind_is_refused(backend):
     with pytest.raises(spec.InvalidInput, match="Sequence is not the network of preset d2l"):
         backend.Sequence(spec.preset("d2l"), device="cpu")
     assert type(backend.build(spec.preset("lenet"), device="cpu")) is backend.Sequence
-    assert type(backend.build(spec.preset("d2l"), device="cpu")) is backend.GoogLeNet
-
-
-def test_batch_norm_on_the_wrong_statistics_is_noticed(backend):
-    case = material(Case("lenet-bn", 28, 4))
-    swapped = case.params | {"fc4.norm.running_mean": case.params["fc4.norm.running_mean"][::-1].copy()}
-    assert _first_difference(backend, loaded(backend, case.config, swapped), case) == "fc4"
-
-
-def test_the_library_and_the_notebook_store_other_variances(backend):
-    """They agree in all else: a step of one, judged by the other's settings, differs in the statistics alone."""
-    _, params, images, labels = material(Case("lenet-bn-scratch", 28, 4))
-    config = spec.preset("lenet-bn-scratch", norm_momentum=0.1)
-    expected = reference.loss_and_grads(config, params, images, labels)
-    other = spec.preset("lenet-bn")
-    model = loaded(backend, other, params)
-    backend.train_step(model, backend.make_optimizer(model, spec.SGD(0.0)), images, labels)
-    errors = relative_errors(backend.dump_params(model), {**params, **expected.statistics})
-    wrong = {array for array, error in errors.items() if error > BOUNDS.step}
-    assert wrong == {array for array in params if array.endswith("running_var")}
-
-
-def test_the_padding_of_alexnets_first_convolution_matters():
-    """Published versions differ in it; shapes and counts do not show it (Dive into Deep Learning, chapter 8.1)."""
-    config = spec.preset("alexnet", dropout=0.0)
-    first, *rest = config.rows
-    other = replace(config, rows=(replace(first, pad=0), *rest))
-    assert spec.param_shapes(other) == spec.param_shapes(config)
-    assert spec.stage_shapes(other, (1, 224, 224)) == spec.stage_shapes(config, (1, 224, 224))
-    params = spec.init_params(config, 0, "he")
-    images = np.random.default_rng(0).normal(size=(1, 1, 224, 224))
-    logits = [reference.predict(each, params, images) for each in (config, other)]
-    assert relative_error(*logits) > 1e-2
+    assert type(backend.build(thin("d2l"), device="cpu")) is backend.GoogLeNet

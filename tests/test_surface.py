@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support import TESTED
@@ -43,33 +44,40 @@ def test_every_backend_has_the_same_files():
     }
 
 
-def test_every_backend_exports_the_same_names():
-    names = [load(backend).__all__ for backend in TESTED]
-    assert all(name == names[0] for name in names)
-    assert set(names[0]) == {
-        "GoogLeNet",
-        "Network",
-        "Sequence",
-        "activations",
-        "build",
-        "describe",
-        "dump_optimizer",
-        "dump_params",
-        "images_to_device",
-        "load_optimizer",
-        "load_params",
-        "loss_and_grads",
-        "make_optimizer",
-        "masks_to_device",
-        "peak_memory",
-        "predict",
-        "predictor",
-        "set_rate",
-        "to_device",
-        "train_step",
-        "update",
-        "wait",
-    }
+NAMES = [
+    "GoogLeNet",
+    "Network",
+    "Sequence",
+    "activations",
+    "build",
+    "describe",
+    "dump_optimizer",
+    "dump_params",
+    "images_to_device",
+    "load_optimizer",
+    "load_params",
+    "loss_and_grads",
+    "make_optimizer",
+    "masks_to_device",
+    "peak_memory",
+    "predict",
+    "predictor",
+    "set_rate",
+    "to_device",
+    "train_step",
+    "update",
+    "wait",
+]
+
+
+@pytest.fixture(scope="module")
+def backends() -> list[ModuleType]:
+    """All backends under test, imported apart from the tests."""
+    return [load(name) for name in TESTED]
+
+
+def test_every_backend_exports_the_same_names(backends):
+    assert [backend.__all__ for backend in backends] == [NAMES] * len(backends)
 
 
 def _parameters(function) -> list[tuple]:
@@ -77,20 +85,21 @@ def _parameters(function) -> list[tuple]:
     return [(p.name, p.kind, p.default) for p in parameters]
 
 
-@pytest.mark.parametrize("name", load(TESTED[0]).__all__)
-def test_every_backend_has_the_same_signatures(name):
-    signatures = []
-    for backend in TESTED:
-        exported = getattr(load(backend), name)
-        signatures.append(_parameters(exported.__init__ if inspect.isclass(exported) else exported))
-    assert all(signature == signatures[0] for signature in signatures)
+def _signature(backend: ModuleType, name: str) -> list[tuple]:
+    exported = getattr(backend, name)
+    return _parameters(exported.__init__ if inspect.isclass(exported) else exported)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_backend_has_the_same_signatures(name, backends):
+    first, *others = (_signature(backend, name) for backend in backends)
+    assert all(signature == first for signature in others)
 
 
 @pytest.mark.parametrize("name", ["GoogLeNet", "Sequence", "build"])
-def test_the_constructor_is_the_documented_one(name):
-    for backend in TESTED:
-        exported = getattr(load(backend), name)
-        assert _parameters(exported.__init__ if inspect.isclass(exported) else exported)[1:] == [
+def test_the_constructor_is_the_documented_one(name, backends):
+    for backend in backends:
+        assert _signature(backend, name)[1:] == [
             ("dtype", inspect.Parameter.POSITIONAL_OR_KEYWORD, "float32"),
             ("device", inspect.Parameter.POSITIONAL_OR_KEYWORD, "auto"),
             ("seed", inspect.Parameter.POSITIONAL_OR_KEYWORD, 0),
