@@ -426,6 +426,7 @@ def test_differences_do_not_cancel():
     assert relative_error(np.zeros(3), np.zeros(3)) == 0
     assert relative_error(np.full(3, 1e-3), np.zeros(3)) == 1e-3
     assert relative_error(np.array([np.inf]), np.array([1.0])) == math.inf
+    assert relative_error(np.array([np.nan, 1.0]), np.array([1.0, 1.0])) == math.inf
     assert relative_error(np.zeros((2, 1)), np.zeros((1, 2))) == math.inf
 
 

@@ -19,13 +19,19 @@ NORMALIZED = Case("torchvision", 64, 4)
 ANCESTORS = [Case("lenet-bn", 28, 4), Case("lenet-bn-scratch", 28, 4), Case("nin", 97, 4)]
 
 
+@pytest.fixture(autouse=True)
+def gpu(backend) -> None:
+    """Skips before anything is computed that a GPU would be held against."""
+    try:
+        backend.describe("gpu")
+    except spec.InvalidInput as no_gpu:
+        pytest.skip(str(no_gpu))
+
+
 def _model(backend, case: Case, dtype: str = "float32"):
     """A model on the GPU with the case's parameters."""
     config, params, _, _ = material(case, dtype)
-    try:
-        model = backend.build(config, dtype=dtype, device="gpu")
-    except spec.InvalidInput as no_gpu:
-        pytest.skip(str(no_gpu))
+    model = backend.build(config, dtype=dtype, device="gpu")
     backend.load_params(model, params)
     return model
 

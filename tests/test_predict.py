@@ -106,7 +106,7 @@ def test_most_likely_classes_are_shown_in_a_table(home):
 
 
 def test_first_backend_predicts_what_the_referee_does(home, first):
-    words = ["--backends", f"onnx,{FIRST}", "--dtype", "float64", "--json"]
+    words = ["--backends", f"onnx, {FIRST}", "--dtype", "float64", "--json"]
     (row,) = json.loads(_predict(home, str(home / "a picture.png"), *words).stdout)
     expected = _probabilities(home, home / "a picture.png")
     _assert_classes(row, expected, ["onnx", FIRST])
