@@ -18,8 +18,10 @@ import spec
 from spec import checkpoint
 from spec.checkpoint import Checkpoint, load, save, write_atomically
 
-D2L = spec.preset("d2l")
-CONFIG_TEXT = json.dumps({"name": "d2l"})
+# A network with every kind of array: formats do not know topologies.
+LENET = spec.preset("lenet-bn")
+CONFIG_TEXT = json.dumps({"name": "lenet-bn"})
+D2L = spec.preset("d2l")  # of 12 MB, where the size matters
 
 
 def noise(shapes, dtype, seed=0):
@@ -27,7 +29,7 @@ def noise(shapes, dtype, seed=0):
     return {name: np.asarray(rng.random(shape, np.float32)).astype(dtype) for name, shape in shapes.items()}
 
 
-def network(config=D2L, dtype="float16", seed=0):
+def network(config=LENET, dtype="float16", seed=0):
     return noise(spec.param_shapes(config), dtype, seed)
 
 
@@ -89,62 +91,79 @@ def refusal(path):
 def good(tmp_path_factory):
     """A file with an optimizer's state and metadata; tests that change it must put it back."""
     path = tmp_path_factory.mktemp("good") / "good.safetensors"
-    save(path, network(), D2L, {"epoch": 3, "history": [0.5, 0.25]}, {"t": np.array(7.0)})
+    save(path, network(), LENET, {"epoch": 3, "history": [0.5, 0.25]}, {"t": np.array(7.0)})
     return path
 
 
 # ---------------------------------------------------------------------------------------------------- round trips
 
 
+METADATA = {"epoch": 3, "seed": 2**64 - 1, "history": [{"loss": 0.1}, None, True], "name": "mañana 日本"}
+
+
+@pytest.mark.parametrize("name", ["lenet-bn", "lenet-bn-frozen"])
+def test_a_network_comes_back_as_it_was(name, tmp_path):
+    config = spec.preset(name, num_classes=7, norm_momentum=0.5)
+    params, state = network(config, "float32"), state_of(config, ("momentum",), "float32")
+    save(tmp_path / "a.safetensors", params, config, METADATA, state)
+    found = load(tmp_path / "a.safetensors")
+    assert (found.config, found.metadata) == (config, METADATA)
+    assert_same(found.params, params)
+    assert list(found.params) == list(spec.param_shapes(config))
+    assert_same(found.state, state)
+
+
+SETTINGS = [
+    {},
+    {"in_channels": 2, "num_classes": 7},
+    {"dropout": 0.25, "label_smoothing": 0.1},
+    {"aux": False},
+    {"aux_weight": 0.5, "dropout": 0.0},
+    {"norm_momentum": 0.5},
+]
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("d2l", {"label_smoothing": 0.1}),
-        ("d2lzh", {"in_channels": 3}),
-        ("d2lzh-misprint", {}),
-        ("cnblogs", {"dropout": 0.25}),
-        ("bvlc", {"num_classes": 10, "aux_weight": 0.5}),
-        ("torchvision", {"num_classes": 10, "dropout": 0.0, "label_smoothing": 0.05}),
-        ("torchvision", {"num_classes": 3, "aux": False}),
+        (name, settings)
+        for name, own in spec.PRESETS.items()
+        for settings in SETTINGS
+        if own.batch_norm or "norm_momentum" not in settings
     ],
 )
-def test_a_network_comes_back_as_it_was(name, settings, tmp_path):
+def test_the_configuration_comes_back_from_its_text(name, settings):
     config = spec.preset(name, **settings)
-    params, state = network(config, "float32"), state_of(config, ("momentum",), "float32")
-    metadata = {"epoch": 3, "seed": 2**64 - 1, "history": [{"loss": 0.1}, None, True], "name": "mañana 日本"}
-    save(tmp_path / "a.safetensors", params, config, metadata, state)
-    found = load(tmp_path / "a.safetensors")
-    assert (found.config, found.metadata) == (config, metadata)
-    assert_same(found.params, params)
-    assert_same(found.state, state)
+    assert checkpoint.config_of(checkpoint.describe({}, config, {})) == config
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_every_precision_comes_back_bit_for_bit(dtype, tmp_path):
     params = network(dtype=dtype)
-    params["fc.bias"][:3] = [np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal, -0.0]
-    state = state_of(D2L, spec.Adam.slots, dtype)
-    save(tmp_path / "a.safetensors", params, D2L, state=state)
+    params["fc5.bias"][:3] = [np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal, -0.0]
+    state = state_of(LENET, spec.Adam.slots, dtype)
+    save(tmp_path / "a.safetensors", params, LENET, state=state)
     found = load(tmp_path / "a.safetensors")
     assert_same(found.params, params)
     assert_same(found.state, state)
     assert found.state["t"].shape == ()
-    spec.check_state(D2L, spec.Adam.slots, found.state)
+    spec.check_state(LENET, spec.Adam.slots, found.state)
 
 
-def test_the_state_of_an_optimizer_of_ours_fits_a_file(tmp_path):
+def test_the_state_of_an_optimizer_comes_back(tmp_path):
     params, state = network(dtype="float64"), {}
-    spec.AdamW().update(params, params, state)
-    save(tmp_path / "a.safetensors", params, D2L, state=state)
+    trained = {name: x for name, x in params.items() if not spec.is_statistic(name)}
+    spec.AdamW().update(trained, trained, state)
+    save(tmp_path / "a.safetensors", params, LENET, state=state)
     assert_same(load(tmp_path / "a.safetensors").state, {name: np.asarray(x) for name, x in state.items()})
 
 
-def test_without_state_and_metadata_both_are_empty(tmp_path):
+def test_a_file_without_state_and_metadata_has_both_empty(tmp_path):
     params = network()
-    save(tmp_path / "a.safetensors", params, D2L)
+    save(tmp_path / "a.safetensors", params, LENET)
     found = load(tmp_path / "a.safetensors")
     assert (found.metadata, found.state) == ({}, {})
-    assert Checkpoint(params, D2L).state == {}
+    assert Checkpoint(params, LENET).state == {}
 
 
 @pytest.mark.parametrize(
@@ -158,46 +177,46 @@ def test_without_state_and_metadata_both_are_empty(tmp_path):
 )
 def test_how_memory_holds_an_array_does_not_matter(stored, tmp_path):
     params = network(dtype="float32")
-    save(tmp_path / "plain.safetensors", params, D2L)
-    save(tmp_path / "stored.safetensors", {name: stored(x) for name, x in params.items()}, D2L)
+    save(tmp_path / "plain.safetensors", params, LENET)
+    save(tmp_path / "stored.safetensors", {name: stored(x) for name, x in params.items()}, LENET)
     assert_same(load(tmp_path / "stored.safetensors").params, params)
     assert (tmp_path / "stored.safetensors").read_bytes() == (tmp_path / "plain.safetensors").read_bytes()
 
 
-def test_the_arrays_of_the_caller_stay_as_they_are(tmp_path):
+def test_saving_leaves_the_caller_s_arrays_as_they_are(tmp_path):
     params, state = network(), {"t": np.array(2.0)}
     for x in (*params.values(), *state.values()):
         x.setflags(write=False)
     before = list(params)
-    save(tmp_path / "a.safetensors", params, D2L, {"a": 1}, state)
+    save(tmp_path / "a.safetensors", params, LENET, {"a": 1}, state)
     assert list(params) == before
     assert state["t"].shape == ()
 
 
 def test_what_was_loaded_outlives_the_file(tmp_path):
     params = network()
-    save(tmp_path / "a.safetensors", params, D2L)
+    save(tmp_path / "a.safetensors", params, LENET)
     found = load(tmp_path / "a.safetensors")
     (tmp_path / "a.safetensors").write_bytes(b"\xff" * 100)
     assert_same(found.params, params)
-    found.params["fc.bias"][:] = 1  # and may be written to
+    found.params["fc5.bias"][:] = 1  # and may be written to
 
 
-def test_equal_content_is_equal_bytes(tmp_path):
+def test_equal_content_makes_equal_bytes(tmp_path):
     """Whatever the order of the arrays, the hash seed of the process, and the day."""
-    params, state = network(), state_of(D2L, ("momentum",), "float16")
+    params, state = network(), state_of(LENET, ("momentum",), "float16")
     written = set()
     for turn in (lambda d: d, lambda d: dict(reversed(d.items())), lambda d: dict(sorted(d.items()))) * 2:
-        save(tmp_path / "a.safetensors", turn(params), D2L, {"epoch": 1}, turn(state))
+        save(tmp_path / "a.safetensors", turn(params), LENET, {"epoch": 1}, turn(state))
         written.add((tmp_path / "a.safetensors").read_bytes())
     assert len(written) == 1
 
 
 @pytest.mark.parametrize(
-    "changed", [{"metadata": {"epoch": 2}}, {"config": spec.preset("d2l", aux_weight=0.4)}, {"state": {}}]
+    "changed", [{"metadata": {"epoch": 2}}, {"config": spec.preset("lenet-bn", aux_weight=0.4)}, {"state": {}}]
 )
-def test_other_content_is_another_hash(changed, tmp_path):
-    arguments = {"params": network(), "config": D2L, "metadata": {"epoch": 1}, "state": {"t": np.array(1.0)}}
+def test_other_content_has_another_hash(changed, tmp_path):
+    arguments = {"params": network(), "config": LENET, "metadata": {"epoch": 1}, "state": {"t": np.array(1.0)}}
     hashes = []
     for kept in (arguments, arguments | changed):
         save(tmp_path / "a.safetensors", **kept)
@@ -209,7 +228,7 @@ def test_a_path_may_hold_anything(tmp_path):
     folder = tmp_path / "mañana 日本 & 'x'"
     folder.mkdir()
     path = folder / "a b.ckpt"
-    save(path, network(), D2L)
+    save(path, network(), LENET)
     link = tmp_path / "link"
     link.symlink_to(path)
     assert_same(load(link).params, network())
@@ -230,7 +249,7 @@ def test_the_file_is_what_the_description_says(good):
     assert_same(arrays, network() | {"optimizer/t": np.array(7.0)})
     assert set(texts) == {"format", "config", "metadata", "sha256"}
     assert texts["format"] == "googlenet-1"
-    assert spec.preset(**json.loads(texts["config"])) == D2L
+    assert spec.preset(**json.loads(texts["config"])) == LENET
     assert json.loads(texts["metadata"]) == {"epoch": 3, "history": [0.5, 0.25]}
     assert texts.pop("sha256") == content_hash(arrays, texts)
 
@@ -238,9 +257,8 @@ def test_the_file_is_what_the_description_says(good):
 def test_files_written_before_stay_readable(tmp_path):
     """The format by hand, and the hash that such a file has always had."""
     zeros = {name: np.zeros(shape, np.float16) for name, shape in spec.param_shapes(D2L).items()}
-    content = forged(zeros | {"optimizer/t": np.array(2.0)}, metadata='{"epoch": 3}')
-    expected = "5c1b1d71"
-    assert header_of(content)[0]["__metadata__"]["sha256"][:8] == expected
+    content = forged(zeros | {"optimizer/t": np.array(2.0)}, config='{"name": "d2l"}', metadata='{"epoch": 3}')
+    assert header_of(content)[0]["__metadata__"]["sha256"][:8] == "5c1b1d71"
     (tmp_path / "a").write_bytes(content)
     found = load(tmp_path / "a")
     assert (found.config, found.metadata, found.state) == (D2L, {"epoch": 3}, {"t": 2.0})
@@ -274,19 +292,38 @@ def assert_flips_are_noticed(path, places):
     return silent
 
 
+def parts_of(content):
+    """Where in a file each part of it begins and ends."""
+    header = 8 + int.from_bytes(content[:8], "little")
+    texts = content.index(b"}", content.index(b"sha256"))
+    return {"length": (0, 8), "metadata": (8, texts), "names": (texts, header), "arrays": (header, len(content))}
+
+
 @pytest.mark.parametrize("part", ["length", "metadata", "names", "arrays"])
 def test_a_flipped_bit_is_noticed(part, good):
-    content = good.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    texts = content.index(b"}", content.index(b"sha256"))
+    low, high = parts_of(good.read_bytes())[part]
     rng = np.random.default_rng(5)
-    if part == "length":
-        places = [(place, bit) for place in range(8) for bit in range(8)]
-    else:
-        low, high = {"metadata": (8, texts), "names": (texts, 8 + length), "arrays": (8 + length, len(content))}[part]
-        ends = [(low, 0), (high - 1, 7)]
-        places = ends + [(int(rng.integers(low, high)), int(rng.integers(8))) for _ in range(100)]
+    places = [(low, 0), (high - 1, 7)]
+    places += [(int(rng.integers(low, high)), int(rng.integers(8))) for _ in range(80)]
     assert assert_flips_are_noticed(good, places) == []
+
+
+def test_a_flipped_bit_of_every_byte_of_the_header_is_noticed(good):
+    end = parts_of(good.read_bytes())["names"][1]
+    assert assert_flips_are_noticed(good, [(place, place % 8) for place in range(end)]) == []
+
+
+def test_every_flipped_bit_of_a_tensor_is_noticed(good):
+    header, arrays = header_of(good.read_bytes())
+    start = good.stat().st_size - len(arrays)
+    low, high = (start + offset for offset in header["fc5.bias"]["data_offsets"])
+    assert assert_flips_are_noticed(good, [(place, bit) for place in range(low, high) for bit in range(8)]) == []
+
+
+@pytest.mark.slow
+def test_every_flipped_bit_of_the_header_is_noticed(good):
+    end = parts_of(good.read_bytes())["names"][1]
+    assert assert_flips_are_noticed(good, [(place, bit) for place in range(end) for bit in range(8)]) == []
 
 
 def test_a_truncated_file_is_noticed(good, tmp_path):
@@ -342,13 +379,13 @@ NOT_CHECKPOINTS = {
 
 
 @pytest.mark.parametrize("what", NOT_CHECKPOINTS)
-def test_what_is_no_checkpoint_is_refused_at_once(what, tmp_path):
+def test_a_file_that_is_no_checkpoint_is_refused_at_once(what, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(NOT_CHECKPOINTS[what])
     tracemalloc.start()
-    start = time.monotonic()
+    start = time.process_time()
     message = refusal(path)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert tracemalloc.get_traced_memory()[1] < 5e6
     tracemalloc.stop()
     assert "not a safetensors file, or a truncated one" in message
@@ -386,7 +423,7 @@ def test_nothing_in_a_file_is_executed(protocol, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["missing.safetensors", "folder", "file/below", "x" * 300])
-def test_where_no_file_is_none_is_read(path, tmp_path):
+def test_a_path_without_a_file_is_refused(path, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     refusal(tmp_path / path)
@@ -412,18 +449,26 @@ def changed(**arrays):
 FIRST = NETWORK["conv1.weight"]
 WRONG_CONTENT = {
     "an array too many": (changed(extra=np.zeros(1)), {}, "unexpected (1):\n    extra (1,)"),
-    "an array too few": (changed(fc_bias=None), {}, "missing (1):\n    fc.bias (10,)"),
+    "an array too few": (changed(fc5_bias=None), {}, "missing (1):\n    fc5.bias (10,)"),
     "another layout": (
         changed(conv1_weight=FIRST.transpose(2, 3, 1, 0).copy()),
         {},
-        "conv1.weight: expected (64, 1, 7, 7), got (7, 7, 1, 64); this looks like HWIO",
+        "conv1.weight: expected (6, 1, 5, 5), got (5, 5, 1, 6); this looks like HWIO",
     ),
     "NaN": (changed(conv1_weight=FIRST * np.float16(np.nan)), {}, "NaN or infinity (1):\n    conv1.weight"),
-    "whole numbers": (changed(fc_bias=np.zeros(10, np.int32)), {}, "fc.bias: expected floating point, got int32"),
-    "another network": (NETWORK, {"config": '{"name": "d2lzh-misprint"}'}, "inception4a.branch3x3.weight: expected"),
+    "whole numbers": (changed(fc5_bias=np.zeros(10, np.int32)), {}, "fc5.bias: expected floating point, got int32"),
+    "another network": (
+        NETWORK,
+        {"config": '{"name": "lenet-bn", "in_channels": 3}'},
+        "conv1.weight: expected (6, 3, 5, 5), got (6, 1, 5, 5)",
+    ),
     "an unknown network": (NETWORK, {"config": '{"name": "vgg"}'}, "unknown preset 'vgg'"),
-    "a setting that is none": (NETWORK, {"config": '{"name": "d2l", "depth": 3}'}, "depth"),
-    "an impossible setting": (NETWORK, {"config": '{"name": "d2l", "num_classes": 1e400}'}, "num_classes: expected"),
+    "a setting that is none": (NETWORK, {"config": '{"name": "lenet-bn", "depth": 3}'}, "depth"),
+    "an impossible setting": (
+        NETWORK,
+        {"config": '{"name": "lenet-bn", "num_classes": 1e400}'},
+        "num_classes: expected",
+    ),
     "no network": (NETWORK, {"config": None}, "expected a JSON object as 'config' in its metadata, got ''"),
     "no name": (NETWORK, {"config": "{}"}, "name"),
     "a name that is a list": (NETWORK, {"config": '{"name": []}'}, "unhashable"),
@@ -438,19 +483,19 @@ WRONG_CONTENT = {
     ),
     "another format": (NETWORK, {"format": "googlenet-2"}, "expected the format 'googlenet-1' in its metadata, got"),
     "no format": (NETWORK, {"format": None}, "expected the format 'googlenet-1' in its metadata, got None"),
-    "half a state": (NETWORK | {"optimizer/m/fc.bias": np.zeros(10)}, {}, "slots: m) does not fit preset d2l"),
+    "half a state": (NETWORK | {"optimizer/m/fc5.bias": np.zeros(10)}, {}, "slots: m) does not fit preset lenet-bn"),
     "a state with NaN": (NETWORK | {"optimizer/t": np.array(np.nan)}, {}, "NaN or infinity (1):\n    t"),
 }
 
 
 @pytest.mark.parametrize("what", WRONG_CONTENT)
-def test_wrong_content_is_refused_even_when_its_hash_is_right(what, tmp_path):
+def test_wrong_content_is_refused_even_where_its_hash_is_right(what, tmp_path):
     arrays, texts, message = WRONG_CONTENT[what]
     (tmp_path / "a").write_bytes(forged(arrays, **texts))
     assert message in refusal(tmp_path / "a")
 
 
-def test_a_forged_file_is_otherwise_accepted(tmp_path):
+def test_a_forged_file_with_right_content_is_read(tmp_path):
     """What the test above changes is what is refused."""
     (tmp_path / "a").write_bytes(forged(network()))
     assert_same(load(tmp_path / "a").params, network())
@@ -458,7 +503,7 @@ def test_a_forged_file_is_otherwise_accepted(tmp_path):
 
 @pytest.mark.parametrize("texts", [None, {}, {"format": "pt"}])
 def test_a_safetensors_file_of_someone_else_is_refused(texts, tmp_path):
-    (tmp_path / "a").write_bytes(file_of({"fc.bias": np.zeros(10)}, texts))
+    (tmp_path / "a").write_bytes(file_of({"fc5.bias": np.zeros(10)}, texts))
     assert "expected the format 'googlenet-1' in its metadata" in refusal(tmp_path / "a")
 
 
@@ -472,7 +517,7 @@ def test_a_missing_or_wrong_hash_is_refused(found, tmp_path):
 def test_two_arrays_cannot_change_places_unnoticed(good, tmp_path):
     """Same bytes, same header but for two names of equal shape."""
     content = good.read_bytes()
-    one, other = b'"inception4b.branch3x3_reduce.bias"', b'"inception4d.branch1x1.bias"'
+    one, other = b'"conv2.norm.running_mean"', b'"conv2.norm.running_var"'
     swapped = content.replace(one, b"?").replace(other, one).replace(b"?", other, 1)
     assert len(swapped) == len(content)
     (tmp_path / "a").write_bytes(swapped)
@@ -482,27 +527,31 @@ def test_two_arrays_cannot_change_places_unnoticed(good, tmp_path):
 # ------------------------------------------------------------------------------------------------------- writing
 
 
+def changed_norm(**values):
+    return replace(LENET, batch_norm=replace(LENET.batch_norm, **values))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"params": changed(fc_bias=None)}, "missing (1):\n    fc.bias"),
-        ({"params": changed(fc_bias=np.full(10, np.inf))}, "NaN or infinity (1):\n    fc.bias"),
-        ({"params": changed(fc_bias=np.zeros(10, np.longdouble))}, "arrays of 64 bits at most"),
-        ({"state": {"m/fc.bias": np.zeros(10)}}, "optimizer state (slots: m) does not fit preset d2l"),
+        ({"params": changed(fc5_bias=None)}, "missing (1):\n    fc5.bias"),
+        ({"params": changed(fc5_bias=np.full(10, np.inf))}, "NaN or infinity (1):\n    fc5.bias"),
+        ({"params": changed(fc5_bias=np.zeros(10, np.longdouble))}, "arrays of 64 bits at most"),
+        ({"state": {"m/fc5.bias": np.zeros(10)}}, "optimizer state (slots: m) does not fit preset lenet-bn"),
         ({"state": {"t": np.zeros(1)}}, "t: expected (), got (1,)"),
         ({"state": {"t": np.array(None)}}, "t: expected floating point, got object"),
         ({"metadata": {"when": object()}}, "expected JSON as metadata"),
         ({"metadata": {"loss": np.float32(1)}}, "expected JSON as metadata"),
-        ({"config": replace(D2L, stem_relu=False)}, "expected one that spec.preset makes, got a changed 'd2l'"),
-        ({"config": replace(D2L, dropout=0.5)}, "expected one that spec.preset makes, got a changed 'd2l'"),
-        ({"config": replace(D2L, preset="mine")}, "expected one that spec.preset makes, got a changed 'mine'"),
+        ({"config": changed_norm(epsilon=1e-3)}, "expected one that spec.preset makes, got a changed 'lenet-bn'"),
+        ({"config": replace(LENET, dropout=0.5)}, "expected one that spec.preset makes, got a changed 'lenet-bn'"),
+        ({"config": replace(LENET, preset="mine")}, "expected one that spec.preset makes, got a changed 'mine'"),
     ],
 )
-def test_what_could_not_be_read_is_not_written(arguments, message, tmp_path):
+def test_content_that_could_not_be_read_is_not_written(arguments, message, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"what stood there")
     with pytest.raises(spec.InvalidInput) as caught:
-        save(path, **({"params": network(), "config": D2L} | arguments))
+        save(path, **({"params": network(), "config": LENET} | arguments))
     assert message in str(caught.value)
     assert path.read_bytes() == b"what stood there"
     assert list(tmp_path.iterdir()) == [path]
@@ -512,7 +561,7 @@ def test_a_new_file_takes_the_place_of_the_old_one(tmp_path):
     path = tmp_path / "a.safetensors"
     (tmp_path / "a.safetensors.partial").write_bytes(b"what a killed process left")
     for seed in (1, 2):
-        save(path, network(seed=seed), D2L, {"seed": seed})
+        save(path, network(seed=seed), LENET, {"seed": seed})
         assert load(path).metadata == {"seed": seed}
         assert_same(load(path).params, network(seed=seed))
     assert list(tmp_path.iterdir()) == [path]
@@ -526,7 +575,7 @@ def test_a_new_file_takes_the_place_of_the_old_one(tmp_path):
 @pytest.mark.parametrize("where", ["fsync", "replace"])
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(where, error, raised, monkeypatch, tmp_path):
     path = tmp_path / "a.safetensors"
-    save(path, network(seed=1), D2L)
+    save(path, network(seed=1), LENET)
 
     def fail(*_):
         assert path.with_name("a.safetensors.partial").exists()
@@ -534,7 +583,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(where, error, raise
 
     monkeypatch.setattr(*{"fsync": (checkpoint.os, "fsync", fail), "replace": (Path, "replace", fail)}[where])
     with pytest.raises(raised) as caught:
-        save(path, network(seed=2), D2L)
+        save(path, network(seed=2), LENET)
     monkeypatch.undo()
     if raised is spec.InvalidInput:
         expected = f"{path}: cannot be written (No space left on device); what was there before is unchanged"
@@ -550,7 +599,7 @@ import spec
 from spec import checkpoint
 path = Path(sys.argv[1])
 found = checkpoint.load(path)
-resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
 try:
     checkpoint.save(path, {name: 0 * x for name, x in found.params.items()}, found.config)
 except spec.InvalidInput as error:
@@ -561,7 +610,7 @@ except spec.InvalidInput as error:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     path = tmp_path / "a.safetensors"
-    save(path, network(), D2L)
+    save(path, network(), LENET)
     command = [sys.executable, "-c", FILL_THE_DISK, str(path)]
     root = Path(spec.__file__).parents[1]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, timeout=60)
@@ -571,7 +620,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["missing/a", "file/a", "x" * 255, "folder"])
-def test_where_nothing_can_be_written(path, tmp_path):
+def test_a_path_that_cannot_be_written_is_refused(path, tmp_path):
     """A folder that is not there, one that is a file, a name too long for another ending, a folder's name."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_bytes(b"kept")
@@ -599,16 +648,17 @@ def test_a_folder_that_cannot_be_synchronized_does_not_fail_a_file_in_place(monk
 # -------------------------------------------------------------------------------------------------------- memory
 
 
-def test_loading_takes_the_memory_of_the_file_and_little_more(good):
+def test_loading_takes_the_memory_of_the_file_and_little_more(tmp_path):
+    save(tmp_path / "a", network(D2L), D2L)
     tracemalloc.start()
-    load(good)
+    load(tmp_path / "a")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 1.5 * good.stat().st_size  # 1.03 measured
+    assert peak < 1.5 * (tmp_path / "a").stat().st_size  # 1.03 measured
 
 
 def test_saving_takes_twice_the_memory_of_the_file_and_little_more(tmp_path):
-    params = network(dtype="float32")
+    params = network(D2L)
     tracemalloc.start()
     save(tmp_path / "a", params, D2L)
     peak = tracemalloc.get_traced_memory()[1]
