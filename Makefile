@@ -5,12 +5,13 @@ READY := .venv/ready
 # In the order, and in the groups, that tests/conftest.py has them in.
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup compare test test-slow test-all test-large bench lint clean
+.PHONY: help setup compare test test-slow test-all test-large test-teeth bench lint clean
 help:
 	@echo 'make compare    hold the three backends against the referee on real images'
 	@echo 'make test       run the tests (those that take minutes: make test-slow)'
 	@echo 'make test-all   run both kinds, in less time than one after the other'
 	@echo 'make test-large run AlexNet, VGG-11 and NiN as they are: more than an hour, 16 GB'
+	@echo 'make test-teeth put each known fault into a copy of the code: a quick test has to find it'
 	@echo 'make bench      measure the backends and write BENCHMARKS.md, on a quiet machine'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make clean      remove the virtual environment'
@@ -33,6 +34,10 @@ test-all: $(READY)
 # One after the other: a single training of VGG-11 takes 13 GB in JAX.
 test-large: $(READY)
 	$(BIN)/pytest -m large
+
+# Writes the table of docs/testing.md.
+test-teeth: $(READY)
+	cd tests && ../$(BIN)/python -m teeth
 
 # The table of docs/performance.md: about a quarter of an hour on two processors, with nothing else running.
 BENCH := $(BIN)/googlenet bench --markdown BENCHMARKS.md

@@ -18,6 +18,7 @@ import spec
 from harness.compare import SGD, Expected, expect, probe_params
 from harness.processes import Answer
 from harness.worker import probe
+from spec import reference
 from spec.sequences import Conv, Dense, Row
 
 ABOUT = {"framework": "", "version": "", "device": "cpu", "threads": None}
@@ -93,21 +94,47 @@ def expected(case: Case) -> Expected:
     return expect(*material(case))
 
 
+def forward_only(backend: ModuleType, case: Case) -> bool:
+    """Whether the answer has no gradients; its loss is then that of `masked_loss`."""
+    return backend.__name__.endswith("jax") and not case.backward_in_jax
+
+
+def _dropping(config: spec.Config) -> spec.Config:
+    return replace(config, dropout=0.25, aux_dropout=0.5)
+
+
+def _masks(config: spec.Config, images: np.ndarray) -> dict[str, np.ndarray]:
+    return spec.dropout_masks(_dropping(config), images.shape, seed=11, step=0)
+
+
+def masked_loss(case: Case) -> float:
+    """The referee's training loss with dropout before the classifier and in the heads."""
+    config, params, images, labels = material(case)
+    return reference.loss_and_grads(_dropping(config), params, images, labels, _masks(config, images)).loss
+
+
 def answer(backend: ModuleType, case: Case) -> Answer:
     """Everything that `googlenet compare` asks of a backend; without gradients if the case has none in JAX."""
     config, params, images, labels = material(case)
-    model = loaded(backend, config, params, case.dtype)
-    return answer_of(backend, model, images, labels, backward=case.backward_in_jax)
+    if not forward_only(backend, case):
+        return answer_of(backend, loaded(backend, config, params, case.dtype), images, labels)
+    model = loaded(backend, _dropping(config), params, case.dtype)
+    return answer_of(backend, model, images, labels, masks=_masks(config, images))
 
 
 def answer_of(
-    backend: ModuleType, model: Any, images: np.ndarray, labels: np.ndarray, *, backward: bool = True
+    backend: ModuleType,
+    model: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    masks: dict[str, np.ndarray] | None = None,
 ) -> Answer:
-    """The same of a model, which is trained for one step; JAX's without gradients is not."""
+    """The same of a model, which is trained for one step. With masks, and in JAX only, there is no backward pass."""
     if not backend.__name__.endswith("jax"):
         facts, arrays = probe(backend, model, images, labels, SGD)
         return Answer(ABOUT | facts, arrays)
     from flax import nnx
+
     from googlenet_jax.device import full_precision
     from googlenet_jax.params import canonical_name, to_canonical
     from googlenet_jax.probe import _canonical_layout
@@ -115,8 +142,9 @@ def answer_of(
     parameters = sum(x.size for name, x in backend.dump_params(model).items() if not spec.is_statistic(name))
     x, y = backend.to_device(model, images, labels)
     optimizer = backend.make_optimizer(model, SGD)
+    kept = None if masks is None else backend.masks_to_device(model, masks, images.shape)
     with full_precision():
-        stages, logits, loss, grads = _program(backward)(model, optimizer, x, y)
+        stages, logits, loss, grads = _program(backward=masks is None)(model, optimizer, x, y, kept)
     arrays = {"logits": np.array(logits)}
     arrays |= {f"stage/{name}": _canonical_layout(stages[name]) for name in spec.stage_names(model.config)}
     facts = {"parameters": parameters, "loss": float(loss), "stages": list(spec.stage_names(model.config))}
@@ -128,21 +156,21 @@ def answer_of(
 
 
 @cache
-def _program(backward: bool) -> Any:
+def _program(*, backward: bool) -> Any:
     """Stages, logits, loss, gradients and one step as one program: compiling four would take three times as long."""
     from flax import nnx
 
     from googlenet_jax.train import loss, value_and_grads
 
     @nnx.jit
-    def program(model: Any, optimizer: Any, x: Any, y: Any) -> tuple[Any, ...]:
+    def program(model: Any, optimizer: Any, x: Any, y: Any, kept: Any) -> tuple[Any, ...]:
         stages, logits = dict(model.stages(x, heads=True)), model(x).logits
         model.train()
         if backward:
             (value, _), grads = value_and_grads(model, x, y, {})
             optimizer.update(model, grads)
         else:
-            value, grads = loss(model.config, model(x), y), None
+            value, grads = loss(model.config, model(x, kept), y), None
         model.eval()
         return stages, logits, value, grads
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from networks import Case, answer, expected, material
+from networks import Case, answer, expected, forward_only, masked_loss, material
 from support import loaded
 
 import spec
@@ -13,8 +13,8 @@ from harness.compare import relative_error, relative_errors
 from spec import reference
 from spec.tolerances import TOLERANCES
 
-# Even sizes tell 'same' from symmetric padding, and 32 pixels a ceiling from a floor in every pool of bvlc. JAX takes 15
-# to 30 s for the gradients of a GoogLeNet: it has one that is whole, and test_parity.py has the others.
+# Even sizes tell 'same' from symmetric padding, and 32 pixels a ceiling from a floor in every pool of bvlc. JAX takes
+# 15 to 30 s for the gradients of a GoogLeNet: it has those of one here, and test_parity.py has the others.
 CASES = [
     Case("d2l", 28, 4),
     Case("d2lzh", 29, 1, backward_in_jax=False),
@@ -27,7 +27,6 @@ CASES = [
     Case("alexnet", 67, 2),
     Case("vgg11", 33, 2),
     Case("nin", 67, 4),
-    Case("bvlc", 32, 2, backward_in_jax=False, dtype="float32"),
     Case("lenet", 28, 4, dtype="float32"),
     Case("nin", 67, 4, dtype="float32"),
 ]
@@ -59,8 +58,10 @@ def test_stages_and_logits_equal_the_referees(case, answered, bounds):
     assert relative_error(answered.arrays["logits"], right.stages[config.logits]) <= bounds.logits
 
 
-def test_the_loss_equals_the_referees(case, answered, bounds):
-    assert answered.facts["loss"] == pytest.approx(expected(case).loss, rel=bounds.loss, abs=0)
+def test_the_loss_equals_the_referees(case, answered, bounds, backend):
+    """Where JAX computes forward only, with dropout by given masks."""
+    right = masked_loss(case) if forward_only(backend, case) else expected(case).loss
+    assert answered.facts["loss"] == pytest.approx(right, rel=bounds.loss, abs=0)
 
 
 def _nudged(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:

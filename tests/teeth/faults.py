@@ -1,0 +1,21 @@
+"""All faults, and whether each still has its place in the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from teeth import networks
+from teeth.fault import Fault
+
+FAULTS: list[Fault] = [*networks.FAULTS]
+
+
+def misplaced(root: Path) -> list[str]:
+    """The faults whose text does not stand in their file exactly once, in words; `root` holds the project."""
+    found = []
+    for fault in FAULTS:
+        path = root / fault.file
+        times = path.read_text().count(fault.old) if path.is_file() else 0
+        if times != 1:
+            found.append(f"{fault.name}: {fault.file} has its text {times} times: {fault.old!r}")
+    return found

@@ -1,0 +1,429 @@
+"""Faults of wiring, modes, steps and optimizers in the backends."""
+
+from __future__ import annotations
+
+from teeth.fault import Fault
+
+_STAGES = "tests/test_networks.py::test_stages_and_logits_equal_the_referees"
+_LOSS = "tests/test_networks.py::test_the_loss_equals_the_referees"
+_STEP = "tests/test_networks.py::test_parameters_and_statistics_after_a_step_equal_the_referees"
+_STEPS = "tests/test_backend_optimizers.py::test_steps_equal_the_referees"
+_HEADS = "tests/test_training.py::test_steps_with_batch_norm_heads_and_given_dropout_masks_equal_the_referees"
+_LOOK = "tests/test_training.py::test_looking_at_a_model_does_not_change_it"
+_RESUME = "tests/test_backend_optimizers.py::test_going_on_from_a_dumped_state_is_bit_identical"
+_STATE = "tests/test_backend_optimizers.py::test_a_state_has_the_canonical_names_shapes_and_values"
+_TRAINING = "tests/test_trajectory.py::test_a_training_equals_the_referees"
+_PREDICTOR = "tests/test_tuned.py::test_the_predictor_computes_what_the_referee_does"
+_KEEPS = "tests/test_tuned.py::test_the_predictor_keeps_the_weights_that_it_was_made_with"
+
+_CONV2 = "self.conv2 = conv(64, 192, 3, pad=1, relu=relu)"
+_WIRING = [
+    fault
+    for backend in ("pt", "mx", "jax")
+    for model in (f"googlenet_{backend}/model.py",)
+    for heads in ((f"{_LOSS}[jax-torchvision-33-4-float64]",) if backend == "jax" else (f"{_HEADS}[{backend}]",),)
+    for fault in (
+        Fault(
+            f"{backend}: the fourth pool is as the others",
+            model,
+            "pool=config.pool4)",
+            "pool=config.pool)",
+            (f"{_STAGES}[{backend}-torchvision-33-4-float64]",),
+        ),
+        Fault(
+            f"{backend}: ReLU in stage 2, whatever the preset says",
+            model,
+            _CONV2,
+            _CONV2.replace(", relu=relu", ""),
+            (f"{_STAGES}[{backend}-d2lzh-29-1-float64]",),
+        ),
+        Fault(
+            f"{backend}: no ReLU after the second convolution of stage 2",
+            model,
+            _CONV2,
+            _CONV2.replace("relu=relu", "relu=False"),
+            (f"{_STAGES}[{backend}-bvlc-32-2-float64]",),
+            trap="relu-missing" if backend == "pt" else None,
+        ),
+        Fault(
+            f"{backend}: the second head drops by the first head's mask",
+            model,
+            'masks.get("aux2")',
+            'masks.get("aux1")',
+            heads,
+        ),
+    )
+]
+
+FAULTS = [
+    *_WIRING,
+    # ------------------------------------------------------------------------------------------------------- sequences
+    Fault(
+        "pt: a dropout before a dense layer is forgotten",
+        "googlenet_pt/sequence.py",
+        "(lambda x: layer(self.dropout(x, kept))) if row.drop else layer",
+        "layer",
+        (f"{_TRAINING}[pt-thin-nin-dropout-67-SGD]",),
+    ),
+    Fault(
+        "mx: a dropout before a convolution is forgotten",
+        "googlenet_mx/sequence.py",
+        "(lambda x: layer(self.dropout(x, kept))) if row.drop else layer",
+        "layer",
+        (f"{_TRAINING}[mx-thin-nin-dropout-67-SGD]",),
+    ),
+    Fault(
+        "jax: a dropout before a convolution is forgotten",
+        "googlenet_jax/sequence.py",
+        "(lambda x: layer(self.dropout(x, kept))) if row.drop else layer",
+        "layer",
+        (f"{_TRAINING}[jax-thin-nin-dropout-67-SGD]",),
+    ),
+    # ----------------------------------------------------------------------------------------------------------- modes
+    Fault(
+        "pt: prediction in training mode: dropout is on, and batch norm uses the batch",
+        "googlenet_pt/probe.py",
+        "with _mode(model, training=False), torch.inference_mode(), full_precision():",
+        "with _mode(model, training=True), torch.inference_mode(), full_precision():",
+        (f"{_STAGES}[pt-lenet-bn-29-4-float64]", "tests/test_training.py::test_inference_drops_nothing[pt]"),
+        trap="norm-training",
+    ),
+    Fault(
+        "pt: dropout stays on in inference",
+        "googlenet_pt/network.py",
+        "return super().forward(x) if kept is None",
+        "return F.dropout(x, self.p) if kept is None",
+        ("tests/test_training.py::test_inference_drops_nothing[pt]",),
+        trap="dropout-on",
+    ),
+    Fault(
+        "mx: prediction in training mode",
+        "googlenet_mx/probe.py",
+        "    with autograd.predict_mode():\n        return model(",
+        "    with autograd.train_mode():\n        return model(",
+        (f"{_STAGES}[mx-lenet-bn-29-4-float64]",),
+    ),
+    Fault(
+        "jax: prediction in training mode",
+        "googlenet_jax/probe.py",
+        "    with mode(model, training=False), full_precision():\n        return np.array(_logits(",
+        "    with mode(model, training=True), full_precision():\n        return np.array(_logits(",
+        (f"{_LOOK}[jax]",),
+    ),
+    Fault(
+        "pt: a step in inference mode",
+        "googlenet_pt/train.py",
+        "    model.train()\n    optimizer.zero_grad()",
+        "    model.eval()\n    optimizer.zero_grad()",
+        (f"{_STEP}[pt-lenet-bn-29-4-float64]",),
+    ),
+    Fault(
+        "jax: a step in the mode that the model is in",
+        "googlenet_jax/train.py",
+        "    if model.deterministic:\n        model.train()\n",
+        "",
+        (f"{_TRAINING}[jax-lenet-bn-29-SGD]",),
+    ),
+    Fault(
+        "pt: looking at gradients moves the running statistics",
+        "googlenet_pt/probe.py",
+        "{name: buffer.clone() for",
+        "{name: buffer for",
+        (f"{_LOOK}[pt]",),
+    ),
+    Fault(
+        "jax: looking at gradients moves the running statistics",
+        "googlenet_jax/probe.py",
+        "value_and_grads(nnx.clone(model), x, y, {})",
+        "value_and_grads(model, x, y, {})",
+        (f"{_LOOK}[jax]",),
+    ),
+    Fault(
+        "mx: looking at gradients moves the running statistics",
+        "googlenet_mx/probe.py",
+        "        ends, _ = model.training_pass(x, *model.training_pass.kept(x, {}))\n"
+        "        value = loss(model.config, model.training_pass.outputs(ends), y)",
+        "        value = loss(model.config, model(x), y)",
+        (f"{_LOOK}[mx]",),
+    ),
+    Fault(
+        "mx: the running statistics do not move",
+        "googlenet_mx/network.py",
+        "                norm.update(*batch)",
+        "                pass",
+        (f"{_STEP}[mx-lenet-bn-29-4-float64]",),
+        trap="norm-forward-only",
+    ),
+    # ------------------------------------------------------------------------------------------------------------ steps
+    Fault(
+        "pt: gradients add up from step to step",
+        "googlenet_pt/train.py",
+        "    optimizer.zero_grad()\n",
+        "",
+        (f"{_TRAINING}[pt-lenet-28-SGD]",),
+    ),
+    Fault(
+        "pt: hits are counted among the auxiliary head's",
+        "googlenet_pt/train.py",
+        "(outputs.logits.argmax(1) == y).sum()",
+        "(outputs.logits.argmin(1) == y).sum()",
+        (f"{_TRAINING}[pt-lenet-28-SGD]",),
+    ),
+    Fault(
+        "mx: the mean gradient is divided by the batch once more",
+        "googlenet_mx/train.py",
+        "optimizer.step(1)",
+        "optimizer.step(len(x))",
+        (f"{_STEP}[mx-lenet-28-4-float64]",),
+    ),
+    Fault(
+        "mx: hits are of the smallest logit",
+        "googlenet_mx/train.py",
+        "outputs.logits.argmax(axis=1)",
+        "outputs.logits.argmin(axis=1)",
+        (f"{_TRAINING}[mx-lenet-28-SGD]",),
+    ),
+    Fault(
+        "jax: hits are of the smallest logit",
+        "googlenet_jax/train.py",
+        "(logits.argmax(-1) == y).sum()",
+        "(logits.argmin(-1) == y).sum()",
+        (f"{_TRAINING}[jax-lenet-28-SGD]",),
+    ),
+    Fault(
+        "jax: a step kept for another model is used again",
+        "googlenet_jax/train.py",
+        "if known is None or known[0]() is not model:",
+        "if known is None:",
+        ("tests/test_tuned.py::test_a_step_that_jax_keeps_is_of_that_model_and_goes_with_its_optimizer",),
+    ),
+    # ------------------------------------------------------------------------------------------------------- optimizers
+    Fault(
+        "pt: weight decay of biases too",
+        "googlenet_pt/optimizer.py",
+        "groups[spec.is_decayed(name)].append(parameter)",
+        "groups[True].append(parameter)",
+        (f"{_STEPS}[pt-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
+        "pt: Nesterov's momentum is plain momentum",
+        "googlenet_pt/optimizer.py",
+        "nesterov=optimizer.nesterov, ",
+        "",
+        (f"{_STEPS}[pt-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
+        "pt: gradients are not clipped",
+        "googlenet_pt/optimizer.py",
+        "if optimizer.clip_norm is not None:",
+        "if False:",
+        (f"{_STEPS}[pt-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
+        "pt: gradients are clipped with PyTorch's 1e-6 in the denominator",
+        "googlenet_pt/optimizer.py",
+        "(norm / torch.nn.utils.get_total_norm(grads))",
+        "(norm / (torch.nn.utils.get_total_norm(grads) + 1e-6))",
+        (f"{_STEPS}[pt-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
+        "pt: AdamW decays as Adam would, inside the gradient",
+        "googlenet_pt/optimizer.py",
+        "kind = torch.optim.AdamW if isinstance(optimizer, spec.AdamW) else torch.optim.Adam",
+        "kind = torch.optim.Adam",
+        (f"{_STEPS}[pt-adamw-label-smoothing]",),
+    ),
+    Fault(
+        "pt: Adam's epsilon is the framework's default",
+        "googlenet_pt/optimizer.py",
+        "eps=optimizer.epsilon, ",
+        "eps=1e-7, ",
+        (f"{_STEPS}[pt-adamw-label-smoothing]",),
+    ),
+    Fault(
+        "pt: Adam's count of steps is not resumed",
+        "googlenet_pt/optimizer.py",
+        'torch.tensor(float(state["t"]), device=parameter.device)',
+        "torch.tensor(0.0, device=parameter.device)",
+        (f"{_RESUME}[pt-adam]",),
+    ),
+    Fault(
+        "pt: Adam's two means are exchanged in the state",
+        "googlenet_pt/optimizer.py",
+        '"m": "exp_avg", "v": "exp_avg_sq"',
+        '"m": "exp_avg_sq", "v": "exp_avg"',
+        (f"{_STATE}[pt-adam]",),
+    ),
+    Fault(
+        "pt: the rate stays as it was",
+        "googlenet_pt/optimizer.py",
+        '        group["lr"] = rate',
+        "        pass",
+        (f"{_TRAINING}[pt-lenet-28-SGD]",),
+    ),
+    Fault(
+        "mx: the rate inside the momentum buffer",
+        "googlenet_mx/optimizer.py",
+        "            buffer += grad\n"
+        "            grad = grad + mu * buffer if self.row.nesterov else buffer\n"
+        "        weight -= self.learning_rate * grad",
+        "            buffer += self.learning_rate * grad\n            grad = buffer / self.learning_rate\n"
+        "        weight -= self.learning_rate * grad",
+        (f"{_TRAINING}[mx-lenet-28-SGD]",),
+    ),
+    Fault(
+        "mx: Nesterov's momentum is plain momentum",
+        "googlenet_mx/optimizer.py",
+        "grad = grad + mu * buffer if self.row.nesterov else buffer",
+        "grad = buffer",
+        (f"{_STEPS}[mx-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
+        "mx: weight decay of biases too",
+        "googlenet_mx/optimizer.py",
+        "parameter.wd_mult = float(spec.is_decayed(name))",
+        "parameter.wd_mult = 1.0",
+        (f"{_STEPS}[mx-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
+        "mx: epsilon is left out of Adam's bias correction, as MXNet's own leaves it",
+        "googlenet_mx/optimizer.py",
+        '"epsilon": row.epsilon * root',
+        '"epsilon": row.epsilon',
+        (f"{_STEPS}[mx-adamw-label-smoothing]", f"{_TRAINING}[mx-lenet-28-Adam]"),
+    ),
+    Fault(
+        "mx: Adam's first mean is not corrected",
+        "googlenet_mx/optimizer.py",
+        "rate * root / (1 - beta1**t)",
+        "rate * root",
+        (f"{_STEPS}[mx-adamw-label-smoothing]",),
+    ),
+    Fault(
+        "mx: Adam's count of steps is not resumed",
+        "googlenet_mx/optimizer.py",
+        'own.num_update = own.begin_num_update = int(state["t"])',
+        "own.num_update = own.begin_num_update = 0",
+        (f"{_RESUME}[mx-adam]",),
+    ),
+    Fault(
+        "mx: gradients are not clipped",
+        "googlenet_mx/train.py",
+        "    clip(optimizer)\n",
+        "",
+        (f"{_STEPS}[mx-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
+        "mx: clipping enlarges small gradients",
+        "googlenet_mx/optimizer.py",
+        "nd.broadcast_minimum(norm / total, nd.ones_like(total))",
+        "norm / total",
+        (f"{_STEPS}[mx-no-momentum-clip-norm-not-reached]",),
+    ),
+    Fault(
+        "jax: weight decay of biases too",
+        "googlenet_jax/optimizer.py",
+        "optax.add_decayed_weights(optimizer.weight_decay, _decayed)",
+        "optax.add_decayed_weights(optimizer.weight_decay)",
+        (f"{_STEPS}[jax-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
+        "jax: AdamW decays biases too",
+        "googlenet_jax/optimizer.py",
+        "weight_decay=optimizer.weight_decay, mask=_decayed)",
+        "weight_decay=optimizer.weight_decay)",
+        (f"{_STEPS}[jax-adamw-label-smoothing]",),
+    ),
+    Fault(
+        "jax: Nesterov's momentum is plain momentum",
+        "googlenet_jax/optimizer.py",
+        "optimizer.momentum or None, optimizer.nesterov)",
+        "optimizer.momentum or None)",
+        (f"{_STEPS}[jax-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
+        "jax: gradients are not clipped",
+        "googlenet_jax/optimizer.py",
+        "[optax.clip_by_global_norm(optimizer.clip_norm)]",
+        "[]",
+        (f"{_STEPS}[jax-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
+        "jax: Adam's epsilon under the root",
+        "googlenet_jax/optimizer.py",
+        "optax.adam(learning_rate, optimizer.beta1, optimizer.beta2, optimizer.epsilon)",
+        "optax.adam(learning_rate, optimizer.beta1, optimizer.beta2, 0.0, optimizer.epsilon)",
+        (f"{_TRAINING}[jax-lenet-28-Adam]",),
+    ),
+    Fault(
+        "jax: the rate stays as it was",
+        "googlenet_jax/optimizer.py",
+        "    variable[...] = jax.device_put(np.asarray(rate, old.dtype), old.sharding)",
+        "    jax.device_put(np.asarray(rate, old.dtype), old.sharding)",
+        (f"{_TRAINING}[jax-lenet-28-SGD]",),
+    ),
+    Fault(
+        "jax: Adam's two means are exchanged in the state",
+        "googlenet_jax/optimizer.py",
+        '"mu": "m", "nu": "v"',
+        '"mu": "v", "nu": "m"',
+        (f"{_STATE}[jax-adam]",),
+    ),
+    # ------------------------------------------------------------------------------------------------------- predictors
+    Fault(
+        "pt: the predictor follows the model's weights",
+        "googlenet_pt/probe.py",
+        "frozen = copy.deepcopy(model).eval()",
+        "frozen = copy.copy(model).eval()",
+        (f"{_KEEPS}[pt]",),
+    ),
+    Fault(
+        "pt: batch norm's epsilon is left out where it is folded into the weights",
+        "googlenet_pt/probe.py",
+        "torch.sqrt(norm.running_var + norm.eps)",
+        "torch.sqrt(norm.running_var)",
+        (f"{_PREDICTOR}[pt-torchvision-33-4-float32]",),
+    ),
+    Fault(
+        "pt: a fused convolution has no ReLU",
+        "googlenet_pt/probe.py",
+        'self.relu = "relu" if conv.relu else "none"',
+        'self.relu = "none"',
+        (f"{_PREDICTOR}[pt-bvlc-32-2-float32]",),
+    ),
+    Fault(
+        "pt: the fused block joins its branches in another order",
+        "googlenet_pt/probe.py",
+        "[branch1x1, self.branch3x3(reduced3x3), self.branch5x5(reduced5x5), pooled]",
+        "[branch1x1, self.branch3x3(reduced3x3), pooled, self.branch5x5(reduced5x5)]",
+        (f"{_PREDICTOR}[pt-bvlc-32-2-float32]",),
+    ),
+    Fault(
+        "mx: the predictor follows the model's weights",
+        "googlenet_mx/probe.py",
+        "arguments = {name: arrays[name].copy() for",
+        "arguments = {name: arrays[name] for",
+        (f"{_KEEPS}[mx]",),
+    ),
+    Fault(
+        "mx: the predictor's result is written again by its next call",
+        "googlenet_mx/probe.py",
+        "data=x)[0].copy()",
+        "data=x)[0]",
+        (f"{_PREDICTOR}[mx-bvlc-32-2-float32]",),
+    ),
+    Fault(
+        "jax: the predictor's weights go with the model's next step",
+        "googlenet_jax/probe.py",
+        "partial(compiled, jax.tree.map(jnp.copy, state))",
+        "partial(compiled, state)",
+        (f"{_KEEPS}[jax]",),
+    ),
+    Fault(
+        "jax: a 1x1 convolution beside others loses its bias",
+        "googlenet_jax/model.py",
+        "[y if conv.bias is None else y + conv.bias.astype(y.dtype) for",
+        "[y for",
+        (f"{_STAGES}[jax-d2lzh-29-1-float64]",),
+    ),
+]

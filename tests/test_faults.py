@@ -1,0 +1,51 @@
+"""The list of faults is sound: every fault still has its place, and its tests are there. `make test-teeth` runs it."""
+
+from __future__ import annotations
+
+import re
+
+from support import ROOT
+from teeth.faults import FAULTS, misplaced
+
+
+def test_every_fault_stands_once_in_the_code():
+    """Code that moves takes its faults along: port them, do not drop them."""
+    assert misplaced(ROOT) == []
+
+
+def test_every_fault_has_a_name_of_its_own_and_changes_something():
+    names = [fault.name for fault in FAULTS]
+    assert sorted(set(names)) == sorted(names)
+    assert [fault.name for fault in FAULTS if fault.old == fault.new] == []
+
+
+def test_the_tests_of_every_fault_exist():
+    wrong = []
+    for fault in FAULTS:
+        assert fault.tests or fault.slow, fault.name
+        for test in fault.tests:
+            file, *parts = re.sub(r"\[.*\]$", "", test).split("::")
+            content = (ROOT / file).read_text() if (ROOT / file).is_file() else ""
+            if not content or any(not re.search(rf"^ *(def|class) {part}\b", content, re.MULTILINE) for part in parts):
+                wrong.append(f"{fault.name}: {test}")
+    assert wrong == []
+
+
+def test_the_faults_cover_what_the_quick_tests_are_trusted_with():
+    """Every backend, the definition, files, names, the loader, resuming, preprocessing and the exit statuses."""
+    places = {fault.file for fault in FAULTS}
+    assert len(FAULTS) >= 60
+    for file in (
+        *(f"googlenet_{name}/{file}.py" for name in ("pt", "mx", "jax") for file in ("model", "network", "optimizer")),
+        *(f"harness/formats/{file}.py" for file in ("pytorch", "gluon", "flax", "canonical", "onnx_file")),
+        *(f"harness/{file}.py" for file in ("cli", "names", "loader", "loop", "pictures", "convert", "compare")),
+        *(f"spec/{file}.py" for file in ("reference", "optimizers", "init", "checkpoint")),
+    ):
+        assert file in places, file
+
+
+def test_every_trap_of_the_documentation_is_a_fault():
+    """One in a notebook that our code has no place for is a fault of ours that does the same."""
+    traps = re.findall(r"^@trap.*\ndef (\w+)\(", (ROOT / "docs" / "traps.py").read_text(), re.MULTILINE)
+    assert len(traps) >= 27
+    assert {fault.trap for fault in FAULTS if fault.trap} == {name.replace("_", "-") for name in traps}
