@@ -36,7 +36,7 @@ RECIPE = Recipe(
     label_smoothing=0.1,
 )
 DROPPING = replace(RECIPE, preset="nin", size=67, batch=4, dropout=0.4)  # the smallest that drops anything
-GOOGLENET = replace(RECIPE, preset="d2l", dropout=0.4)
+GOOGLENET = replace(RECIPE, preset="d2l", batch=4, dropout=0.4)
 
 
 def run(

@@ -1,80 +1,86 @@
-"""`googlenet train`, `eval`, `runs` and `recipes`, run as a user runs them: in processes, killed ones among them."""
+"""`googlenet train`, `eval`, `runs` and `recipes`: in this process, and as a user runs them where processes end."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import multiprocessing
 import os
 import random
-import shlex
+import re
+import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import support
 from filelock import FileLock
+from loops import RECIPE, records, run
 from PIL import Image
-from support import DATA, TESTED, interpreter_without, save_digits
+from rich.console import Console
+from support import DATA, FIRST, TESTED, interpreter_without, save_digits
 
+import harness.train
 import spec
+from harness import curves, screen
 from harness.backend import load
-from harness.runs import CHECKPOINT, METRICS, of_checkpoint, read_metrics
+from harness.dataset import prepare
+from harness.processes import Answer
+from harness.runs import CHECKPOINT, CURVES, METRICS, of_checkpoint, read_metrics, read_settings
+from harness.train import Options, Part, create, reopen, settings_for, summarize
 from spec import checkpoint
 from spec.recipe import recipe, recipes
 
-ROOT = Path(__file__).parent.parent
-FIRST = TESTED[0]
-RECIPE = """
-preset = "d2l"
+SETTINGS = """
+preset = "lenet"
 size = 28
-batch = 12
+batch = {batch}
 epochs = {epochs}
 init = "he"
-optimizer = {{ name = "sgd", rate = 0.05, momentum = 0 }}
+optimizer = {{ name = "sgd", rate = 0.05, momentum = {momentum} }}
 """
+
+pytestmark = pytest.mark.usefixtures("pictures", "first")
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A folder with pictures (40 to train with, 10 to test), a recipe, and a cache."""
+    """A folder with pictures (40 to train with, 10 to test), recipes of 4 steps and of many, and a cache."""
     home = tmp_path_factory.mktemp("home")
     save_digits(home / "pictures", 5)
-    for epochs in (1, 2, 1000):
-        (home / f"{epochs}.toml").write_text(RECIPE.format(epochs=epochs))
+    (home / "short.toml").write_text(SETTINGS.format(batch=10, epochs=1, momentum=0.9))
+    (home / "endless.toml").write_text(SETTINGS.format(batch=10, epochs=100_000, momentum=0))
     return home
 
 
-def command(home: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """The command and its environment; it runs in the folder."""
-    env = {name: value for name, value in os.environ.items() if name != "GOOGLENET_DATA"}
-    env |= {"XDG_CACHE_HOME": str(home / "cache"), "COLUMNS": "140", "PYTHONPATH": str(ROOT)}
-    return [sys.executable, "-m", "harness.cli", *arguments], env
+@pytest.fixture(scope="module")
+def dataset(home) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        return prepare(f"folder:{home / 'pictures'}", 1, 28)
 
 
-def googlenet(home: Path, *arguments: str, status: int = 0, **changed) -> subprocess.CompletedProcess[str]:
-    words, env = command(home, *arguments)
-    done = subprocess.run(words, capture_output=True, text=True, cwd=home, env=env, **changed)
-    assert done.returncode == status, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done
+def googlenet(home: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """The command, in this process; it runs in the folder."""
+    return support.googlenet(*arguments, status=status, cwd=home, XDG_CACHE_HOME=str(home / "cache"))
 
 
-def train(home: Path, *arguments: str, epochs: int = 1, **changed) -> subprocess.CompletedProcess[str]:
-    return googlenet(
-        home,
-        "train",
-        *arguments,
-        "--data",
-        "folder:pictures",
-        "--recipe",
-        f"{epochs}.toml",
-        "--log-every",
-        "1",
-        **changed,
-    )
+def training(*arguments: str, recipe: str = "short") -> list[str]:
+    """The words of a command that trains on the pictures."""
+    return ["train", *arguments, "--data", "folder:pictures", "--recipe", f"{recipe}.toml", "--log-every", "1"]
+
+
+def train(home: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    return googlenet(home, *training(*arguments), status=status)
 
 
 @pytest.fixture(scope="module")
@@ -82,22 +88,31 @@ def finished(home) -> Path:
     """A run in every backend, by one command."""
     done = train(home, *TESTED, "--dtype", "float64", "--run", "runs/all")
     (home / "said").write_text(done.stdout)
+    (home / "noted").write_text(done.stderr)
     return home / "runs" / "all"
 
 
+def losses(folder: Path) -> list[float]:
+    return [record["loss"] for record in records(folder, "step")]
+
+
+# --------------------------------------------------------------------------------------------------- what comes of it
+
+
 def test_one_command_trains_every_backend_alike(finished, home):
-    losses = {}
     for name in TESTED:
-        records = read_metrics(finished / name)
-        assert [record["kind"] for record in records] == ["step"] * 4 + ["epoch"]
-        losses[name] = [record["loss"] for record in records if record["kind"] == "step"]
-        np.testing.assert_allclose(losses[name], losses[FIRST], rtol=1e-12, atol=0)
-    said = (home / "said").read_text()
+        assert [record["kind"] for record in read_metrics(finished / name)] == ["step"] * 4 + ["epoch"]
+        np.testing.assert_allclose(losses(finished / name), losses(finished / FIRST), rtol=1e-12, atol=0)
+    said, noted = (home / "said").read_text(), (home / "noted").read_text()
+    (epoch,) = records(finished / FIRST, "epoch")
     assert all(f"\n{name} " in said for name in TESTED)
-    assert "4 of 4" in said
+    assert said.count("4 of 4") == len(TESTED)
+    for what in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
+        assert f"{epoch[what]:.4f}" in said
+        assert f"{epoch[what]:.4f}" in noted
 
 
-def test_every_file_of_a_run_is_there(finished):
+def test_a_runs_folder_holds_every_file(finished):
     assert (finished / "curves.png").read_bytes()[:4] == b"\x89PNG"
     for name in TESTED:
         folder = finished / name
@@ -108,98 +123,239 @@ def test_every_file_of_a_run_is_there(finished):
         assert events.stat().st_size > 500
         assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
         found = checkpoint.load(folder / CHECKPOINT)
-        assert found.config == spec.preset("d2l", num_classes=10)
+        assert found.config == spec.preset("lenet", num_classes=10)
         settings, position = of_checkpoint(found, folder)
         assert settings.classes[3] == "digit 3"
         assert (position.step, position.evaluated) == (4, 1)
 
 
-@pytest.mark.parametrize("name", TESTED)  # not the session's fixture, which would have every run made anew for each
-def test_weights_of_a_run_are_one_call_away(name, finished):
-    backend, found = load(name), checkpoint.load(finished / FIRST / CHECKPOINT)
-    model = backend.GoogLeNet(found.config, dtype="float64", device="cpu")
-    backend.load_params(model, found.params)
-    assert backend.predict(model, np.zeros((1, 1, 28, 28))).shape == (1, 10)
-
-
-def test_evaluating_in_another_backend_gives_the_same(finished, home):
-    expected = read_metrics(finished / FIRST)[-1]
+def test_evaluation_in_another_backend_gives_the_same_scores(finished, home):
+    (expected,) = records(finished / FIRST, "epoch")
     scores = json.loads(googlenet(home, "eval", f"runs/all/{FIRST}", "--backend", TESTED[-1], "--json").stdout)
     assert scores["backend"] == TESTED[-1]
     assert scores["loss"] == pytest.approx(expected["test_loss"], rel=1e-12)
     assert scores["accuracy"] == pytest.approx(expected["test_accuracy"], rel=1e-15)
     confusion = np.array(scores["confusion"])
-    assert confusion.sum(1).tolist() == [1] * 10
+    assert confusion.sum(1).tolist() == [1] * 10  # rows are labels, and there is an image of each
     assert confusion.trace() / 10 == pytest.approx(scores["accuracy"])
     assert [row["recall"] for row in scores["classes"]] == pytest.approx(confusion.diagonal())
     with Image.open(home / scores["picture"]) as picture:
         assert min(picture.size) > 300
 
 
-def test_evaluating_shows_each_class(finished, home):
+def test_evaluation_shows_each_class(finished, home):
     done = googlenet(home, "eval", f"runs/all/{FIRST}/checkpoint.safetensors", "--part", "train", "--picture", "c.png")
     assert "of 40)" in done.stdout
     assert all(f"digit {i}" in done.stdout for i in range(10))
     assert (home / "c.png").is_file()
 
 
-def test_evaluating_on_other_classes_is_refused(finished, home):
+def test_evaluation_on_other_classes_is_refused(finished, home):
     done = googlenet(home, "eval", f"runs/all/{FIRST}", "--data", "digits", status=2)
     assert "digits has the classes 0, 1, 2" in done.stderr
 
 
 def test_runs_are_listed_side_by_side(finished, home):
-    done = googlenet(home, "runs")
+    done = googlenet(home, "runs", "runs/all")
     assert "runs/all" in done.stdout
     assert all(f"\n{name} " in done.stdout for name in TESTED)
-    (row,) = [row for row in json.loads(googlenet(home, "runs", "--json").stdout) if row["run"] == "runs/all"]
+    (row,) = json.loads(googlenet(home, "runs", "runs/all", "--json").stdout)
+    assert row["run"] == "runs/all"
     assert [result["backend"] for result in row["backends"]] == list(TESTED)
     assert all(result["complete"] for result in row["backends"])
     assert row["settings"]["recipe"]["optimizer"]["rate"] == 0.05
 
 
-def test_stop_after_some_steps_and_go_on(home, tmp_path):
-    """The checkpoint's bytes are those of the run that was not interrupted."""
-    train(home, FIRST, "--run", "runs/straight")
-    done = train(home, FIRST, "--run", "runs/parts", "--steps", "3")
-    assert "3 of 4" in done.stdout
-    googlenet(home, "train", "--resume", "runs/parts", "--log-every", "1")
-    parts, straight = (home / "runs" / name / FIRST / CHECKPOINT for name in ("parts", "straight"))
-    assert parts.read_bytes() == straight.read_bytes()
+def test_recipes_are_listed_and_can_be_copied(home):
+    listed = googlenet(home, "recipes").stdout
+    assert all(f"{name}:" in listed for name in recipes())
+    (home / "mine.toml").write_text(googlenet(home, "recipes", "d2l").stdout)
+    assert recipe(str(home / "mine.toml")) == recipe("d2l")
+    assert json.loads(googlenet(home, "recipes", "--json").stdout)["fast"]["size"] == 28
+
+
+def test_training_without_options_trains_on_digits(home):
+    """One step of it; the network is smaller than the default."""
+    done = googlenet(home, "train", FIRST, "--steps", "1", "--preset", "lenet", "--json")
+    said = json.loads(done.stdout)
+    assert said["run"].startswith("runs/fast-digits-")
+    assert said["backends"][0]["step"] == 1
+    assert said["backends"][0]["complete"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(DATA is None, reason="GOOGLENET_DATA does not name the official files")
+def test_the_fast_recipe_learns_fashion_mnist(home):
+    """30 steps of it: far better than guessing. In one backend, since the others' steps are the same."""
+    run = home / "runs" / "fashion"
+    words = ["train", FIRST, "--data", "fashion-mnist", "--data-dir", str(DATA), "--recipe", "fast", "--run", str(run)]
+    googlenet(home, *words, "--steps", "30")
+    found = read_metrics(run / FIRST)
+    assert found[-1]["step"] == 30
+    assert found[-1]["loss"] < 0.8 * found[0]["loss"]
+
+
+# --------------------------------------------------------------------------------------------------------- going on
+
+
+@pytest.fixture(scope="module")
+def begun(home) -> Path:
+    """A run that stopped in its first epoch."""
+    done = train(home, FIRST, "--dtype", "float64", "--run", "runs/begun", "--steps", "2")
+    assert "2 of 4" in done.stdout
+    return home / "runs" / "begun"
+
+
+@pytest.fixture
+def stopped(begun, tmp_path) -> Path:
+    """A copy of it, to be gone on with, or to be damaged."""
+    return Path(shutil.copytree(begun, tmp_path / "stopped"))
+
+
+def test_a_run_stopped_by_steps_goes_on_to_the_same_bytes(finished, home, stopped):
+    googlenet(home, "train", "--resume", str(stopped), "--log-every", "1")
+    assert (stopped / FIRST / CHECKPOINT).read_bytes() == (finished / FIRST / CHECKPOINT).read_bytes()
 
 
 @pytest.mark.skipif(len(TESTED) < 2, reason="one backend is tested")
-def test_go_on_in_another_backend(finished, home):
+def test_a_run_goes_on_in_another_backend(finished, home, stopped):
     first, second = TESTED[:2]
-    train(home, first, "--run", "runs/moved", "--steps", "2", "--dtype", "float64")
-    googlenet(home, "train", "--resume", "runs/moved", "--backend", second, "--log-every", "1")
-    records = read_metrics(home / "runs/moved" / second)
-    losses = [record["loss"] for record in records if record["kind"] == "step"]
-    straight = [record["loss"] for record in read_metrics(finished / first) if record["kind"] == "step"]
-    np.testing.assert_allclose(losses, straight, rtol=1e-12, atol=0)
-    assert (home / "runs/moved" / first / CHECKPOINT).is_file()
+    before = (stopped / first / CHECKPOINT).read_bytes()
+    googlenet(home, "train", "--resume", str(stopped), "--backend", second, "--log-every", "1")
+    np.testing.assert_allclose(losses(stopped / second), losses(finished / first), rtol=1e-12, atol=0)
+    assert (stopped / first / CHECKPOINT).read_bytes() == before
 
-    done = googlenet(home, "train", "--resume", f"runs/moved/{first}", "--backend", second, status=2)
+    done = googlenet(home, "train", "--resume", str(stopped / first), "--backend", second, status=2)
     assert "which would be lost" in done.stderr
 
 
-def _wait(what, process: subprocess.Popen, seconds: float = 120) -> None:
+@pytest.fixture
+def part(dataset, tmp_path) -> Part:
+    """What the first backend would do in a run of 10 steps."""
+    settings = settings_for(RECIPE, dataset, seed=5, dtype="float64", device="cpu")
+    return create(tmp_path / "run", [FIRST], settings)[0]
+
+
+class Notebook:
+    """A listener that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def begin(self, part: Part) -> None:
+        self.begun.append(part.backend)
+
+    def message(self, part: Part, message: dict[str, Any]) -> None:
+        pass
+
+    def end(self, part: Part, result: harness.train.Result) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "problem"),
+    [
+        (Answer({"step": 10, "complete": True}), Options(), None),
+        (Answer({"step": 4, "complete": False}), Options(stop_after=4), None),
+        (Answer({"step": 3, "complete": False}), Options(stop_after=4), "interrupted; go on with: .* --resume .*/run$"),
+        (Answer({"step": 3, "complete": False}), Options(), "interrupted; go on with: .* --resume .*/run$"),
+        (Answer({"diverged": "the loss is nan"}), Options(), "the loss is nan"),
+        (Answer(crash="killed by SIGKILL"), Options(), "killed by SIGKILL"),
+    ],
+    ids=["complete", "at its last step", "before it", "interrupted", "diverged", "crashed"],
+)
+def test_a_part_that_ends_early_unasked_is_a_problem_and_the_last_one(
+    answer, options, problem, part, dataset, monkeypatch
+):
+    """Two parts; the second one begins only if the first had no problem."""
+    monkeypatch.setattr(harness.train, "run_worker", lambda *arguments: answer)
+    notebook = Notebook()
+    found = harness.train.train([part, part], dataset, options, notebook, {})
+    assert len(found) == len(notebook.begun) == (2 if problem is None else 1)
+    if problem is None:
+        assert found[0].problem is None
+        assert (found[0].step, found[0].complete) == (answer.facts["step"], answer.facts["complete"])
+    else:
+        assert re.search(problem, found[0].problem)
+
+
+def test_what_a_backend_refuses_ends_the_command(part, dataset, monkeypatch):
+    monkeypatch.setattr(harness.train, "run_worker", lambda *arguments: Answer(refused="no"))
+    with pytest.raises(spec.InvalidInput, match="no"):
+        harness.train.train([part], dataset, Options(), Notebook(), {})
+
+
+class TestReopening:
+    """Which backends go on, and from where: two have a checkpoint, the third has no part in the run yet."""
+
+    @pytest.fixture
+    def run(self, dataset, tmp_path) -> Path:
+        settings = settings_for(RECIPE, dataset, seed=5, dtype="float64", device="cpu")
+        create(tmp_path / "run", ["pt", "mx"], settings)
+        for name in ("pt", "mx"):
+            (tmp_path / "run" / name / CHECKPOINT).touch()
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize(
+        ("path", "backend", "expected"),
+        [
+            (".", None, [("pt", None), ("mx", None)]),
+            ("mx", None, [("mx", None)]),
+            (".", "mx", [("mx", None)]),
+            ("mx", "mx", [("mx", None)]),
+            ("mx", "jax", [("jax", "mx")]),
+        ],
+    )
+    def test_backends_go_on_with_their_own_or_with_the_named_checkpoint(self, path, backend, expected, run):
+        found = reopen(run / path, backend)
+        assert [(part.backend, part.start and part.start.name) for part in found] == expected
+        assert [part.folder for part in found] == [run / name for name, _ in expected]
+        assert {part.settings for part in found} == {read_settings(run / "pt")}
+
+    @pytest.mark.parametrize(
+        ("path", "backend", "says"),
+        [
+            (".", "jax", "expected one checkpoint for jax to go on from, found .*pt, .*mx: name one"),
+            ("pt", "mx", "has a checkpoint of its own, which would be lost"),
+            ("..", None, "expected a run"),
+        ],
+    )
+    def test_what_cannot_be_told_or_would_be_lost_is_refused(self, path, backend, says, run):
+        with pytest.raises(spec.InvalidInput, match=says):
+            reopen(run / path, backend)
+
+    def test_a_backend_without_a_checkpoint_goes_on_from_the_only_one_there_is(self, run):
+        (run / "mx" / CHECKPOINT).unlink()
+        (part,) = reopen(run, "jax")
+        assert part.start == run / "pt"
+
+
+# ----------------------------------------------------------------------------------------- interrupted, and killed
+
+
+def _wait(what: Callable[[], bool], running: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not what():
-        assert process.poll() is None, process.communicate()
+        assert running()
         assert time.monotonic() < end
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["at-a-terminal", "sent-to-the-command"])
+@pytest.mark.end_to_end
+@pytest.mark.parametrize(
+    "whole_group",
+    [pytest.param(True, marks=pytest.mark.slow, id="at-a-terminal"), pytest.param(False, id="sent-to-the-command")],
+)
 def test_an_interrupt_saves_and_the_run_goes_on(home, whole_group):
     run = home / "runs" / f"interrupted-{whole_group}"
-    words, env = command(home, "train", FIRST, "--data", "folder:pictures", "--recipe", "1000.toml", "--log-every", "1")
+    words, env = support.command(
+        *training(FIRST, "--run", str(run), recipe="endless"), XDG_CACHE_HOME=str(home / "cache")
+    )
     with subprocess.Popen(
-        [*words, "--run", str(run)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home, env=env, start_new_session=True,
-    ) as process:  # fmt: skip
-        _wait(lambda: (run / FIRST / METRICS).exists() and (run / FIRST / METRICS).stat().st_size > 300, process)
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home, env=env, start_new_session=True
+    ) as process:
+        metrics = run / FIRST / METRICS
+        _wait(lambda: metrics.exists() and metrics.stat().st_size > 300, lambda: process.poll() is None)
         if whole_group:
             os.killpg(process.pid, signal.SIGINT)
         else:
@@ -209,57 +365,64 @@ def test_an_interrupt_saves_and_the_run_goes_on(home, whole_group):
     assert f"interrupted; go on with: googlenet train --resume {run}" in said.replace("\n", "")
     assert "Traceback" not in said
     _, position = of_checkpoint(checkpoint.load(run / FIRST / CHECKPOINT), run)
-    steps = [record["step"] for record in read_metrics(run / FIRST) if record["kind"] == "step"]
-    assert steps[-1] == position.step >= 2
+    assert records(run / FIRST, "step")[-1]["step"] == position.step >= 2
     googlenet(home, "train", "--resume", str(run), "--steps", str(position.step + 1))
     _, later = of_checkpoint(checkpoint.load(run / FIRST / CHECKPOINT), run)
     assert later.step == position.step + 1
 
 
+def train_until_killed(name: str, dataset: Path, folder: Path) -> None:
+    """Saves after every step. Runs in a process of its own."""
+    run(load(name), dataset, folder, recipe=replace(RECIPE, epochs=100_000), save_every=0)
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_the_previous_checkpoint_loads(home):
-    """SIGKILL, 20 times and more, half of them while a checkpoint is being written."""
-    run = home / "runs" / "killed"
-    final, partial = run / FIRST / CHECKPOINT, run / FIRST / f"{CHECKPOINT}.partial"
-    options = ["--save-every", "0", "--log-every", "1"]
-    train(home, FIRST, "--run", str(run), "--steps", "1", epochs=1000)
-    rng, during, reached = random.Random(0), 0, 1
+def test_killed_at_any_moment_the_previous_checkpoint_loads(dataset, tmp_path, monkeypatch):
+    """SIGKILL, 22 times, half of them while a checkpoint is being written."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(support.ROOT), str(Path(__file__).parent)]))
+    processes = multiprocessing.get_context("forkserver")  # which imports the framework once
+    processes.set_forkserver_preload([load(FIRST).__name__, "loops", *(["torch._dynamo"] if FIRST == "pt" else [])])
+    folder = tmp_path / "run"
+    final, partial = folder / CHECKPOINT, folder / f"{CHECKPOINT}.partial"
+    rng, during, reached, before = random.Random(0), 0, 0, 0
     for i in range(22):
-        words, env = command(home, "train", "--resume", str(run), *options)
-        before = final.stat().st_mtime_ns
-        with subprocess.Popen(
-            words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=home, env=env, start_new_session=True
-        ) as process:
-            _wait(lambda: final.stat().st_mtime_ns != before, process)  # noqa: B023 (used at once)
-            if i % 2:
-                _wait(partial.exists, process)
-            time.sleep(rng.random() * (0.02 if i % 2 else 0.5))
-            os.killpg(process.pid, signal.SIGKILL)
+        process = processes.Process(target=train_until_killed, args=(FIRST, dataset, folder))
+        process.start()
+        _wait(lambda: final.exists() and final.stat().st_mtime_ns != before, process.is_alive)  # noqa: B023 (used at once)
+        if i % 2:
+            _wait(partial.exists, process.is_alive)
+        time.sleep(rng.random() * (0.02 if i % 2 else 0.5))
+        process.kill()
+        process.join()
         during += partial.exists()
+        before = final.stat().st_mtime_ns
         _, position = of_checkpoint(checkpoint.load(final), final)
         assert position.step > reached
         reached = position.step
     assert during >= 3
-    googlenet(home, "train", "--resume", str(run), "--steps", str(reached + 1), *options)
+    run(load(FIRST), dataset, folder, recipe=replace(RECIPE, epochs=100_000), stop_after=reached + 1)
     assert not partial.exists()
-    records = [record["step"] for record in read_metrics(run / FIRST) if record["kind"] == "step"]
-    assert records == list(range(1, reached + 2))
+    assert [record["step"] for record in records(folder, "step")] == list(range(1, reached + 2))
+
+
+# ------------------------------------------------------------------------------------------------------------ failures
+
+
+@contextlib.contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """As on a disk that is nearly full: this process cannot write a file of more bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class TestFailures:
     """Clear errors, nothing lost."""
 
-    @pytest.fixture
-    def stopped(self, home, request) -> Path:
-        """A run that stopped in its first epoch, copied so that it may be damaged."""
-        origin = home / "runs" / "stopped"
-        if not origin.exists():
-            train(home, FIRST, "--run", str(origin), "--steps", "2")
-        copy = home / "runs" / f"copy-{request.node.name}"
-        shutil.copytree(origin, copy)
-        return copy
-
-    def test_a_flipped_bit(self, home, stopped):
+    def test_a_damaged_checkpoint_is_refused_and_stays(self, home, stopped):
         path = stopped / FIRST / CHECKPOINT
         content = bytearray(path.read_bytes())
         content[-1000] ^= 4
@@ -270,35 +433,33 @@ class TestFailures:
         assert path.read_bytes() == content
         assert "damaged" in googlenet(home, "eval", str(path), status=2).stderr
 
-    def test_a_truncated_file(self, home, stopped):
+    def test_a_truncated_checkpoint_is_refused(self, home, stopped):
         path = stopped / FIRST / CHECKPOINT
         path.write_bytes(path.read_bytes()[:-1])
         done = googlenet(home, "train", "--resume", str(stopped), status=2)
         assert "truncated" in done.stderr
 
-    def test_a_full_disk(self, home, stopped):
+    def test_a_full_disk_leaves_the_checkpoint_before(self, home, stopped):
         path = stopped / FIRST / CHECKPOINT
         before = path.read_bytes()
-        words, env = command(home, "train", "--resume", str(stopped))
-        limited = f"ulimit -f {len(before) // 2048}; exec {shlex.join(words)}"  # KiB: half of what is to be written
-        done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, cwd=home, env=env)
-        assert done.returncode == 2, done.stderr
+        with files_up_to(len(before) // 2):
+            done = googlenet(home, "train", "--resume", str(stopped), status=2)
         assert "cannot be written (File too large)" in done.stderr
         assert "what was there before is unchanged" in done.stderr.replace("\n", " ")
         assert path.read_bytes() == before
         googlenet(home, "train", "--resume", str(stopped))
 
-    def test_two_processes_in_one_folder(self, home, stopped):
+    def test_a_folder_that_another_process_trains_in_is_refused(self, home, stopped):
         with FileLock(stopped / FIRST / ".lock"):
             done = googlenet(home, "train", "--resume", str(stopped), status=2)
         assert "another process is training here" in done.stderr
 
-    def test_a_folder_that_cannot_be_written(self, home):
+    def test_a_folder_that_cannot_be_made_is_refused(self, home):
         (home / "file").touch()
         done = train(home, FIRST, "--run", "file/run", status=2)
         assert "file/run: cannot be made" in done.stderr
 
-    def test_other_images(self, home, stopped):
+    def test_other_images_than_it_began_with_are_refused(self, home, stopped):
         extra = home / "pictures" / "digit 0" / "extra.png"
         shutil.copy(home / "pictures" / "digit 1" / "1.png", extra)
         try:
@@ -307,15 +468,16 @@ class TestFailures:
             extra.unlink()
         assert "trained on other images" in done.stderr
 
-    def test_a_crash_of_the_backend(self, home, stopped):
-        """Its last words are shown, and the exit status is 1."""
+    def test_a_backend_that_crashes_ends_with_status_1(self, home, stopped):
+        """And its last words are shown."""
         words = ["train", "--resume", str(stopped), "--python", f"{FIRST}={shutil.which('false')}"]
         done = googlenet(home, *words, status=1)
         assert "exit status 1" in done.stderr
 
-    def test_an_interpreter_without_what_training_needs(self, home, stopped):
-        """The worker of a backend in an environment where safetensors cannot be found."""
-        python = interpreter_without("safetensors", home)
+    @pytest.mark.end_to_end
+    def test_an_interpreter_without_safetensors_is_told_to_install_it(self, home, stopped, tmp_path):
+        """The worker of a backend in another environment: its framework is there, what training needs is not."""
+        python = interpreter_without("safetensors", tmp_path)
         words = ["train", "--resume", str(stopped), "--python", f"{FIRST}={python}"]
         assert "pip install safetensors" in googlenet(home, *words, status=2).stderr.replace("\n", " ")
 
@@ -331,39 +493,120 @@ class TestFailures:
             ([FIRST, "--data", "cifar"], "digits"),
             ([FIRST, "--backend", "jax"], "only with --resume"),
             (["--resume", "runs/nothing"], "expected a run"),
-            (["--resume", "runs/all", "--epochs", "3"], "leave out --epochs"),
-            ([FIRST, "--resume", "runs/all", "--dtype", "float32", "--no-aux"], "leave out backends, --aux, --dtype"),
-            ([FIRST, "--run", "runs/all"], "there is a run of that name"),
+            (["--resume", "runs/begun", "--epochs", "3"], "leave out --epochs"),
+            (
+                [FIRST, "--resume", "runs/begun", "--dtype", "float32", "--no-aux"],
+                "leave out backends, --aux, --dtype",
+            ),
+            ([FIRST, "--run", "runs/begun"], "there is a run of that name"),
         ],
     )
-    def test_wrong_usage(self, arguments, says, home, finished):
+    def test_wrong_usage_is_refused(self, arguments, says, home, begun):
         assert says in googlenet(home, "train", *arguments, status=2).stderr.replace("\n", " ")
 
 
-def test_recipes_are_listed_and_can_be_copied(home):
-    listed = googlenet(home, "recipes").stdout
-    assert all(f"{name}:" in listed for name in recipes())
-    (home / "mine.toml").write_text(googlenet(home, "recipes", "d2l").stdout)
-    assert recipe(str(home / "mine.toml")) == recipe("d2l")
-    assert json.loads(googlenet(home, "recipes", "--json").stdout)["fast"]["size"] == 28
+# --------------------------------------------------------------------------------------------------------------- shown
 
 
-def test_digits_need_neither_options_nor_a_network(home):
-    """The defaults, stopped after a step."""
-    done = googlenet(home, "train", FIRST, "--steps", "1", "--json")
-    said = json.loads(done.stdout)
-    assert said["run"].startswith("runs/fast-digits-")
-    assert said["backends"][0]["step"] == 1
-    assert said["backends"][0]["complete"] is False
+def test_a_runs_summary_holds_its_last_epoch_and_its_median_speed(part):
+    step = {"kind": "step", "loss": 9, "accuracy": 0, "rate": 1}
+    epoch = {"kind": "epoch", "train_loss": 2, "train_accuracy": 0.25, "test_loss": 3, "test_accuracy": 0.5}
+    written = [
+        step | {"step": 2, "seconds": 1.0, "images_per_second": 10},
+        step | {"step": 4, "seconds": 2.0, "images_per_second": 40},
+        epoch | {"step": 5, "epoch": 1, "seconds": 3.0, "train_loss": 99, "test_loss": 99},
+        step | {"step": 6, "seconds": 4.0, "images_per_second": None},
+        step | {"step": 8, "seconds": 5.0, "images_per_second": 20},
+        epoch | {"step": 10, "epoch": 2, "seconds": 6.0},
+    ]
+    metrics = part.folder / METRICS
+    metrics.write_text("".join(json.dumps(record) + "\n" for record in written))
+    found = summarize(FIRST, part.folder, part.settings)
+    assert (found.step, found.steps, found.complete, found.seconds) == (10, 10, True, 6.0)
+    assert (found.train_loss, found.train_accuracy, found.test_loss, found.test_accuracy) == (2, 0.25, 3, 0.5)
+    assert found.images_per_second == 20
+    metrics.write_text("".join(json.dumps(record) + "\n" for record in written[:4]))
+    found = summarize(FIRST, part.folder, part.settings)
+    assert (found.step, found.complete, found.train_loss, found.images_per_second) == (6, False, 99, 25)
 
 
-@pytest.mark.skipif(DATA is None, reason="GOOGLENET_DATA does not name the official files")
-@pytest.mark.parametrize("name", TESTED)
-def test_fashion_mnist_is_learned(name, home):
-    """30 steps of the fast recipe: far better than guessing."""
-    run = home / "runs" / f"fashion-{name}"
-    words = ["train", name, "--data", "fashion-mnist", "--data-dir", str(DATA), "--recipe", "fast", "--run", str(run)]
-    googlenet(home, *words, "--steps", "30")
-    records = read_metrics(run / name)
-    assert records[-1]["step"] == 30
-    assert records[-1]["loss"] < 0.8 * records[0]["loss"]
+def shown(what: Any) -> str:
+    console = Console(width=120, file=io.StringIO())
+    console.print(what)
+    return console.file.getvalue()
+
+
+def test_results_are_shown_with_four_digits_and_the_time(dataset):
+    long = harness.train.Result("pt", 1234, 2000, False, None, 0.12345, 0.95, 0.25, 0.9, 1234.4, 3725.4)
+    short = harness.train.Result("mx", 1, 2000, seconds=59.6)
+    _, *rows = shown(screen.results_table([long, short])).splitlines()
+    assert rows[0].split() == "pt 1,234 of 2,000 0.1235 0.9500 0.2500 0.9000 1234 1:02:05".split()
+    assert rows[1].split() == "mx 1 of 2,000 1:00".split()
+
+
+CONFUSION = np.array([[2, 1, 0], [0, 1, 3], [0, 0, 0]])  # rows are labels
+
+
+def test_classes_are_shown_with_recall_precision_and_the_commonest_mistake():
+    keys = ("class", "images", "recall", "precision", "taken_for", "taken_for_count")
+    assert [tuple(row[key] for key in keys) for row in screen.class_table(CONFUSION, "abc")] == [
+        ("a", 3, 2 / 3, 1.0, "b", 1),
+        ("b", 4, 1 / 4, 1 / 2, "c", 3),
+        ("c", 0, None, 0.0, None, 0),
+    ]
+    console = Console(width=120, file=io.StringIO())
+    screen.show_scores(CONFUSION, 1.5, ["a", "b", "c"], console)
+    first, _, *rows = console.file.getvalue().splitlines()
+    assert first == "loss 1.5000, accuracy 0.4286 (3 of 7)"
+    assert [row.split() for row in rows] == [
+        ["a", "3", "0.667", "1.000", "b", "(1)"],
+        ["b", "4", "0.250", "0.500", "c", "(3)"],
+        ["c", "0", "0.000"],
+    ]
+
+
+@pytest.fixture
+def figure(monkeypatch) -> dict[str, Any]:
+    """Takes the figure that is drawn, instead of a file."""
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: kept.update(axes=figure.axes, path=path))
+    return kept
+
+
+def test_curves_show_steps_and_epochs_of_each_backend(figure, tmp_path):
+    def made(offset: float) -> list[dict[str, Any]]:
+        steps = [{"kind": "step", "step": n, "loss": offset + n, "accuracy": offset - n} for n in (1, 2, 3)]
+        epoch = {"kind": "epoch", "step": 2, "train_loss": 70.0, "train_accuracy": 80.0}
+        return [*steps[:2], epoch | {"test_loss": offset + 50, "test_accuracy": offset + 60}, steps[2]]
+
+    curves.draw_curves({"pt": made(0), "mx": made(100)}, tmp_path / CURVES, "a run")
+    for axis, what, sign, test in zip(figure["axes"], ("loss", "accuracy"), (1, -1), (50, 60), strict=True):
+        assert (axis.get_xlabel(), axis.get_ylabel()) == ("step", what)
+        lines = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+        assert lines == {
+            "pt train": [[1, sign], [2, 2 * sign], [3, 3 * sign]],
+            "pt test": [[2, test]],
+            "mx train": [[1, 100 + sign], [2, 100 + 2 * sign], [3, 100 + 3 * sign]],
+            "mx test": [[2, 100 + test]],
+        }
+        colors = {line.get_label(): line.get_color() for line in axis.lines}
+        assert colors["pt train"] == colors["pt test"] != colors["mx train"] == colors["mx test"]
+
+
+def test_the_picture_of_a_confusion_matrix_has_labels_down_and_predictions_across(figure, tmp_path):
+    curves.draw_confusion(CONFUSION, ["a", "b", "c"], tmp_path / "confusion.png", "a run")
+    (axis,) = figure["axes"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("prediction", "label")
+    shares = axis.images[0].get_array()
+    np.testing.assert_allclose(shares, [[2 / 3, 1 / 3, 0], [0, 1 / 4, 3 / 4], [0, 0, 0]])
+    texts = {text.get_position(): text.get_text() for text in axis.texts}
+    assert texts == {(0, 0): "2", (1, 0): "1", (1, 1): "1", (2, 1): "3"}  # (prediction, label)
+
+
+def test_tensorboard_gets_every_number_under_its_step(monkeypatch, tmp_path):
+    given: list = []
+    writer = SimpleNamespace(add_scalar=lambda *arguments: given.append(arguments), close=lambda: None)
+    monkeypatch.setattr("tensorboardX.SummaryWriter", lambda folder: writer)
+    events = curves.Events(tmp_path, [{"kind": "step", "step": 3, "epoch": 1, "loss": 2.0, "seconds": 1.0}])
+    events.add({"kind": "epoch", "step": 5, "epoch": 1, "test_loss": 1.0, "images_per_second": None, "seconds": 2.0})
+    assert given == [("step/loss", 2.0, 3), ("epoch/test_loss", 1.0, 5)]
