@@ -199,12 +199,17 @@ def googlenet(
     return subprocess.CompletedProcess(["googlenet", *arguments], code, out.getvalue(), err.getvalue())
 
 
+def command(*arguments: str, **environment: str) -> tuple[list[str], dict[str, str]]:
+    """The words of the command in a process of its own, and its environment."""
+    words = [sys.executable, "-m", "harness.cli", *arguments]
+    return words, _variables(environment) | {"PYTHONPATH": str(ROOT)}
+
+
 def googlenet_process(
     *arguments: str, status: int = 0, cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does: in a process of its own, with processes for its backends."""
-    env = _variables(environment) | {"PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "harness.cli", *arguments]
+    words, env = command(*arguments, **environment)
     done = subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=env)
     assert done.returncode == status, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
