@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import compileall
 import os
+import py_compile
 import re
 import shutil
 import subprocess
@@ -139,7 +140,7 @@ def _copy(target: Path) -> Path:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    compileall.compile_dir(target, quiet=1, invalidation_mode=compileall.PycInvalidationMode.CHECKED_HASH)
+    compileall.compile_dir(target, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     return target
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from teeth import networks
+from teeth import commands, definition, networks
 from teeth.fault import Fault
 
-FAULTS: list[Fault] = [*networks.FAULTS]
+FAULTS: list[Fault] = [*definition.FAULTS, *networks.FAULTS, *commands.FAULTS]
 
 
 def misplaced(root: Path) -> list[str]:
