@@ -1,4 +1,7 @@
-"""ONNX: the graph by two judges against the referee, and the file against whatever may become of it."""
+"""ONNX: the graph by two judges against the referee, and the file against whatever may become of it.
+
+The graphs are of thin networks, which are wired as the presets are; the files are of LeNets, whose arrays are small.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from networks import thin
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import spec
@@ -31,8 +35,8 @@ from spec.checkpoint import describe, understand
 from spec.tolerances import TOLERANCES
 
 Arrays = dict[str, np.ndarray]
-D2L, BVLC, TORCHVISION = (spec.preset(name, num_classes=10) for name in ("d2l", "bvlc", "torchvision"))
-LENET, FROZEN, NIN = (spec.preset(name) for name in ("lenet-bn", "lenet-bn-frozen", "nin"))
+LENET, FROZEN = (spec.preset(name) for name in ("lenet-bn", "lenet-bn-frozen"))
+THIN_D2L, THIN_BVLC, THIN_TORCHVISION = (thin(name) for name in ("d2l", "bvlc", "torchvision"))
 SINGLE, DOUBLE = TOLERANCES["float32"], TOLERANCES["float64"]
 
 
@@ -48,33 +52,37 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case(D2L, 28, 28),
-    Case(D2L, 33, 30, 2),
-    Case(spec.preset("d2lzh", in_channels=3), 32, 29),
-    Case(spec.preset("d2lzh-misprint", num_classes=7), 28, 33),
-    Case(spec.preset("bvlc", num_classes=5, aux=False), 32, 32),
-    Case(spec.preset("bvlc", num_classes=5, aux=False, in_channels=1), 35, 47, 2),
-    Case(TORCHVISION, 32, 32),
-    Case(spec.preset("torchvision", num_classes=5, aux=False), 33, 31, 2),
+    Case(THIN_D2L, 33, 30, 2),
+    Case(thin("d2lzh", in_channels=3), 32, 29),
+    Case(thin("bvlc", aux=False, in_channels=1), 35, 47, 2),
+    Case(THIN_TORCHVISION, 32, 32),
     # Maps whose height and width the auxiliary heads divide in windows of other lengths.
-    Case(spec.preset("torchvision", num_classes=3, in_channels=1), 97, 65),
+    Case(thin("torchvision", num_classes=3, in_channels=1), 97, 65),
+    Case(thin("torchvision", aux=False), 33, 31, 2),
     Case(spec.preset("lenet"), 28, 31, 2),
     Case(spec.preset("lenet-bn", in_channels=3, num_classes=7), 30, 29, 2),
     Case(spec.preset("lenet-bn-scratch"), 28, 28),
-    Case(spec.preset("lenet-bn-frozen"), 31, 28, 2),
-    Case(spec.preset("nin", num_classes=7), 67, 67),
+    Case(FROZEN, 31, 28, 2),
+    Case(thin("alexnet", 67), 67, 67, 2),
+    Case(thin("vgg11", 33), 33, 33),
+    Case(thin("nin", num_classes=7), 67, 67),
+    Case(thin("nin", in_channels=2), 115, 131),  # whose last map has pixels to average
 ]
-LARGE = [
-    Case(spec.preset("cnblogs"), 193, 194),
+WIDE = [  # average pools of fixed windows, which need large maps
+    Case(thin("cnblogs"), 193, 194),
+    Case(THIN_BVLC, 223, 224),
+]
+PRESETS = [  # at their own widths
+    Case(spec.preset("d2lzh-misprint"), 28, 33),
     Case(spec.preset("cnblogs", in_channels=3, num_classes=2), 224, 193),
-    Case(BVLC, 223, 224),
-    Case(spec.preset("nin", in_channels=2), 115, 131),  # of whose last map there is something to average
+    Case(spec.preset("bvlc"), 223, 224),
+    Case(spec.preset("torchvision"), 224, 224),
+    Case(spec.preset("nin"), 224, 224),
     Case(spec.preset("vgg11-narrow"), 224, 225),
 ]
 LARGEST = [  # 47 and 129 million parameters
     pytest.param(Case(spec.preset(preset), 224, 224), marks=pytest.mark.large) for preset in ("alexnet", "vgg11")
 ]
-REFERENCE = [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in LARGE)]  # which loops over pixels
 
 
 @cache
@@ -106,8 +114,7 @@ def with_rounded_numbers(config: Config) -> Config:
 # ------------------------------------------------------------------------------------------------------ the judges
 
 
-@pytest.mark.parametrize("case", [*CASES, *LARGE, *LARGEST], ids=str)
-def test_onnx_runtime_agrees_with_the_referee(case):
+def assert_onnx_runtime_agrees(case: Case) -> None:
     params = network(case.config)
     expected = reference.activations(case.config, params, images(case).astype("float32"))
     got = onnx_runtime(build(case.config, params).SerializeToString(), images(case))
@@ -117,7 +124,22 @@ def test_onnx_runtime_agrees_with_the_referee(case):
     assert max(errors.values()) <= SINGLE.activations, errors
 
 
-@pytest.mark.parametrize("case", REFERENCE, ids=str)
+@pytest.mark.parametrize("case", [*CASES, *WIDE], ids=str)
+def test_onnx_runtime_agrees_with_the_referee(case):
+    assert_onnx_runtime_agrees(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*PRESETS, *LARGEST], ids=str)
+def test_onnx_runtime_agrees_with_the_referee_on_the_presets(case):
+    assert_onnx_runtime_agrees(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in WIDE)],  # it loops over pixels
+    ids=str,
+)
 def test_the_reference_evaluator_agrees_with_the_referee(case):
     params = network(case.config, "float64")
     got = onnx_reference(build(case.config, params).SerializeToString(), images(case))
@@ -129,7 +151,7 @@ def test_the_reference_evaluator_agrees_with_the_referee(case):
 
 
 @pytest.mark.parametrize(("preset", "bound"), [("bvlc", 1e-11), ("torchvision", 2e-10)])
-def test_what_rounding_the_numbers_of_operators_costs(preset, bound):
+def test_rounding_the_numbers_of_operators_shows_from_the_eleventh_digit(preset, bound):
     """Measured: 5e-12 for alpha and beta of LRN, 7e-11 for epsilon of batch norm."""
     case = Case(spec.preset(preset, num_classes=10, aux=False), 32, 32)
     params = network(case.config, "float64")
@@ -139,17 +161,17 @@ def test_what_rounding_the_numbers_of_operators_costs(preset, bound):
 
 
 def test_one_file_takes_every_batch_and_size():
-    model = content(TORCHVISION)
-    for case in (Case(TORCHVISION, 32, 32, 1), Case(TORCHVISION, 32, 32, 3), Case(TORCHVISION, 41, 30, 3)):
-        expected = reference.activations(TORCHVISION, network(TORCHVISION), images(case))
+    model = content(THIN_TORCHVISION)
+    for height, width, batch in ((32, 32, 1), (32, 32, 3), (41, 30, 3)):
+        case = Case(THIN_TORCHVISION, height, width, batch)
+        expected = reference.activations(THIN_TORCHVISION, network(THIN_TORCHVISION), images(case))
         got = onnx_runtime(model, images(case), ["logits", "aux1", "aux2"])
-        assert relative_error(got["logits"], expected["fc"]) <= SINGLE.logits
-        assert relative_error(got["aux1"], expected["aux1"]) <= SINGLE.logits
-        assert relative_error(got["aux2"], expected["aux2"]) <= SINGLE.logits
+        for name, stage in (("logits", "fc"), ("aux1", "aux1"), ("aux2", "aux2")):
+            assert relative_error(got[name], expected[stage]) <= SINGLE.logits
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float64", SINGLE.activations), ("float16", 5e-3)])
-@pytest.mark.parametrize("case", [Case(TORCHVISION, 32, 32), Case(FROZEN, 28, 28)], ids=str)
+@pytest.mark.parametrize("case", [Case(THIN_TORCHVISION, 32, 32), Case(FROZEN, 28, 28)], ids=str)
 def test_onnx_runtime_takes_files_of_other_dtypes(case, dtype, bound):
     """Of float64 in float32, constants too. Of float16: measured 6e-4."""
     params = network(case.config, dtype)
@@ -159,24 +181,26 @@ def test_onnx_runtime_takes_files_of_other_dtypes(case, dtype, bound):
 
 
 def test_the_judges_read_files(tmp_path):
-    path, case = tmp_path / "a.onnx", Case(D2L, 28, 28)
-    path.write_bytes(content(D2L))
+    path, case = tmp_path / "a.onnx", Case(LENET, 28, 28)
+    path.write_bytes(content(LENET))
     for judge in (onnx_runtime, onnx_reference):
         logits = judge(path, images(case), ["logits"])["logits"]
-        assert relative_error(logits, reference.predict(D2L, network(D2L), images(case))) <= SINGLE.logits
+        assert relative_error(logits, reference.predict(LENET, network(LENET), images(case))) <= SINGLE.logits
         with pytest.raises(InvalidInput, match=f"{tmp_path / 'b.onnx'}: cannot be read"):
             judge(tmp_path / "b.onnx", images(case))
 
 
 @pytest.mark.parametrize("judge", [onnx_runtime, onnx_reference])
-def test_what_the_judges_refuse(judge):
+def test_the_judges_refuse_files_and_images_that_they_cannot_run(judge):
     image = np.zeros((1, 1, 28, 28))
     for file, message in {
         b"<html>": "the graph: not an ONNX file",
         b"": "with one input, got 0",
         foreign_model().SerializeToString(): "stages of a preset",
         doctored(_kept_elsewhere): "names other files",
-        doctored(lambda model: _set(op_type="Rely")(_node(model, "conv1.relu"))): "cannot run the graph on images",
+        doctored(
+            lambda model: _set(op_type="Sigmoit")(_node(model, "conv1.sigmoid"))
+        ): "cannot run the graph on images",
     }.items():
         with pytest.raises(InvalidInput, match=message):
             judge(file, image)
@@ -186,18 +210,23 @@ def test_what_the_judges_refuse(judge):
         judge(good(), image[0])
 
 
-def test_onnx_runtime_has_nothing_to_say_of_a_file_with_heads(tmp_path):
+def test_onnx_runtime_warns_of_nothing_in_a_file_with_heads(capfd):
     """Arrays that no node uses it would drop, with a warning for each."""
-    (tmp_path / "a.onnx").write_bytes(content(TORCHVISION))
-    script = f"import onnxruntime; onnxruntime.InferenceSession({str(tmp_path / 'a.onnx')!r})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "initializer" not in done.stderr
+    model = content(THIN_TORCHVISION)
+    import onnxruntime
+
+    onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert "initializer" not in capfd.readouterr().err
+    unused = onnx.load_model_from_string(model)
+    unused.graph.initializer.append(numpy_helper.from_array(np.zeros(3, np.float32), "unused"))
+    onnxruntime.InferenceSession(unused.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert "initializer" in capfd.readouterr().err  # that it says so at all
 
 
 # -------------------------------------------------------------------------------------------------------- the graph
 
 
-@pytest.mark.parametrize("case", [*CASES, *LARGE], ids=str)
+@pytest.mark.parametrize("case", [*CASES, *WIDE], ids=str)
 def test_the_graph_is_sound_and_its_shapes_are_those_of_the_spec(case):
     config = case.config
     model = build(config, network(config, "float16"))
@@ -218,8 +247,12 @@ def test_the_graph_is_sound_and_its_shapes_are_those_of_the_spec(case):
     assert shapes["logits"] == (case.batch, config.num_classes)
 
 
-@pytest.mark.parametrize("config", [D2L, BVLC, TORCHVISION, LENET, FROZEN, NIN], ids=lambda config: config.preset)
-def test_what_stands_in_the_graph(config):
+@pytest.mark.parametrize(
+    "config",
+    [THIN_D2L, THIN_BVLC, THIN_TORCHVISION, LENET, FROZEN, thin("nin")],
+    ids=lambda config: config.preset,
+)
+def test_the_graph_uses_every_array_and_leaves_no_window_to_defaults(config):
     graph = build(config, network(config)).graph
     assert {x.name: tuple(x.dims) for x in graph.initializer} == spec.param_shapes(config)
     assert [x.name for x in graph.input] == ["images"]
@@ -239,19 +272,19 @@ def test_what_stands_in_the_graph(config):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (lambda x: {"fc.bias": x["fc.bias"].astype("float64")}, "arrays of one dtype .* got float32, float64"),
+        (lambda x: {"fc5.bias": x["fc5.bias"].astype("float64")}, "arrays of one dtype .* got float32, float64"),
         (lambda x: {name: y.astype("longdouble") for name, y in x.items()}, "float16, float32, float64, got"),
-        (lambda x: {"fc.bias": x["fc.bias"][1:]}, "wrong shape"),
-        (lambda x: {"more": x["fc.bias"]}, "unexpected"),
+        (lambda x: {"fc5.bias": x["fc5.bias"][1:]}, "wrong shape"),
+        (lambda x: {"more": x["fc5.bias"]}, "unexpected"),
     ],
 )
-def test_arrays_that_do_not_fit(changed, message, tmp_path):
-    params = network(D2L)
+def test_arrays_that_do_not_fit_are_not_written(changed, message, tmp_path):
+    params = network(LENET)
     params |= changed(params)
     with pytest.raises(InvalidInput, match=message):
-        build(D2L, params)
+        build(LENET, params)
     with pytest.raises(InvalidInput, match=message):
-        write(tmp_path / "a.onnx", params, D2L, {})
+        write(tmp_path / "a.onnx", params, LENET, {})
     assert not any(tmp_path.iterdir())
 
 
@@ -299,7 +332,7 @@ def _scale_of_two(model: ModelProto) -> None:
 
 
 @cache
-def good(config: Config = D2L, dtype: str = "float16") -> bytes:
+def good(config: Config = LENET, dtype: str = "float16") -> bytes:
     """A whole file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "good.onnx"
@@ -307,34 +340,41 @@ def good(config: Config = D2L, dtype: str = "float16") -> bytes:
         return path.read_bytes()
 
 
-def doctored(change: Callable[[ModelProto], object], config: Config = D2L, dtype: str = "float16") -> bytes:
+def doctored(change: Callable[[ModelProto], object], config: Config = LENET, dtype: str = "float16") -> bytes:
     """A file that was whole before the change."""
     model = onnx.load_model_from_string(good(config, dtype))
     change(model)
     return model.SerializeToString()
 
 
-@pytest.mark.parametrize(
-    ("config", "change", "stage", "node"),
-    [
-        (D2L, _pad_shifted, "pool1", r"node pool1 differs \(in attribute\)"),
-        (D2L, _branches_swapped, "inception3a", r"node inception3a.concat differs \(in input\)"),
-        (D2L, _relu_dropped, "conv2", r"node conv2.conv differs \(in output\)"),
-        (LENET, _norm_skipped, "fc3", r"node fc3.sigmoid differs \(in input\)"),
-        (LENET, _another_activation, "fc4", r"node fc4.sigmoid differs \(in op_type\)"),
-        (FROZEN, _scale_of_two, "conv1", r"node conv1.norm.scale differs \(in attribute\)"),
-    ],
-)
-def test_a_fault_in_the_graph_shows_and_is_refused(config, change, stage, node, tmp_path):
-    case = Case(config, 28, 28)
+FAULTS = [
+    (THIN_D2L, _pad_shifted, "pool1", r"node pool1 differs \(in attribute\)"),
+    (THIN_D2L, _branches_swapped, "inception3a", r"node inception3a.concat differs \(in input\)"),
+    (THIN_D2L, _relu_dropped, "conv2", r"node conv2.conv differs \(in output\)"),
+    (LENET, _norm_skipped, "fc3", r"node fc3.sigmoid differs \(in input\)"),
+    (LENET, _another_activation, "fc4", r"node fc4.sigmoid differs \(in op_type\)"),
+    (FROZEN, _scale_of_two, "conv1", r"node conv1.norm.scale differs \(in attribute\)"),
+]
+
+
+@pytest.mark.parametrize(("config", "change", "stage", "node"), FAULTS)
+def test_a_fault_in_the_graph_shows_in_what_the_judges_compute(config, change, stage, node):
+    case = Case(config, 28, 28) if config.preset.startswith("lenet") else Case(config, 33, 30)
     expected = reference.activations(config, network(config), images(case))
+    model = build(config, network(config))
+    change(model)
     names = list(expected)
     for judge in (onnx_runtime, onnx_reference):
-        got = judge(doctored(change, config, "float32"), images(case))
+        got = judge(model.SerializeToString(), images(case))
         assert {name: x.shape for name, x in got.items()} == {name: x.shape for name, x in expected.items()}
         for name, error in relative_errors(got, expected).items():
             assert (error > SINGLE.activations) == (names.index(name) >= names.index(stage)), name
-    (tmp_path / "a.onnx").write_bytes(doctored(change, config, "float32"))
+
+
+@pytest.mark.parametrize(("config", "change", "stage", "node"), FAULTS)
+def test_a_fault_in_the_graph_is_refused(config, change, stage, node, tmp_path):
+    config = spec.preset(config.preset)  # a file says which preset it is, and is of that
+    (tmp_path / "a.onnx").write_bytes(doctored(change, config))
     with pytest.raises(InvalidInput, match=f"its graph is not the one of preset {config.preset}: {node}"):
         read(tmp_path / "a.onnx")
 
@@ -352,21 +392,11 @@ def assert_same(arrays: Arrays, expected: Arrays) -> None:
 @pytest.mark.parametrize(
     ("config", "dtype"),
     [
-        (D2L, "float16"),
-        (D2L, "float32"),
-        (D2L, "float64"),
-        (spec.preset("d2lzh", in_channels=3), "float16"),
-        (spec.preset("d2lzh-misprint"), "float16"),
-        (spec.preset("cnblogs", dropout=0.25), "float16"),
         (spec.preset("bvlc", num_classes=1, aux_weight=0.5), "float16"),
-        (spec.preset("bvlc", num_classes=3, aux=False), "float16"),
-        (TORCHVISION, "float32"),
-        (spec.preset("torchvision", num_classes=3, aux=False, label_smoothing=0.1), "float16"),
-        (spec.preset("lenet", num_classes=3), "float64"),
+        (spec.preset("lenet", num_classes=3, label_smoothing=0.1), "float64"),
         (spec.preset("lenet-bn", norm_momentum=0.5), "float32"),
         (spec.preset("lenet-bn-scratch"), "float16"),
         (spec.preset("lenet-bn-frozen", in_channels=3), "float64"),
-        (spec.preset("nin", dropout=0.25), "float16"),
     ],
 )
 def test_a_network_comes_back_as_it_was(config, dtype, tmp_path):
@@ -385,23 +415,23 @@ def test_a_network_comes_back_as_it_was(config, dtype, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
-def test_equal_content_is_equal_bytes(tmp_path):
+def test_equal_content_makes_equal_bytes(tmp_path):
     """Whatever the order of the arrays and how memory holds them."""
-    params = network(D2L, "float16")
+    params = network(LENET, "float16")
     for stored in (
         dict(reversed(params.items())),
         {name: x.astype(x.dtype.newbyteorder(">")) for name, x in params.items()},
         {name: np.asfortranarray(x) for name, x in params.items()},
     ):
-        write(tmp_path / "a.onnx", stored, D2L, {"epoch": 3})
+        write(tmp_path / "a.onnx", stored, LENET, {"epoch": 3})
         assert (tmp_path / "a.onnx").read_bytes() == good()
-    write(tmp_path / "a.onnx", params, D2L, {"epoch": 4})
+    write(tmp_path / "a.onnx", params, LENET, {"epoch": 4})
     assert (tmp_path / "a.onnx").read_bytes() != good()
 
 
-def test_the_onnx_package_reads_the_same(tmp_path):
+def test_the_onnx_package_reads_the_same_arrays():
     model = onnx.load_model_from_string(good())
-    assert_same({x.name: numpy_helper.to_array(x) for x in model.graph.initializer}, network(D2L, "float16"))
+    assert_same({x.name: numpy_helper.to_array(x) for x in model.graph.initializer}, network(LENET, "float16"))
     onnx.checker.check_model(model, full_check=True)
 
 
@@ -415,22 +445,22 @@ def _annotated(model: ModelProto) -> None:
     assert model.graph.value_info
 
 
-def test_what_other_programs_add_may_stay(tmp_path):
+def test_comments_of_other_programs_may_stay(tmp_path):
     (tmp_path / "a.onnx").write_bytes(doctored(_annotated))
     found = read(tmp_path / "a.onnx")
-    assert_same(found.arrays, network(D2L, "float16"))
-    assert found.texts == describe(found.arrays, D2L, {"epoch": 3})
+    assert_same(found.arrays, network(LENET, "float16"))
+    assert found.texts == describe(found.arrays, LENET, {"epoch": 3})
 
 
-def test_what_stood_there_stays_when_the_new_file_cannot_be_written(tmp_path):
+def test_the_old_file_stays_when_the_new_one_cannot_be_written(tmp_path):
     path = tmp_path / "a.onnx"
     path.write_bytes(good())
     for wrong in ({"x": {1}}, {"x": "y" * 2**20}):
         with pytest.raises(InvalidInput, match=f"{path}: expected .*"):
-            write(path, network(D2L, "float16"), D2L, wrong)
+            write(path, network(LENET, "float16"), LENET, wrong)
     assert path.read_bytes() == good()
     with pytest.raises(InvalidInput, match="cannot be written"):
-        write(tmp_path / "none" / "a.onnx", network(D2L, "float16"), D2L, {})
+        write(tmp_path / "none" / "a.onnx", network(LENET, "float16"), LENET, {})
 
 
 # ---------------------------------------------------------------------------------------------------- hostile files
@@ -445,10 +475,10 @@ def foreign_model() -> ModelProto:
 
 def refusal(path: Path) -> str:
     """What `read` says of a file that it must refuse: one line, which names the file."""
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InvalidInput) as caught:
         read(path)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert message.isprintable()
@@ -473,12 +503,12 @@ NOT_ONNX = {
 
 
 @pytest.mark.parametrize("name", NOT_ONNX)
-def test_what_is_no_onnx_file(name, tmp_path):
+def test_a_file_that_is_not_onnx_is_refused(name, tmp_path):
     (tmp_path / "a.onnx").write_bytes(NOT_ONNX[name])
     assert "not an ONNX file" in refusal(tmp_path / "a.onnx")
 
 
-def test_what_cannot_be_read(tmp_path):
+def test_a_missing_or_too_large_file_is_refused(tmp_path):
     assert "there is no such file" in refusal(tmp_path / "a.onnx")
     (tmp_path / "b.onnx").mkdir()
     assert "there is no such file" in refusal(tmp_path / "b.onnx")
@@ -488,13 +518,13 @@ def test_what_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize("share", [1e-5, 0.001, 0.5, 0.9999])
-def test_a_truncated_file(share, tmp_path):
+def test_a_truncated_file_is_refused(share, tmp_path):
     (tmp_path / "a.onnx").write_bytes(good()[: int(share * len(good()))])
     assert "restore a copy" in refusal(tmp_path / "a.onnx")
 
 
-def test_a_graph_of_another_program(tmp_path):
-    for model in (foreign_model(), build(D2L, network(D2L, "float16"))):
+def test_a_graph_of_another_program_is_refused(tmp_path):
+    for model in (foreign_model(), build(LENET, network(LENET, "float16"))):
         (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
         assert "an ONNX graph of another program: expected format, config" in refusal(tmp_path / "a.onnx")
 
@@ -532,21 +562,26 @@ def _attribute(node: str, name: str, **values: Any) -> Callable[[ModelProto], No
     return lambda model: _set(**values)(next(x for x in _node(model, node).attribute if x.name == name))
 
 
-def _relabeled(model: ModelProto) -> None:
+def _relabeled(config: Config, other: str) -> Callable[[ModelProto], None]:
     """Another network's name on arrays of the same shapes, with the right hash."""
-    texts = describe(network(D2L, "float16"), spec.preset("d2lzh"), {"epoch": 3})
-    for pair in model.metadata_props:
-        pair.value = texts[pair.key]
+
+    def changed(model: ModelProto) -> None:
+        named = spec.preset(other, num_classes=config.num_classes)
+        texts = describe(network(config, "float16"), named, {"epoch": 3})
+        for pair in model.metadata_props:
+            pair.value = texts[pair.key]
+
+    return changed
 
 
 def _forged(x: Callable[[Arrays], Arrays]) -> Callable[[ModelProto], None]:
     """Other arrays, with the right hash."""
 
     def changed(model: ModelProto) -> None:
-        arrays = x(network(D2L, "float16"))
+        arrays = x(network(LENET, "float16"))
         model.graph.ClearField("initializer")
         model.graph.initializer.extend(numpy_helper.from_array(x, name) for name, x in arrays.items())
-        texts = describe(arrays, D2L, {"epoch": 3})
+        texts = describe(arrays, LENET, {"epoch": 3})
         for pair in model.metadata_props:
             pair.value = texts[pair.key]
 
@@ -570,23 +605,23 @@ CHANGED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     ),
     "a byte less": (
         _tensor(lambda x: _set(raw_data=x.raw_data[:-1])(x)),
-        "conv1.weight: expected a shape for its 6271 bytes",
+        "conv1.weight: expected a shape for its 299 bytes",
     ),
     "an array more": (
         lambda model: model.graph.initializer.add(name="more", data_type=1, dims=[1], raw_data=bytes(4)),
         "unexpected",
     ),
-    "an array less": (lambda model: model.graph.initializer.pop(), r"missing \(1\): fc.bias"),
+    "an array less": (lambda model: model.graph.initializer.pop(), r"missing \(1\): fc5.bias"),
     "a name twice": (_tensor(_set(name="conv1.bias")), "names that tell them apart, got 'conv1.bias'"),
     "a name with a line": (_tensor(_set(name="conv1\nweight\x1b[2J")), "names that tell them apart"),
     "another name": (_tensor(_set(name="conv1.kernel")), "conv1.weight"),
     "a long name": (_tensor(_set(name="x" * 2**19)), "conv1.weight"),
     "no name": (_tensor(_set(name="")), "conv1.weight"),
     "huge": (_tensor(_set(dims=[2**62, 2**62])), r"got \(4611686018427387904, 4611686018427387904\)"),
-    "negative": (_tensor(_set(dims=[-64, -49])), r"got \(-64, -49\)"),
+    "negative": (_tensor(_set(dims=[-6, -25])), r"got \(-6, -25\)"),
     "no dimension": (_tensor(_set(dims=[])), r"got \(\)"),
     "many dimensions": (_tensor(_set(dims=[2**62] * 100_000)), "expected a shape"),
-    "other dimensions": (_tensor(_set(dims=[64, 1, 49])), r"conv1.weight: expected \(64, 1, 7, 7\), got \(64, 1, 49\)"),
+    "other dimensions": (_tensor(_set(dims=[6, 1, 25])), r"conv1.weight: expected \(6, 1, 5, 5\), got \(6, 1, 25\)"),
     "whole numbers": (_tensor(_set(data_type=TensorProto.INT16)), "ONNX's data type 5"),
     "bfloat16": (_tensor(_set(data_type=TensorProto.BFLOAT16)), "ONNX's data type 16"),
     "no such type": (_tensor(_set(data_type=99)), "ONNX's data type 99"),
@@ -603,13 +638,13 @@ CHANGED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
         lambda model: model.graph.initializer.append(model.graph.initializer.pop(0)),
         "initializer conv1.weight",
     ),
-    "not a number, hash and all": (_forged(lambda x: x | {"fc.bias": np.full(10, np.nan, "f2")}), "NaN or infinity"),
-    "less, hash and all": (_forged(lambda x: _without(x, "fc.bias")), r"missing \(1\): fc.bias"),
+    "not a number, hash and all": (_forged(lambda x: x | {"fc5.bias": np.full(10, np.nan, "f2")}), "NaN or infinity"),
+    "less, hash and all": (_forged(lambda x: _without(x, "fc5.bias")), r"missing \(1\): fc5.bias"),
     "more, hash and all": (
         _forged(lambda x: x | {"optimizer/t": np.ones((1,), "f2")}),
         r"unexpected \(1\): optimizer/t",
     ),
-    "two dtypes, hash and all": (_forged(lambda x: x | {"fc.bias": x["fc.bias"].astype("f4")}), "one dtype"),
+    "two dtypes, hash and all": (_forged(lambda x: x | {"fc5.bias": x["fc5.bias"].astype("f4")}), "one dtype"),
     # The texts.
     "no texts": (lambda model: model.ClearField("metadata_props"), "of another program"),
     "a text twice": (lambda model: model.metadata_props.append(model.metadata_props[1]), "each once"),
@@ -621,28 +656,34 @@ CHANGED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     ),
     "the metadata": (_text("metadata", lambda text: text.replace("3", "4")), "damaged"),
     "another configuration": (
-        _text("config", lambda text: text.replace("d2l", "d2lzh")),
-        "not the one of preset d2lzh",
+        _text("config", lambda text: text.replace("lenet-bn", "lenet-bn-scratch")),
+        "not the one of preset lenet-bn-scratch",
     ),
-    "another configuration, hash and all": (_relabeled, "not the one of preset d2lzh: node conv2_reduce"),
+    "another configuration, hash and all": (
+        _relabeled(LENET, "lenet-bn-scratch"),
+        "not the one of preset lenet-bn-scratch: it has functions, other versions of operators, or something else",
+    ),
     "no configuration": (_text("config", lambda text: "[" * 10**5), "JSON object as 'config'"),
-    "no such preset": (_text("config", lambda text: '{"name": "d2l\\u001b\\n"}'), "unknown preset"),
-    "a setting too many": (_text("config", lambda text: '{"name": "d2l", "x": 1}'), "config: "),
+    "no such preset": (_text("config", lambda text: '{"name": "lenet\\u001b\\n"}'), "unknown preset"),
+    "a setting too many": (_text("config", lambda text: '{"name": "lenet-bn", "x": 1}'), "config: "),
     "as many classes": (
         _text("config", lambda text: text.replace('"num_classes": 10', '"num_classes": 1' + "0" * 99)),
-        "fc.weight",
+        "fc5.weight",
     ),
     # The graph.
-    "a pad": (_pad_shifted, r"node pool1 differs \(in attribute\)"),
+    "a pad": (_attribute("conv1.conv", "pads", ints=[0, 0, 1, 1]), r"node conv1.conv differs \(in attribute\)"),
     "a stride": (_attribute("conv1.conv", "strides", ints=[2, 1]), "node conv1.conv differs"),
     "another operator": (
-        lambda model: _set(op_type="LeakyRelu")(_node(model, "conv1.relu")),
-        "node conv1.relu differs",
+        lambda model: _set(op_type="LeakyRelu")(_node(model, "conv1.sigmoid")),
+        "node conv1.sigmoid differs",
     ),
-    "a domain": (lambda model: _set(domain="x")(_node(model, "conv1.relu")), r"node conv1.relu differs \(in domain\)"),
+    "a domain": (
+        lambda model: _set(domain="x")(_node(model, "conv1.sigmoid")),
+        r"node conv1.sigmoid differs \(in domain\)",
+    ),
     "an attribute more": (
-        lambda model: _node(model, "fc.dense").attribute.append(helper.make_attribute("alpha", 2.0)),
-        "fc.dense",
+        lambda model: _node(model, "fc5.dense").attribute.append(helper.make_attribute("alpha", 2.0)),
+        "fc5.dense",
     ),
     "a node more": (lambda model: model.graph.node.add(name="\x1bx", op_type="Relu"), "'\\\\x1bx' is one too many"),
     "a node less": (lambda model: model.graph.node.pop(), "node logits is missing"),
@@ -661,9 +702,9 @@ CHANGED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_a_changed_file(name, tmp_path):
+def test_a_changed_file_is_refused(name, tmp_path):
     change, expected = CHANGED[name]
-    (tmp_path / "b.bin").write_bytes(network(D2L, "float16")["conv1.weight"].tobytes())
+    (tmp_path / "b.bin").write_bytes(network(LENET, "float16")["conv1.weight"].tobytes())
     (tmp_path / "a.onnx").write_bytes(doctored(change))
     message = refusal(tmp_path / "a.onnx")
     assert re.search(expected, message), message
@@ -674,18 +715,20 @@ def _step_of_5(model: ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "change", "message"),
+    ("preset", "change", "message"),
     [
-        (BVLC, _attribute("norm1", "alpha", f=2e-5), "node norm1 differs"),
-        (BVLC, lambda model: model.graph.output.pop(), "output aux2 is missing"),
-        (TORCHVISION, _attribute("conv1.norm", "epsilon", f=1e-5), "node conv1.norm differs"),
-        (TORCHVISION, _step_of_5, "node aux1.pool.rows.step differs"),
-        (LENET, _attribute("fc3.norm", "epsilon", f=1e-3), "node fc3.norm differs"),
-        (LENET, lambda model: _set(name="x")(model.graph), "something else of its own"),
-        (NIN, _attribute("pool3", "kernel_shape", ints=[2, 2]), "node pool3 differs"),
+        ("bvlc", _attribute("norm1", "alpha", f=2e-5), "node norm1 differs"),
+        ("bvlc", lambda model: model.graph.output.pop(), "output aux2 is missing"),
+        ("torchvision", _attribute("conv1.norm", "epsilon", f=1e-5), "node conv1.norm differs"),
+        ("torchvision", _step_of_5, "node aux1.pool.rows.step differs"),
+        ("lenet-bn", _attribute("fc3.norm", "epsilon", f=1e-3), "node fc3.norm differs"),
+        ("lenet-bn", lambda model: _set(name="x")(model.graph), "something else of its own"),
+        ("nin", _attribute("pool3", "kernel_shape", ints=[2, 2]), "node pool3 differs"),
+        ("d2l", _relabeled(spec.preset("d2l"), "d2lzh"), "not the one of preset d2lzh: node conv2_reduce"),
     ],
 )
-def test_a_changed_file_of_another_preset(config, change, message, tmp_path):
+def test_a_changed_node_of_another_preset_is_refused(preset, change, message, tmp_path):
+    config = spec.preset(preset, num_classes=10)
     (tmp_path / "a.onnx").write_bytes(doctored(change, config))
     assert message in refusal(tmp_path / "a.onnx")
 
@@ -702,11 +745,12 @@ def field(tag: int, value: bytes) -> bytes:
     "extra",
     [
         lambda: field(0x3A, b"\x0a\x00" * 4_000_000),  # nodes
-        lambda: field(0x3A, field(0x2A, b"\x4a\x00" * 4_000_000)),  # an initializer with its bytes over and over
+        # An initializer with its bytes over and over.
+        pytest.param(lambda: field(0x3A, field(0x2A, b"\x4a\x00" * 4_000_000)), marks=pytest.mark.slow),
     ],
     ids=["nodes", "bytes"],
 )
-def test_eight_megabytes_of_which_protobuf_would_make_hundreds(extra, tmp_path):
+def test_eight_megabytes_of_which_protobuf_would_make_hundreds_are_refused(extra, tmp_path):
     (tmp_path / "a.onnx").write_bytes(good() + extra())
     assert "1048576 bytes at most beside its arrays" in refusal(tmp_path / "a.onnx")
 
@@ -722,25 +766,23 @@ def test_eight_megabytes_of_which_protobuf_would_make_hundreds(extra, tmp_path):
         (b"\x3f", "not an ONNX file"),
     ],
 )
-def test_fields_by_hand(extra, message, tmp_path):
+def test_a_field_more_is_refused_unless_it_is_a_comment(extra, message, tmp_path):
     (tmp_path / "a.onnx").write_bytes(good() + extra)
     if message is None:
-        assert read(tmp_path / "a.onnx").texts == describe(network(D2L, "float16"), D2L, {"epoch": 3})
+        assert read(tmp_path / "a.onnx").texts == describe(network(LENET, "float16"), LENET, {"epoch": 3})
     else:
         assert message in refusal(tmp_path / "a.onnx")
 
 
 # ------------------------------------------------------------------------------------------------------------- fuzz
 
-SMALL = spec.preset("d2l", num_classes=1)  # the smallest of all, with float16: 12 MB
-
 
 @cache
 def places() -> np.ndarray:
-    """Where in the file of `SMALL` something else than the numbers of an array stands."""
-    whole = good(SMALL)
+    """Where in the file something else than the numbers of an array stands."""
+    whole = good()
     outside, at = np.ones(len(whole), bool), 0
-    for x in network(SMALL, "float16").values():
+    for x in network(LENET, "float16").values():
         at = whole.index(x.tobytes(), at)
         outside[at : at + x.nbytes] = False
         at += x.nbytes
@@ -757,7 +799,7 @@ class File(bytes):
 @st.composite
 def edited(draw: st.DrawFn) -> File:
     """The file with some bytes changed, moved, cut out or put in."""
-    content, structure = good(SMALL), places()
+    content, structure = good(), places()
     for _ in range(draw(st.integers(1, 3))):
         at, other = (int(structure[draw(st.integers(0, len(structure) - 1))]) for _ in range(2))
         size = draw(st.sampled_from([1, 2, 16, 300, 10**6]))
@@ -781,7 +823,7 @@ def edited(draw: st.DrawFn) -> File:
 @st.composite
 def rewritten(draw: st.DrawFn) -> File:
     """The file with one field of one message in it changed, and every size around it put right."""
-    model = onnx.load_model_from_string(good(SMALL))
+    model = onnx.load_model_from_string(good())
     message, field = model, model.DESCRIPTOR.fields_by_name["graph"]
     for _ in range(draw(st.integers(0, 6))):  # down to some message
         inner = [x for x, value in message.ListFields() if x.message_type]
@@ -821,8 +863,8 @@ def refused_or_unchanged(path: Path, content: bytes) -> None:
         assert message.startswith(f"{path}: ")
         assert message.isprintable()
         return
-    assert_same(found.arrays, network(SMALL, "float16"))
-    assert found.texts == describe(found.arrays, SMALL, {"epoch": 3})
+    assert_same(found.arrays, network(LENET, "float16"))
+    assert found.texts == describe(found.arrays, LENET, {"epoch": 3})
     understand(found.arrays, found.texts)
     again = onnx.load_model_from_string(content)  # protobuf sees the same as our own way through the file
     assert_same({x.name: numpy_helper.to_array(x) for x in again.graph.initializer}, found.arrays)
@@ -839,38 +881,38 @@ FUZZ = {
 
 @settings(max_examples=40, **FUZZ)
 @given(content=edited())
-def test_bytes_changed_anywhere(content, tmp_path):
+def test_changed_bytes_are_refused_or_change_nothing(content, tmp_path):
     refused_or_unchanged(tmp_path / "a.onnx", content)
 
 
-@settings(max_examples=25, **FUZZ)
+@settings(max_examples=40, **FUZZ)
 @given(content=rewritten())
-def test_fields_changed_anywhere(content, tmp_path):
+def test_changed_fields_are_refused_or_change_nothing(content, tmp_path):
     refused_or_unchanged(tmp_path / "a.onnx", content)
 
 
 @pytest.mark.slow
 @settings(max_examples=2000, **FUZZ)
 @given(content=edited())
-def test_bytes_changed_anywhere_thousands_of_times(content, tmp_path):
+def test_changed_bytes_are_refused_or_change_nothing_thousands_of_times(content, tmp_path):
     refused_or_unchanged(tmp_path / "a.onnx", content)
 
 
 @pytest.mark.slow
-@settings(max_examples=600, **FUZZ)
+@settings(max_examples=2000, **FUZZ)
 @given(content=rewritten())
-def test_fields_changed_anywhere_hundreds_of_times(content, tmp_path):
+def test_changed_fields_are_refused_or_change_nothing_thousands_of_times(content, tmp_path):
     refused_or_unchanged(tmp_path / "a.onnx", content)
 
 
 # ------------------------------------------------------------------------------------------------------ the packages
 
 
-def test_what_is_not_installed_is_named(monkeypatch, tmp_path):
+def test_a_package_that_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
     for call in (
-        lambda: build(D2L, {}),
-        lambda: write(tmp_path / "a.onnx", {}, D2L, {}),
+        lambda: build(LENET, {}),
+        lambda: write(tmp_path / "a.onnx", {}, LENET, {}),
         lambda: read(tmp_path / "a.onnx"),
         lambda: onnx_reference(b"", np.zeros((1, 1, 28, 28))),
     ):
