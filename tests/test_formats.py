@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgpack
@@ -33,7 +34,7 @@ from safetensors.numpy import save_file
 from support import TESTED, here
 
 import spec
-from harness.backend import PACKAGES
+from harness.backend import PACKAGES, load
 from harness.convert import read_weights
 from harness.formats import FORMATS, TEXTS, detect, flax, format_for, gluon, pytorch
 from harness.formats.found import Found
@@ -41,8 +42,8 @@ from spec import InvalidInput, checkpoint
 from spec.checkpoint import Checkpoint, describe
 
 Arrays = dict[str, np.ndarray]
-D2L = spec.preset("d2l")
-BATCH_NORM = spec.preset("torchvision", num_classes=10, aux=False)
+# Networks with every kind of array, learned and fixed: formats do not know topologies.
+LENET, FROZEN = spec.preset("lenet-bn"), spec.preset("lenet-bn-frozen")
 
 # Where Orbax cannot read one part it leaves what it began of the others to the garbage collector.
 pytestmark = [
@@ -52,8 +53,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_left_for_others() -> Iterator[None]:
-    """What is collected later would fail whatever is tested then."""
+def frameworks(first: ModuleType) -> Iterator[None]:
+    """Imported apart from the tests; and what is collected later would fail whatever is tested then."""
+    for backend in TESTED:
+        load(backend)
     yield
     gc.collect()
 
@@ -103,10 +106,10 @@ def largest_size() -> int:
 
 def refusal(path: Path, form: str | None = None, call: Callable[[Path, str | None], Any] = read) -> str:
     """What is said of a file that must be refused, in no time."""
-    started = time.perf_counter()
+    started = time.process_time()
     with next_to_no_memory(), pytest.raises(InvalidInput) as caught:
         call(path, form)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     return assert_one_line(caught.value, path)
 
 
@@ -118,7 +121,7 @@ def network(config: spec.Config, dtype: str) -> Arrays:
     rng = np.random.default_rng(0)
     shapes = spec.param_shapes(config)
     params = {name: (rng.random(shape, np.float32) - np.float32(0.5)).astype(dtype) for name, shape in shapes.items()}
-    params["fc.bias"][:4] = [np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal, -0.0, np.finfo(dtype).eps]
+    params["fc5.bias"][:4] = [np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal, -0.0, np.finfo(dtype).eps]
     for x in params.values():
         x.setflags(write=False)
     return params
@@ -135,7 +138,7 @@ TINY = {
     "fc.weight": bits("<f8", 3, 2),
     "fc.bias": bits("<f4", 3),
 }
-TINY_TEXTS = describe(TINY, D2L, {"labels": ["coat", "外套"]})
+TINY_TEXTS = describe(TINY, LENET, {"labels": ["coat", "外套"]})
 SYMBOL = b'{"nodes": [{"op": "null", "name": "data", "inputs": []}], "heads": [[0, 0, 0]]}'
 PATHS = {
     "safetensors": "a.safetensors",
@@ -169,7 +172,7 @@ def write(form: str, path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
     elif form == "flax":
         flax.write(path, arrays, texts)
     else:
-        here("jax", {"kind": "write", "path": str(path), "config": {"name": "d2l"}}, arrays)
+        here("jax", {"kind": "write", "path": str(path), "config": {"name": "lenet-bn"}}, arrays)
         (path / TEXTS).write_text(json.dumps(texts))
 
 
@@ -224,12 +227,12 @@ def test_arrays_and_texts_come_back_from_wherever_they_stand(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", [*FORMS, ORBAX])
-def test_a_changed_number_and_a_changed_text_would_be_noticed(form, tmp_path):
+def test_a_changed_number_and_a_changed_text_are_noticed_by_these_tests(form, tmp_path):
     """That `refused` can fail."""
     for name, change in (("number", {"fc.bias": -TINY["fc.bias"]}), ("text", {})):
         (tmp_path / name).mkdir()
         path = tmp_path / name / PATHS[form]
-        texts = describe(TINY | change, D2L, {"labels": ["coat", "trousers"]})
+        texts = describe(TINY | change, LENET, {"labels": ["coat", "trousers"]})
         write(form, path, TINY | change, texts)
         with pytest.raises(AssertionError):
             refused(path, form)
@@ -253,7 +256,7 @@ def tensors(arrays: Arrays) -> dict[str, Any]:
 
 
 @needs("pt")
-@pytest.mark.parametrize(("config", "dtype"), [(D2L, "float16"), (BATCH_NORM, "float32")])
+@pytest.mark.parametrize(("config", "dtype"), [(LENET, "float16"), (FROZEN, "float32")])
 def test_pytorch_loads_what_we_write(config, dtype, tmp_path):
     import torch
 
@@ -263,7 +266,7 @@ def test_pytorch_loads_what_we_write(config, dtype, tmp_path):
     FORMATS["pytorch"].write(path, Checkpoint(params, config), here)
     state = torch.load(path, weights_only=True)
     assert_same({name: x.numpy() for name, x in state.items() if "num_batches" not in name}, params)
-    model = googlenet_pt.GoogLeNet(config, device="cpu")
+    model = googlenet_pt.build(config, device="cpu")
     model.load_state_dict(state)
     assert_same(googlenet_pt.dump_params(model), {name: x.astype("float32") for name, x in params.items()})
     assert read(path).texts == describe(params, config, {})
@@ -276,23 +279,22 @@ def test_we_read_what_pytorch_saves(key, tmp_path):
 
     import googlenet_pt
 
-    model, path = googlenet_pt.GoogLeNet(BATCH_NORM, device="cpu"), tmp_path / "a.pth"
-    googlenet_pt.load_params(model, network(BATCH_NORM, "float32"))
-    optimizer = torch.optim.Adam([{"params": [x]} for x in model.parameters()][:20])  # shares the pair of betas
+    model, path = googlenet_pt.build(LENET, device="cpu"), tmp_path / "a.pth"
+    googlenet_pt.load_params(model, network(LENET, "float32"))
+    optimizer = torch.optim.Adam([{"params": [x]} for x in model.parameters()])  # shares the pair of betas
     state = model.state_dict()
     torch.save(state if key is None else {key: state, "optimizer": optimizer.state_dict(), "epoch": 3}, path)
-    source = read_weights(path, here, preset="torchvision")
-    assert (source.form, source.scheme, source.weights.config) == ("pytorch", "canonical", BATCH_NORM)
-    assert_same(source.weights.params, network(BATCH_NORM, "float32"))
-    images = np.random.default_rng(0).random((1, 3, 32, 32))
-    task = {"kind": "run", "path": str(path), "config": {"name": "torchvision", "num_classes": 10, "aux": False}}
+    source = read_weights(path, here)  # which network it is PyTorch's counters of batches tell
+    assert (source.form, source.scheme, source.weights.config) == ("pytorch", "canonical", LENET)
+    assert_same(source.weights.params, network(LENET, "float32"))
+    images = np.random.default_rng(0).random((1, 1, 28, 28))
+    task = {"kind": "run", "path": str(path), "config": {"name": "lenet-bn"}}
     stages = here("pt", task | {"dtype": "float32"}, {"images": images}).arrays
-    expected = googlenet_pt.activations(model, images)
-    assert_same(stages, expected)
+    assert_same(stages, googlenet_pt.activations(model, images))
 
 
 @needs("pt")
-def test_tensors_of_every_kind(tmp_path):
+def test_tensors_of_every_kind_are_read(tmp_path):
     import torch
 
     state = {name: x[None] for name, x in tensors(TINY).items()} | {
@@ -315,13 +317,13 @@ def test_tensors_of_every_kind(tmp_path):
 
 
 @needs("mx")
-@pytest.mark.parametrize("config", [D2L, BATCH_NORM])
+@pytest.mark.parametrize("config", [LENET, FROZEN])
 def test_gluon_loads_what_we_write_and_we_what_it_saves(config, tmp_path):
     import googlenet_mx
 
     params, path = network(config, "float32"), tmp_path / "a.params"
     FORMATS["gluon"].write(path, Checkpoint(params, config), here)
-    model = googlenet_mx.GoogLeNet(config, device="cpu")
+    model = googlenet_mx.build(config, device="cpu")
     model.load_parameters(str(path))
     assert_same(googlenet_mx.dump_params(model), params)
     found = read(path)
@@ -336,22 +338,23 @@ def test_gluon_loads_what_we_write_and_we_what_it_saves(config, tmp_path):
 
 @needs("mx")
 @pytest.mark.filterwarnings("ignore:Cannot decide type for the following")
-def test_mxnet_loads_the_symbol_that_we_write(tmp_path):
+@pytest.mark.parametrize("config", [LENET, FROZEN])
+def test_mxnet_loads_the_symbol_that_we_write(config, tmp_path):
     from mxnet.gluon import SymbolBlock
 
-    params, path = network(BATCH_NORM, "float32"), tmp_path / "a-symbol.json"
-    FORMATS["mxnet"].write(path, Checkpoint(params, BATCH_NORM), here)
+    params, path = network(config, "float32"), tmp_path / "a-symbol.json"
+    FORMATS["mxnet"].write(path, Checkpoint(params, config), here)
     block = SymbolBlock.imports(str(path), ["data"], str(tmp_path / "a-0000.params"))
     assert_same({name: x.data().asnumpy() for name, x in block.collect_params().items()}, params)
     source = read_weights(path, here)
-    assert (source.form, source.weights.config) == ("mxnet", BATCH_NORM)
+    assert (source.form, source.weights.config) == ("mxnet", config)
     assert_same(source.weights.params, params)
     message = refusal(tmp_path / "a-0000.params")
     assert message.endswith("the parameters of a symbol; name its -symbol.json instead, which says the network")
 
 
 @needs("mx")
-def test_arrays_of_every_kind_in_mxnet(tmp_path):
+def test_arrays_of_every_kind_come_back_from_mxnet(tmp_path):
     import mxnet as mx
 
     path, arrays = tmp_path / "a.params", TINY | {"empty": np.zeros((0, 3), "<f4")}
@@ -377,7 +380,7 @@ def test_arrays_of_every_kind_in_mxnet(tmp_path):
         (np.zeros(3, "c8"), "MXNet's files hold float16, float32 and float64, got {'x': 'complex64'}"),
     ],
 )
-def test_what_mxnet_could_not_read_is_not_written(x, message, tmp_path):
+def test_arrays_that_mxnet_could_not_read_are_not_written(x, message, tmp_path):
     with pytest.raises(InvalidInput) as caught:
         gluon.write(tmp_path / "a.params", {"x": x}, {})
     assert message in assert_one_line(caught.value, tmp_path / "a.params")
@@ -394,8 +397,8 @@ def tree() -> dict[str, Any]:
 
     import googlenet_jax
 
-    model = googlenet_jax.GoogLeNet(D2L, device="cpu")
-    googlenet_jax.load_params(model, network(D2L, "float32"))
+    model = googlenet_jax.build(LENET, device="cpu")
+    googlenet_jax.load_params(model, network(LENET, "float32"))
     return nnx.to_pure_dict(nnx.state(model, (nnx.Param, nnx.BatchStat)))
 
 
@@ -410,16 +413,16 @@ def flat(tree: dict[str, Any]) -> Arrays:
 def test_flax_restores_what_we_write_and_we_read_what_it_serializes(below, tree, tmp_path):
     from flax import serialization
 
-    params = network(D2L, "float32")
-    FORMATS["flax"].write(tmp_path / "a.msgpack", Checkpoint(params, D2L), here)
+    params = network(LENET, "float32")
+    FORMATS["flax"].write(tmp_path / "a.msgpack", Checkpoint(params, LENET), here)
     restored = serialization.msgpack_restore((tmp_path / "a.msgpack").read_bytes())
     assert_same(flat(restored.pop("params")), flat(tree))
-    assert restored == describe(params, D2L, {}) == read(tmp_path / "a.msgpack").texts
+    assert restored == describe(params, LENET, {}) == read(tmp_path / "a.msgpack").texts
 
     path = tmp_path / "theirs.msgpack"
     path.write_bytes(serialization.msgpack_serialize(tree if below is None else {below: tree, "epoch": 3}))
-    source = read_weights(path, here, preset="d2l")
-    assert (source.form, source.scheme, source.weights.config) == ("flax", "nnx", D2L)
+    source = read_weights(path, here, preset="lenet-bn")
+    assert (source.form, source.scheme, source.weights.config) == ("flax", "nnx", LENET)
     assert_same(source.weights.params, params)
 
 
@@ -427,19 +430,19 @@ def test_flax_restores_what_we_write_and_we_read_what_it_serializes(below, tree,
 def test_orbax_restores_what_we_write_and_we_read_what_it_saves(tree, tmp_path):
     import orbax.checkpoint as ocp
 
-    params = network(D2L, "float32")
-    FORMATS["orbax"].write(tmp_path / "ours", Checkpoint(params, D2L), here)
+    params = network(LENET, "float32")
+    FORMATS["orbax"].write(tmp_path / "ours", Checkpoint(params, LENET), here)
     with ocp.StandardCheckpointer() as checkpointer:
         assert_same(flat(checkpointer.restore(tmp_path / "ours")), flat(tree))
         checkpointer.save(tmp_path / "theirs", tree)
-    assert read(tmp_path / "ours").texts == describe(params, D2L, {})
-    source = read_weights(tmp_path / "theirs", here, preset="d2l")
-    assert (source.form, source.scheme, source.weights.config) == ("orbax", "nnx", D2L)
+    assert read(tmp_path / "ours").texts == describe(params, LENET, {})
+    source = read_weights(tmp_path / "theirs", here, preset="lenet-bn")
+    assert (source.form, source.scheme, source.weights.config) == ("orbax", "nnx", LENET)
     assert_same(source.weights.params, params)
 
 
 @needs("jax")
-def test_arrays_of_every_kind_in_flax_and_orbax(tmp_path):
+def test_arrays_of_every_kind_come_back_from_flax_and_orbax(tmp_path):
     import jax.numpy as jnp
     import orbax.checkpoint as ocp
     from flax import serialization
@@ -467,7 +470,7 @@ SUFFIXES = [suffix for form in FORMATS.values() for suffix in form.suffixes]
 
 
 @pytest.mark.parametrize("form", ["safetensors", pytest.param("pytorch", marks=needs("pt")), "gluon", "flax"])
-def test_the_content_says_more_than_the_suffix(form, tmp_path):
+def test_a_format_is_told_by_its_content_before_its_suffix(form, tmp_path):
     ((_, content),) = tiny(form).items()
     for suffix in ["", ".bin", ".h5", *SUFFIXES]:
         path = tmp_path / f"a{suffix}"
@@ -477,7 +480,7 @@ def test_the_content_says_more_than_the_suffix(form, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"\xff" * 100])
-def test_where_the_content_says_nothing_the_suffix_does(content, tmp_path):
+def test_a_format_is_told_by_its_suffix_where_the_content_says_nothing(content, tmp_path):
     for name, form in FORMATS.items():
         for suffix in form.suffixes:
             (tmp_path / f"a{suffix}").write_bytes(content)
@@ -506,14 +509,14 @@ SAID = {
 
 
 @pytest.mark.parametrize("what", SAID)
-def test_what_people_have_under_such_names_is_told_and_so_is_the_remedy(what, tmp_path):
+def test_a_file_of_another_kind_is_refused_with_its_remedy(what, tmp_path):
     content, remedy = SAID[what]
     for suffix in ["", ".bin", *SUFFIXES]:
         (tmp_path / f"a{suffix}").write_bytes(content)
         assert remedy in refusal(tmp_path / f"a{suffix}")
 
 
-def test_what_is_no_file_at_all(tmp_path):
+def test_a_path_that_is_no_file_is_refused(tmp_path):
     assert refusal(tmp_path / "none.pt").endswith("there is no such file or folder; check the path")
     assert "there is no such file" in refusal(tmp_path / "none" / "a.pt")
     (tmp_path / "link.pt").symlink_to(tmp_path / "nothing")
@@ -537,7 +540,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("form", [*FORMS, ORBAX])
-def test_what_may_not_be_read(form, tmp_path):
+def test_a_file_without_permission_is_refused(form, tmp_path):
     path = place(tmp_path, form, tiny(form))
     path.chmod(0)
     try:
@@ -548,7 +551,7 @@ def test_what_may_not_be_read(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", [*FORMS, ORBAX])
-def test_a_file_for_a_folder_and_a_folder_for_a_file_and_nothing(form, tmp_path):
+def test_a_file_in_place_of_a_folder_and_a_folder_in_place_of_a_file_are_refused(form, tmp_path):
     if FORMATS[form].suffixes:
         (tmp_path / PATHS[form]).mkdir()
     else:
@@ -608,7 +611,7 @@ def test_a_file_with_a_tail_is_refused(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_two_files_joined_are_not_one(form, tmp_path):
+def test_two_files_joined_are_refused(form, tmp_path):
     """Whatever comes first, a format that hides another behind it is refused."""
     for name, content in tiny(form).items():
         for other in FORMS:
@@ -687,19 +690,19 @@ NOT_PARAMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", NOT_PARAMS)
-def test_what_is_no_params_file(what, tmp_path):
+def test_a_damaged_params_file_is_refused(what, tmp_path):
     (tmp_path / "a.params").write_bytes(params_file(**NOT_PARAMS[what]))
     assert "not MXNet's list of arrays" in refusal(tmp_path / "a.params")
 
 
-def test_what_is_a_params_file(tmp_path):
+def test_variants_of_a_params_file_are_read(tmp_path):
     for values in ({}, {"magic": 0xF993FACA}, {"tail": b" {} "}, {"names": (b"a",)}, {"names": (b"aux:a",)}):
         (tmp_path / "a.params").write_bytes(params_file(**values))
         assert_same(read(tmp_path / "a.params").arrays, {"a": np.zeros((2, 3), "f4")})
 
 
 @pytest.mark.parametrize("names", [(b"a", b"a"), (b"arg:a", b"aux:a"), (b"arg:a", b"a")])
-def test_two_arrays_of_a_name(names, tmp_path):
+def test_two_arrays_of_a_name_in_a_params_file_are_refused(names, tmp_path):
     one = params_file()[24:-21]
     content = struct.pack("<QQQ", 0x112, 0, 2) + 2 * one + struct.pack("<Q", 2)
     content += b"".join(struct.pack("<Q", len(name)) + name for name in names)
@@ -709,23 +712,23 @@ def test_two_arrays_of_a_name(names, tmp_path):
     assert set(read(tmp_path / "a.params").arrays) == {"a", "b"}
 
 
-def test_whole_numbers_are_no_parameters(tmp_path):
+def test_whole_numbers_in_place_of_parameters_are_refused(tmp_path):
     path = tmp_path / "a.params"
-    gluon.write(path, network(D2L, "float16") | {"fc.bias": np.zeros(10, "f4")}, {})
+    gluon.write(path, network(LENET, "float16") | {"fc5.bias": np.zeros(10, "f4")}, {})
     content = path.read_bytes()
     head = struct.pack("<Iiiqii", 0xF993FAC9, 0, 1, 10, 1, 0)  # of an array of ten numbers; their type comes next
     at = content.rindex(head) + len(head)
     path.write_bytes(content[:at] + struct.pack("<i", 4) + content[at + 4 :])
-    assert read(path).arrays["fc.bias"].dtype == np.int32
+    assert read(path).arrays["fc5.bias"].dtype == np.int32
     message = refusal(path, call=lambda path, form: read_weights(path, here, form))
-    assert "fc.bias" in message
+    assert "fc5.bias" in message
     assert "int32" in message
 
 
 # ----------------------------------------------------------------------------------------------------- MXNet's symbols
 
 
-def test_a_symbol_stands_beside_its_parameters(tmp_path):
+def test_a_symbol_is_refused_unless_it_stands_beside_its_own_parameters(tmp_path):
     path = place(tmp_path, "mxnet", tiny("mxnet"))
     changed = SYMBOL.replace(b"data", b"date")
     path.write_bytes(changed)
@@ -818,13 +821,13 @@ NOT_MSGPACK = {
 
 
 @pytest.mark.parametrize("what", NOT_MSGPACK)
-def test_what_is_no_msgpack_of_flax(what, tmp_path):
+def test_a_damaged_msgpack_file_is_refused(what, tmp_path):
     (tmp_path / "a.msgpack").write_bytes(NOT_MSGPACK[what])
     assert "not Flax's msgpack, or a truncated one (" in (message := refusal(tmp_path / "a.msgpack"))
     assert "()" not in message
 
 
-def test_what_is_msgpack_of_flax(tmp_path):
+def test_a_msgpack_file_of_arrays_is_read(tmp_path):
     for content in (msgpack.packb({"a": packed()}), msgpack.packb({"params": {"a": packed()}, "step": 3})):
         (tmp_path / "a.msgpack").write_bytes(content)
         assert_same(read(tmp_path / "a.msgpack").arrays, {"a": np.zeros((2, 3), "f4")})
@@ -878,7 +881,7 @@ NOT_STATES: dict[str, tuple[Callable[[Any], Any], str]] = {
 @needs("pt")
 @pytest.mark.filterwarnings("ignore:.*(quantize_per_tensor|prototype stage)")
 @pytest.mark.parametrize("what", NOT_STATES)
-def test_what_is_no_state_dict(what, tmp_path):
+def test_a_pytorch_file_of_anything_but_tensors_is_refused(what, tmp_path):
     import torch
 
     state, message = NOT_STATES[what]
@@ -887,7 +890,7 @@ def test_what_is_no_state_dict(what, tmp_path):
 
 
 @needs("pt")
-def test_what_is_no_tensor_for_us_is_none_for_the_worker(tmp_path):
+def test_the_worker_refuses_what_is_no_plain_tensor_too(tmp_path):
     """Whose check does not rely on the one before."""
     import torch
 
@@ -907,7 +910,7 @@ def test_what_is_no_tensor_for_us_is_none_for_the_worker(tmp_path):
 
 
 @needs("pt")
-def test_a_file_from_before_1_6(tmp_path):
+def test_a_file_of_pytorch_from_before_1_6_is_read(tmp_path):
     """As torchvision's own weights still are: five pickles, and then the numbers."""
     path = tmp_path / "a.pth"
     path.write_bytes(saved(tensors(TINY), _use_new_zipfile_serialization=False))
@@ -936,7 +939,7 @@ def _legacy(content: bytes) -> dict[str, bytes]:
 
 
 @needs("pt")
-def test_damaged_files_from_before_1_6(tmp_path):
+def test_a_damaged_file_of_pytorch_from_before_1_6_is_refused(tmp_path):
     path = tmp_path / "a.pth"
     for damaged in _legacy(saved(tensors(TINY), _use_new_zipfile_serialization=False)).values():
         path.write_bytes(damaged)
@@ -944,7 +947,7 @@ def test_damaged_files_from_before_1_6(tmp_path):
 
 
 @needs("pt")
-def test_an_archive_behind_something_else(tmp_path):
+def test_an_archive_behind_something_else_is_refused(tmp_path):
     path = tmp_path / "a.pt"
     path.write_bytes(b"\0" * 10 + tiny("pytorch")["a.pt"])
     assert "expected a file that PyTorch has written" in refusal(path, "pytorch")
@@ -1054,7 +1057,7 @@ CHANGED: dict[str, tuple[Callable[[Infos], Any], str]] = {
 
 @needs("pt")
 @pytest.mark.parametrize("what", CHANGED)
-def test_an_archive_that_is_no_plain_one(what, tmp_path):
+def test_an_archive_that_is_not_plain_is_refused(what, tmp_path):
     change, message = CHANGED[what]
     (tmp_path / "a.pt").write_bytes(archive(entries(), change))
     assert message in refusal(tmp_path / "a.pt")
@@ -1095,7 +1098,7 @@ OTHER: dict[str, tuple[dict[str, bytes | None], str]] = {
 
 @needs("pt")
 @pytest.mark.parametrize("what", OTHER)
-def test_an_archive_with_something_else_in_it(what, tmp_path):
+def test_an_archive_with_other_entries_is_refused(what, tmp_path):
     changes, message = OTHER[what]
     contents = {name: content for name, content in (entries() | changes).items() if content is not None}
     (tmp_path / "a.pt").write_bytes(archive(contents))
@@ -1103,7 +1106,7 @@ def test_an_archive_with_something_else_in_it(what, tmp_path):
 
 
 @needs("pt")
-def test_numbers_in_the_pickle_that_are_not_so(tmp_path):
+def test_wrong_sizes_strides_and_offsets_in_a_pickle_are_refused(tmp_path):
     """Sizes, strides, offsets and counts, changed one by one, with right sums."""
     good, path = entries()[PKL], tmp_path / "a.pt"
     at = [i for i in range(len(good)) if good[i : i + 1] == b"K"]  # small numbers
@@ -1117,7 +1120,7 @@ def test_numbers_in_the_pickle_that_are_not_so(tmp_path):
 
 
 @needs("pt")
-def test_tuples_whose_hash_would_never_be_known(tmp_path):
+def test_tuples_that_would_take_forever_to_hash_are_refused(tmp_path):
     """Two of two of two, a hundred times, as a name: 2^100 steps."""
     double = b"".join(b"h\x00h\x00\x86q\x00" for _ in range(100))
     renamed = b"".join(b"h\x00q\x01h\x01h\x01\x86q\x00" for _ in range(100))
@@ -1161,7 +1164,7 @@ def test_every_flipped_bit_of_a_tensor_is_noticed_without_our_hash(tmp_path):
 
 
 @needs("jax")
-def test_a_missing_file_of_an_orbax_folder(tmp_path):
+def test_an_orbax_folder_without_one_of_its_files_is_refused(tmp_path):
     missed = []
     for name in tiny("orbax"):
         path = place(tmp_path, "orbax", {other: content for other, content in tiny("orbax").items() if other != name})
@@ -1174,11 +1177,11 @@ def test_a_missing_file_of_an_orbax_folder(tmp_path):
 
 
 @needs("jax")
-def test_a_changed_byte_of_an_orbax_folder(tmp_path):
+def test_a_changed_byte_is_noticed_in_every_kind_of_file_of_an_orbax_folder(tmp_path):
     """In every kind of file, at places all over it."""
     noticed = set()
     for name, content in tiny("orbax").items():
-        for at in {0, len(content) - 1, *np.random.default_rng(0).integers(0, len(content), 6)}:
+        for at in {0, len(content) - 1, *np.random.default_rng(0).integers(0, len(content), 3)}:
             changed = bytearray(content)
             changed[at] ^= 0x11
             if refused(place(tmp_path, "orbax", tiny("orbax") | {name: bytes(changed)}), "orbax"):
@@ -1223,7 +1226,7 @@ IN_DATABASE: dict[str, tuple[str, Callable[[bytes], bytes | None], str]] = {
 
 @needs("jax")
 @pytest.mark.parametrize("what", IN_DATABASE)
-def test_a_changed_database_of_orbax(what, tmp_path):
+def test_a_changed_database_of_orbax_is_refused(what, tmp_path):
     key, change, message = IN_DATABASE[what]
     path = place(tmp_path, "orbax", tiny("orbax"))
     rewritten(path, key, lambda content: content)
@@ -1245,7 +1248,7 @@ TREES: dict[str, tuple[Any, str]] = {
 
 @needs("jax")
 @pytest.mark.parametrize("what", TREES)
-def test_what_orbax_may_save_and_is_no_network(what, tmp_path):
+def test_an_orbax_checkpoint_of_anything_but_arrays_is_refused(what, tmp_path):
     import orbax.checkpoint as ocp
 
     tree, message = TREES[what]
@@ -1255,7 +1258,7 @@ def test_what_orbax_may_save_and_is_no_network(what, tmp_path):
 
 
 @needs("jax")
-def test_the_folder_around_a_checkpoint_is_none(tmp_path):
+def test_the_folder_around_an_orbax_checkpoint_is_refused(tmp_path):
     import orbax.checkpoint as ocp
 
     with ocp.CheckpointManager(tmp_path) as manager:
@@ -1278,13 +1281,13 @@ NOT_TEXTS = {
 
 @needs("jax")
 @pytest.mark.parametrize("what", NOT_TEXTS)
-def test_what_may_not_stand_beside_an_orbax_checkpoint(what, tmp_path):
+def test_damaged_texts_beside_an_orbax_checkpoint_are_refused(what, tmp_path):
     path = place(tmp_path, "orbax", tiny("orbax") | {f"a/{TEXTS}": NOT_TEXTS[what]})
     assert refusal(path).startswith(f"{path / TEXTS}: expected a JSON")
 
 
 @needs("jax")
-def test_texts_beside_an_orbax_checkpoint_that_are_no_file(tmp_path):
+def test_texts_beside_an_orbax_checkpoint_are_read_only_from_a_small_file(tmp_path):
     path = place(tmp_path, "orbax", tiny("orbax"))
     with (path / TEXTS).open("wb") as file:
         file.truncate(2**40)  # a hole: it takes no room
@@ -1315,7 +1318,7 @@ HEADERS = {
 
 @pytest.mark.parametrize("what", HEADERS)
 @pytest.mark.parametrize("form", ["safetensors", "huggingface"])
-def test_headers_of_safetensors(what, form, tmp_path):
+def test_a_damaged_header_of_safetensors_is_refused(what, form, tmp_path):
     content = len(HEADERS[what]).to_bytes(8, "little") + HEADERS[what] + bytes(8)
     name = "a.safetensors" if form == "safetensors" else "a/model.safetensors"
     path = place(tmp_path, form, {name: content})
@@ -1323,7 +1326,7 @@ def test_headers_of_safetensors(what, form, tmp_path):
     assert "not a safetensors file, or a truncated one" in refusal(path)
 
 
-def test_a_folder_of_hugging_face_needs_nothing_but_its_weights(tmp_path):
+def test_of_a_hugging_face_folder_only_the_weights_are_read(tmp_path):
     others = {"a/config.json": b"\xff{", "a/README.md": b"\xff", "a/pytorch_model.bin": pickle.dumps(Calls(eval, "1"))}
     path = place(tmp_path, "huggingface", tiny("huggingface") | others)
     assert_same(read(path).arrays, TINY)
@@ -1391,39 +1394,39 @@ def fuzz_entry(data: st.DataObject, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@fuzzed(250)
-def test_damage(form, data, tmp_path):
+@fuzzed(50)
+def test_damage_is_refused_or_changes_nothing(form, data, tmp_path):
     fuzz(form, data, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-@fuzzed(5000)
-def test_damage_thousands_of_times(form, data, tmp_path):
+@fuzzed(2500)
+def test_damage_is_refused_or_changes_nothing_thousands_of_times(form, data, tmp_path):
     fuzz(form, data, tmp_path)
 
 
 @needs("pt")
-@fuzzed(250)
-def test_damage_within_an_archive(data, tmp_path):
+@fuzzed(60)
+def test_damage_within_an_archive_is_refused_or_changes_nothing(data, tmp_path):
     fuzz_entry(data, tmp_path)
 
 
 @pytest.mark.slow
 @needs("pt")
-@fuzzed(5000)
-def test_damage_within_an_archive_thousands_of_times(data, tmp_path):
+@fuzzed(2500)
+def test_damage_within_an_archive_is_refused_or_changes_nothing_thousands_of_times(data, tmp_path):
     fuzz_entry(data, tmp_path)
 
 
 @needs("jax")
-@fuzzed(40)
-def test_damage_to_an_orbax_folder(data, tmp_path):
+@fuzzed(15)
+def test_damage_to_an_orbax_folder_is_refused_or_changes_nothing(data, tmp_path):
     fuzz("orbax", data, tmp_path)
 
 
 @pytest.mark.slow
 @needs("jax")
-@fuzzed(500)
-def test_damage_to_an_orbax_folder_hundreds_of_times(data, tmp_path):
+@fuzzed(300)
+def test_damage_to_an_orbax_folder_is_refused_or_changes_nothing_hundreds_of_times(data, tmp_path):
     fuzz("orbax", data, tmp_path)
