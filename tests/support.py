@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import harness.compare
@@ -133,6 +134,17 @@ def save_digits(folder: Path, each: int) -> None:
         (folder / f"digit {label}").mkdir(parents=True)
         for i, picture in enumerate(images[labels == label][:each]):
             Image.fromarray(picture).save(folder / f"digit {label}" / f"{i}.png")
+
+
+def import_frameworks(request: pytest.FixtureRequest) -> None:
+    """For a fixture of a file: import the backends apart from its tests.
+
+    Where only a few of these run, each imports what it needs.
+    """
+    if sum(item.path == request.path for item in request.session.items) > 50:
+        request.getfixturevalue("first")
+        for backend in TESTED:
+            load(backend)
 
 
 # ------------------------------------------------------------------------------------------- the command, in process

@@ -16,13 +16,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
-from support import TESTED, googlenet, here, interpreter_without, weights_of
+from support import TESTED, googlenet, here, import_frameworks, interpreter_without, weights_of
 
 import spec
 from harness import names
@@ -45,10 +44,8 @@ needs_mxnet = pytest.mark.skipif("mx" not in TESTED, reason="MXNet is not tested
 
 
 @pytest.fixture(scope="module", autouse=True)
-def frameworks(first: ModuleType) -> None:
-    """Imported apart from the tests."""
-    for backend in TESTED:
-        load(backend)
+def frameworks(request: pytest.FixtureRequest) -> None:
+    import_frameworks(request)
 
 
 def assert_equal(got: Checkpoint, expected: Checkpoint) -> None:
@@ -198,19 +195,47 @@ def test_the_verification_finds_what_no_shape_shows(form, change, stage, monkeyp
     assert sorted(x.name for x in tmp_path.iterdir()) == sorted([source.path.name, target.name])
 
 
-def test_a_writer_that_changes_a_bit_is_found_without_verification(monkeypatch, tmp_path):
+def bit_changed(weights: Checkpoint) -> Checkpoint:
+    bias = weights.params["fc5.bias"].copy()
+    bias[3] = np.nextafter(bias[3], np.float32(1))
+    return replace(weights, params=weights.params | {"fc5.bias": bias})
+
+
+def dtype_changed(weights: Checkpoint) -> Checkpoint:
+    return replace(weights, params=weights.params | {"fc5.bias": weights.params["fc5.bias"].astype("float64")})
+
+
+def preset_changed(weights: Checkpoint) -> Checkpoint:
+    return replace(weights, config=spec.preset("lenet-bn-scratch"))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"), [(bit_changed, "fc5.bias"), (dtype_changed, "fc5.bias"), (preset_changed, "the configuration")]
+)
+def test_a_writer_that_changes_something_is_found_without_verification(change, what, monkeypatch, tmp_path):
     weights, target = weights_for("lenet-bn"), tmp_path / "weights.params"
     right = FORMATS["gluon"]
 
     def write(path, given, work):
-        changed = given.params["fc5.bias"].copy()
-        changed[3] = np.nextafter(changed[3], np.float32(1))
-        right.write(path, replace(given, params=given.params | {"fc5.bias": changed}), work)
+        right.write(path, change(given), work)
 
     monkeypatch.setitem(FORMATS, "gluon", replace(right, write=write))
-    with pytest.raises(spec.InvalidInput, match=r"read again, it holds something else \(fc5.bias\); nothing was"):
+    with pytest.raises(spec.InvalidInput, match=rf"read again, it holds something else \({what}\); nothing was"):
         convert(written("safetensors", weights, tmp_path), target, "gluon", weights, here, verify=False)
     assert not target.exists()
+
+
+@needs_mxnet
+def test_a_framework_that_computes_nan_is_another_network(tmp_path):
+    weights = weights_for("lenet-bn")
+    result = written("gluon", weights, tmp_path)
+
+    def work(backend, task, arrays):
+        answer = here(backend, task, arrays)
+        return replace(answer, arrays=answer.arrays | {"fc5": np.full((2, 10), np.nan)})
+
+    verification = verified(referee(weights, tmp_path), result, work)
+    assert (verification.passed, verification.first_difference) == (False, "fc5")
 
 
 @needs_torch
@@ -372,6 +397,21 @@ def test_rounded_weights_without_heads_are_written_and_proven(tmp_path):
     got = read_weights(tmp_path / "a.onnx", here).weights
     assert {str(x.dtype) for x in got.params.values()} == {"float32"}
     np.testing.assert_array_equal(got.params["fc.weight"], weights.params["fc.weight"].astype(np.float32))
+
+
+@needs_torch
+@needs_mxnet
+def test_a_rounded_result_is_held_against_the_rounded_source(tmp_path):
+    """Which the source's framework cannot run."""
+    weights = weights_for("lenet-bn in float64")
+    source = written("pytorch", weights, tmp_path)
+    verification = convert(
+        source, tmp_path / "a.params", "gluon", prepared(source, "float32", aux=True), here, verify=True
+    )
+    assert (verification.passed, verification.source, verification.result) == (True, "the NumPy referee", "MXNet")
+    unrounded = prepared(source, None, aux=True)
+    verification = convert(source, tmp_path / "b.params", "gluon", unrounded, here, verify=True)
+    assert (verification.passed, verification.source, verification.result) == (True, "PyTorch", "MXNet")
 
 
 def test_a_number_that_float32_cannot_hold_is_refused(tmp_path):

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgpack
@@ -31,10 +30,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from support import TESTED, here
+from support import TESTED, here, import_frameworks
 
 import spec
-from harness.backend import PACKAGES, load
+from harness.backend import PACKAGES
 from harness.convert import read_weights
 from harness.formats import FORMATS, TEXTS, detect, flax, format_for, gluon, pytorch
 from harness.formats.found import Found
@@ -53,10 +52,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def frameworks(first: ModuleType) -> Iterator[None]:
-    """Imported apart from the tests; and what is collected later would fail whatever is tested then."""
-    for backend in TESTED:
-        load(backend)
+def frameworks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """And what is collected later would fail whatever is tested then."""
+    import_frameworks(request)
     yield
     gc.collect()
 
