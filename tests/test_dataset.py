@@ -49,9 +49,11 @@ def flowers(tmp_path):
             place = folder / name / "below" if i == 1 else folder / name
             Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(place / f"{i}.{'PNG' if i % 3 else 'bmp'}")
     (folder / "rose" / "._0.bmp").write_text("what some systems leave beside a picture")
+    (folder / "._rose.png").write_text("or beside a folder")
     (folder / "rose" / "notes.txt").write_text("not a picture, and not named as one")
-    (folder / ".thumbnails").mkdir()
-    shutil.copy(folder / "rose" / "0.bmp", folder / ".thumbnails")
+    for place in (folder, folder / "rose", folder / "aster", folder / "Lily"):
+        (place / ".thumbnails").mkdir()
+        shutil.copy(folder / "rose" / "0.bmp", place / ".thumbnails")
     return folder
 
 
@@ -138,6 +140,7 @@ def _split_by_hand(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     parts: dict[str, list[tuple[int, Path]]] = {"train": [], "test": []}
     for label, name in enumerate(("Lily", "aster", "rose")):  # as Python sorts them, capitals first
         paths = {str(path.relative_to(folder)): path for path in (folder / name).rglob("[0-9]*.*")}
+        del paths[f"{name}/.thumbnails/0.bmp"]
         ordered = sorted(paths, key=lambda path: hashlib.sha256(path.encode()).hexdigest())
         held_out = math.ceil(len(ordered) / 5)
         parts["test"] += [(label, paths[path]) for path in ordered[:held_out]]

@@ -125,6 +125,11 @@ def test_batch_norm_follows_every_layer_but_the_last_and_biases_stay():
         assert all(layer.bias for layer in layers)
 
 
+def test_epsilon_of_batch_norm_is_the_published_one():
+    epsilons = {name: config.batch_norm.epsilon for name, config in spec.PRESETS.items() if config.batch_norm}
+    assert epsilons == {"torchvision": 1e-3, "lenet-bn": 1e-5, "lenet-bn-scratch": 1e-5, "lenet-bn-frozen": 1e-5}
+
+
 def test_what_is_not_learned_has_no_arrays():
     frozen, learned = (spec.param_shapes(spec.preset(name)) for name in ("lenet-bn-frozen", "lenet-bn"))
     extra = {f"{layer}.norm.{leaf}" for layer in ("conv1", "conv2", "fc3", "fc4") for leaf in ("weight", "bias")}
@@ -228,6 +233,15 @@ def test_the_sigmoid_does_not_overflow():
     y, back = reference.sigmoid(np.array([-1000.0, -1.0, 0.0, 1.0, 1000.0]))
     np.testing.assert_allclose(y, [0, 1 / (1 + np.e), 0.5, np.e / (1 + np.e), 1], rtol=1e-15)
     np.testing.assert_allclose(back(np.ones(5)), y * (1 - y))
+
+
+def test_a_dense_row_reads_maps_channel_by_channel():
+    """The order is (C, H, W); what it flattens is 16 maps of 4 x 4."""
+    config, params, images, _ = material(Case("lenet", 28, 2))
+    stages = reference.activations(config, params, images)
+    weight = params["fc3.weight"].reshape(-1, 16, 4, 4)
+    y = np.einsum("nchw,ochw->no", stages["pool2"], weight) + params["fc3.bias"]
+    np.testing.assert_allclose(stages["fc3"], 1 / (1 + np.exp(-y)), rtol=1e-12)
 
 
 def test_the_library_and_the_notebook_store_different_variances():

@@ -11,6 +11,7 @@ from support import GOOGLENETS
 
 import spec
 from spec.shapes import input_sizes
+from spec.table import render, table
 
 # ---------------------------------------------------------------------------------------------------- parameters
 
@@ -457,6 +458,67 @@ def test_stages_read_what_the_one_before_puts_out():
     assert given["inception4b"] == maps["inception4a"] == (512, 14, 14)
     with pytest.raises(spec.InvalidInput, match="cannot take 96 x 96 pixels"):
         spec.stage_inputs(config, (3, 96, 96))
+
+
+# ------------------------------------------------------------------------------------------------------- the table
+
+
+def table_of(name):
+    """The rows of a preset's table by stage, for images of its own size."""
+    config = spec.preset(name)
+    return {row.stage: row for row in table(config, (config.in_channels, config.input_size, config.input_size))}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("d2l", {}),
+        ("cnblogs", {"pool5": "7x7/7"}),
+        ("bvlc", {"norm1": "", "norm2": "", "aux1": "5x5/3", "aux2": "5x5/3"}),
+        ("torchvision", {"pool4": "2x2/2", "aux1": "to 4x4", "aux2": "to 4x4"}),
+    ],
+)
+def test_the_table_shows_windows_and_strides(name, changed):
+    kernels = {stage: row.kernel for stage, row in table_of(name).items() if not stage.startswith("inception")}
+    pools = dict.fromkeys(["pool1", "pool2", "pool3", "pool4"], "3x3/2")
+    expected = {"conv1": "7x7/2", "conv2_reduce": "1x1/1", "conv2": "3x3/1", **pools, "pool5": "global", "fc": ""}
+    assert kernels == expected | changed
+
+
+def test_the_table_shows_the_six_widths_and_the_costs_of_a_block():
+    row = table_of("d2l")["inception4e"]
+    assert (row.kernel, row.shape, row.branches) == ("", (832, 6, 6), (256, 160, 320, 32, 128, 128))
+    biases = 256 + 160 + 320 + 32 + 128 + 128
+    assert (row.parameters, row.multiply_adds) == (868_352, (868_352 - biases) * 6 * 6)
+    assert table_of("d2l")["pool4"].parameters == 0
+
+
+HEADS_SAID = "auxiliary heads (loss weight 0.3, dropout 0.7)"
+STATISTICS_SAID = "running statistics beside the parameters)"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("d2l", ""),
+        ("d2lzh", "no ReLU after conv2_reduce and conv2"),
+        ("cnblogs", "dropout 0.4"),
+        ("bvlc", f"max pools round up; local response normalization; dropout 0.4; {HEADS_SAID}"),
+        (
+            "torchvision",
+            "max pools round up; the '5x5' branch is 3x3; "
+            f"batch norm (15,072 {STATISTICS_SAID}; dropout 0.2; {HEADS_SAID}",
+        ),
+        ("lenet-bn", f"sigmoid activations; batch norm (452 {STATISTICS_SAID}"),
+        ("lenet-bn-frozen", f"sigmoid activations; batch norm without scale and shift (452 {STATISTICS_SAID}"),
+        ("nin", "relu activations; dropout 0.5"),
+    ],
+)
+def test_the_table_says_what_its_columns_do_not_show(name, said):
+    config = spec.preset(name)
+    lines = render(config, (config.in_channels, config.input_size, config.input_size)).splitlines()
+    assert lines[0] == f"{name}: {config.source}"
+    assert lines[2] == said
 
 
 # -------------------------------------------------------------------------------------------------------- presets
