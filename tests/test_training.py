@@ -49,7 +49,7 @@ def test_steps_with_batch_norm_heads_and_given_dropout_masks_equal_the_referees(
 
 def test_looking_at_a_model_does_not_change_it(backend):
     config = spec.preset("lenet-bn")
-    images, labels = _batch(config, 97, 4)
+    images, labels = _batch(config, 28, 4)
     model = loaded(backend, config, probe_params(config, 3))
     backend.train_step(model, backend.make_optimizer(model, spec.SGD()), images, labels)  # now in training mode
     before = backend.dump_params(model)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import json
 import os
 import py_compile
 import re
@@ -18,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -29,7 +32,6 @@ from teeth.faults import FAULTS, misplaced
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = ROOT / "docs" / "testing.md"
 BEGIN, END = "<!-- teeth: begin -->", "<!-- teeth: end -->"
-QUICK = "not slow and not large"
 LIMIT = 120  # seconds for the tests of a fault; one that hangs is found
 SUITE_LIMIT = 1200  # seconds for the whole quick suite
 
@@ -54,11 +56,11 @@ def main() -> int:
         return 1
     chosen = [fault for fault in FAULTS if options.only in fault.name or options.only in fault.file]
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="teeth-") as folder:
-        copies = [_copy(Path(folder, str(i))) for i in range(options.jobs)]
+    with tempfile.TemporaryDirectory(prefix="teeth-") as folder, ExitStack() as stack:
+        copies = [stack.enter_context(closing(Copy(Path(folder, str(i))))) for i in range(options.jobs)]
         tests = list(dict.fromkeys(test for fault in chosen if fault.slow is None for test in fault.tests))
         print(f"{len(chosen)} faults; without any, their {len(tests)} tests and files ...", flush=True)
-        if failed := _first_failure(copies[0], tests, SUITE_LIMIT, stop=True):
+        if failed := copies[0].first_failure(tests, SUITE_LIMIT):
             print(f"{failed} fails without a fault")
             return 1
         found = _find_all(chosen, copies)
@@ -72,9 +74,9 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _find_all(faults: list[Fault], copies: list[Path]) -> list[Found]:
+def _find_all(faults: list[Fault], copies: list[Copy]) -> list[Found]:
     """Every fault in one of the copies, several at a time; progress on the standard output."""
-    free: Queue[Path] = Queue()
+    free: Queue[Copy] = Queue()
     for copy in copies:
         free.put(copy)
 
@@ -96,52 +98,65 @@ def _find_all(faults: list[Fault], copies: list[Path]) -> list[Found]:
     return found
 
 
-def _find(fault: Fault, copy: Path) -> str | None:
+def _find(fault: Fault, copy: Copy) -> str | None:
     """The first quick test that fails with the fault: of its own, else of all."""
-    path = copy / fault.file
+    path = copy.folder / fault.file
     right = path.read_text()
     path.write_text(right.replace(fault.old, fault.new))
     try:
-        return _first_failure(copy, list(fault.tests), LIMIT) or _first_failure(copy, ["tests"], SUITE_LIMIT)
+        return copy.first_failure(fault.tests, LIMIT) or copy.first_failure(["tests"], SUITE_LIMIT)
     finally:
         path.write_text(right)
 
 
-def _first_failure(copy: Path, tests: list[str], limit: int, *, stop: bool = True) -> str | None:
-    """The first of these tests that fails; None if all pass.
+class Copy:
+    """A copy of the project in a folder, and the process that runs tests in it."""
 
-    A test that takes longer than a quick one may is no failure.
-    """
-    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "-m", QUICK, "--color=no"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
-    try:
-        done = subprocess.run(
-            [*command, "-x", *tests], cwd=copy, env=env, capture_output=True, text=True, timeout=limit
+    def __init__(self, folder: Path) -> None:
+        """Copy what is there, committed or not; compiled so that another content of a file is noticed."""
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
         )
-    except subprocess.TimeoutExpired:
-        return f"{tests[0]} (does not end)"
-    failures = re.findall(r"^(?:FAILED|ERROR) (tests/\S+?\.py(?:::.+?)?)(?: - (.*))?$", done.stdout, re.MULTILINE)
-    failures = [test for test, why in failures if not (why or "").startswith("took ")]
-    if failures:
-        return failures[0]
-    if done.returncode in (0, 1):
-        return None
-    raise RuntimeError(
-        f"pytest {' '.join(tests)}: exit status {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
-    )
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        compileall.compile_dir(folder, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300", "PYTHONPATH": str(folder / "tests")}
+        env["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "jax")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "teeth.server"],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
+    def first_failure(self, tests: Sequence[str], limit: float) -> str | None:
+        """The first of these tests that fails; None if all pass.
 
-def _copy(target: Path) -> Path:
-    """The project as it is, with what is not committed; compiled so that another content of a file is noticed."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    compileall.compile_dir(target, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
-    return target
+        A test that takes longer than a quick one may is no failure.
+        """
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps({"tests": list(tests), "limit": limit}), file=self.process.stdin, flush=True)
+        answer = json.loads(self.process.stdout.readline())
+        if answer["status"] is None:
+            return f"{tests[0]} (does not end)"
+        failures = re.findall(r"^(?:FAILED|ERROR) (tests/.+?\.py(?:::.+?)?)(?: - (.*))?$", answer["said"], re.MULTILINE)
+        failures = [test for test, why in failures if not (why or "").startswith("took ")]
+        if failures:
+            return failures[0]
+        if answer["status"] in (0, 1):
+            return None
+        raise RuntimeError(f"pytest {' '.join(tests)}: exit status {answer['status']}\n{answer['said'][-3000:]}")
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def _write(found: list[Found]) -> None:

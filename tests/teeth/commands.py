@@ -6,7 +6,6 @@ from teeth.fault import Fault
 
 _FILES = ("compare", "predict", "worker", "cli", "doctor", "readme", "verdict")
 _C, _P, _W, _L, _D, _R, _V = (f"tests/test_{name}.py" for name in _FILES)
-_USAGE = f"{_L}::test_wrong_usage_is_refused_in_one_clear_error"
 _ELSE = f"{_C}::test_backend_that_computes_something_else_fails"
 _BOUND = f"{_V}::test_array_fails_outside_its_own_bound_and_passes_inside"
 _TRAIN = f"{_R}::test_shown_command_of_training_runs"
@@ -17,9 +16,20 @@ _OPTIONS = f"{_P}::test_options_take_the_place_of_what_is_stored"
 _ORDER = f"{_P}::test_channel_order_scale_and_a_number_for_each_channel"
 _CODE = f"{_D}::test_machine_code_runs_on_gpus_of_its_major_number_from_its_minor_one_on"
 
+
+def _usage(words: str) -> str:
+    return f"{_L}::test_wrong_usage_is_refused_in_one_clear_error[{words}]"
+
+
 FAULTS = [
     # ------------------------------------------------------------------------------------------ exit statuses, options
-    Fault("wrong usage exits with 1", "harness/cli.py", "        sys.exit(2)\n", "        sys.exit(1)\n", (_USAGE,)),
+    Fault(
+        "wrong usage exits with 1",
+        "harness/cli.py",
+        "        sys.exit(2)\n",
+        "        sys.exit(1)\n",
+        (_usage("compare --preset vgg"),),
+    ),
     Fault(
         "somebody else's ValueError is taken for a refusal",
         "harness/cli.py",
@@ -39,7 +49,7 @@ FAULTS = [
         "harness/cli.py",
         "raise typer.Exit(0 if all(result.problem is None for result in found) else 1)",
         "raise typer.Exit(0)",
-        (_TRAIN,),
+        (f"{_TRAIN}[googlenet train pt]",),
     ),
     Fault(
         "eval exits with 0 after a crash",
@@ -48,7 +58,7 @@ FAULTS = [
         "        raise typer.Exit(1)",
         '        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False)\n'
         "        raise typer.Exit(0)",
-        (_TRAIN,),
+        (f"{_TRAIN}[googlenet eval runs/d2l/pt]",),
     ),
     Fault(
         "doctor exits with 0 beside a problem",
@@ -122,35 +132,35 @@ FAULTS = [
         "harness/options.py",
         "        if value not in _CHOICES[what]:",
         "        if not value:",
-        (_USAGE,),
+        (_usage("compare --preset lenet --backends pt --device tpu"),),
     ),
     Fault(
         "--python takes an unknown backend",
         "harness/options.py",
         "        if not equals or backend not in backends:",
         "        if not equals:",
-        (_USAGE,),
+        (_usage("compare --preset lenet --backends pt --python mx=/bin/sh"),),
     ),
     Fault(
         "--python takes a folder",
         "harness/options.py",
         "if not os.access(path, os.X_OK) or Path(path).is_dir():",
         "if not os.access(path, os.X_OK):",
-        (_USAGE,),
+        (_usage("compare --preset lenet --backends pt --python pt=tests"),),
     ),
     Fault(
         "names keep the blanks beside commas",
         "harness/options.py",
         'return [name.strip() for name in names.split(",") if name.strip()]',
         'return [name for name in names.split(",") if name.strip()]',
-        (f"{_P}::test_first_backend_predicts_what_the_referee_does",),
+        (f"{_P}::test_every_backend_predicts_what_the_referee_does",),
     ),
     Fault(
         "a backend may be named twice",
         "harness/backend.py",
         "    if len(set(names)) < len(names):",
         "    if False:",
-        (_USAGE,),
+        (_usage("compare --preset lenet --backends pt,pt"),),
     ),
     # --------------------------------------------------------------------------------------------------- relative errors
     Fault(
@@ -657,7 +667,7 @@ FAULTS = [
         "harness/prediction.py",
         '"config": config_table(config), "dtype": dtype, "device": device}',
         '"config": config_table(config), "dtype": "float32", "device": device}',
-        (f"{_P}::test_first_backend_predicts_what_the_referee_does",),
+        (f"{_P}::test_every_backend_predicts_what_the_referee_does",),
     ),
     Fault(
         "blank lines are labels",
@@ -770,14 +780,14 @@ FAULTS = [
         "harness/data.py",
         'picture.convert("L" if channels == 1 else "RGB").resize((size, size), RESAMPLING)',
         'picture.resize((size, size), RESAMPLING).convert("L" if channels == 1 else "RGB")',
-        (f"{_P}::test_first_backend_predicts_what_the_referee_does",),
+        (f"{_P}::test_every_backend_predicts_what_the_referee_does",),
     ),
     Fault(
         "rows and columns of a picture are swapped",
         "harness/data.py",
         ".reshape(size, size, channels).transpose(2, 0, 1))",
         ".reshape(size, size, channels).transpose(2, 1, 0))",
-        (f"{_P}::test_first_backend_predicts_what_the_referee_does",),
+        (f"{_P}::test_every_backend_predicts_what_the_referee_does",),
     ),
     Fault(
         "numbers that are not finite are sound",

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from teeth import commands, definition, networks
+from teeth import commands, definition, files, networks, operations
 from teeth.fault import Fault
 
-FAULTS: list[Fault] = [*definition.FAULTS, *networks.FAULTS, *commands.FAULTS]
+FAULTS: list[Fault] = [
+    *definition.FAULTS,
+    *operations.FAULTS,
+    *networks.FAULTS,
+    *files.FAULTS,
+    *commands.FAULTS,
+]
 
 
 def misplaced(root: Path) -> list[str]:
