@@ -130,6 +130,8 @@ def test_json_file_is_written_beside_the_table(tmp_path):
 
 @pytest.mark.parametrize(("dtype", "least", "most"), [("float32", 1e-9, 5e-6), ("bfloat16", 1e-4, 5e-2)])
 def test_dtype_is_the_backends_own(dtype, least, most):
+    if (FIRST, dtype) == ("mx", "bfloat16"):
+        pytest.skip("MXNet refuses bfloat16")
     report = _compared("--dtype", dtype)
     assert report["dtype"] == dtype
     assert report["tolerances"] == vars(on_pictures(LENET, dtype))
