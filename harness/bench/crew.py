@@ -64,6 +64,7 @@ class Process:
 
         Raises:
             spec.InvalidInput: when that interpreter cannot be started.
+            Died: when it ends at once.
         """
         self._folder = tempfile.TemporaryDirectory(prefix="googlenet-")
         self._errors = tempfile.TemporaryFile("w+", errors="replace")
@@ -96,7 +97,11 @@ class Process:
             raise spec.InvalidInput(
                 f"--python {candidate.backend}={python}: cannot be started ({error.strerror})"
             ) from error
-        self._send(job)
+        try:
+            self._send(job)
+        except Died:
+            self.close()
+            raise
 
     def ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
         """As `Worker.ask`."""

@@ -82,7 +82,11 @@ def _bars(axis: Any, record: Record, rows: Sequence[Row]) -> None:
     speeds = np.array([row.images_per_second for row in rows])
     quartiles = [(s.lower, s.upper) for row in rows if (s := row.summary) is not None]
     batch = rows[0].candidate.batch
-    errors = [speeds - [batch / upper for _, upper in quartiles], [batch / lower for lower, _ in quartiles] - speeds]
+    # Lists of numbers: in an array's single column matplotlib takes the rows for numbers.
+    errors = [
+        [speed - batch / upper for speed, (_, upper) in zip(speeds, quartiles, strict=True)],
+        [batch / lower - speed for speed, (lower, _) in zip(speeds, quartiles, strict=True)],
+    ]
     axis.barh(at, speeds, xerr=errors, color=[_COLORS[row.candidate.backend] for row in rows], alpha=0.75)
     axis.set_yticks(at, [label(record, row) for row in rows])
     axis.invert_yaxis()
