@@ -254,7 +254,7 @@ def assert_same_run(folder: Path, straight: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", TESTED)
+@pytest.mark.parametrize("backend", [name for name in TESTED if name != "pt"])  # where every device runs one program
 def test_three_devices_train_as_one(backend, tmp_path):
     errors = on_devices(backend, 3, ["plain"], tmp_path)[0]["plain"]["errors"]
     assert max(errors.values()) <= EXACT, errors
@@ -639,10 +639,10 @@ def test_an_interrupt_of_several_processes_saves(home):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", ["0", "1"])
 @only_pytorch
-def test_when_one_device_dies_the_run_ends(home, rank):
-    run = home / "runs" / f"killed-{rank}"
+def test_when_one_device_dies_the_run_ends(home):
+    """The first one, through which the others find each other."""
+    rank, run = "0", home / "runs" / "killed"
     process = started(home, run)
     (worker,) = [pid for pid in alive(process.pid) if f"RANK={rank}\0" in _environment(pid)]
     os.kill(worker, signal.SIGKILL)
