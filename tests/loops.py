@@ -35,7 +35,7 @@ RECIPE = Recipe(
     std=0.5,
     label_smoothing=0.1,
 )
-DROPPING = replace(RECIPE, preset="nin", size=67, batch=4, dropout=0.4)  # the smallest that drops anything
+DROPPING = replace(RECIPE, preset="nin", size=67, batch=5, dropout=0.4)  # the smallest that drops anything
 GOOGLENET = replace(RECIPE, preset="d2l", batch=4, dropout=0.4)
 
 
