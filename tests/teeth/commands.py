@@ -696,6 +696,7 @@ FAULTS = [
         '"std": prediction.numbers("--std", std)',
         '"std": prediction.numbers("--std", mean)',
         (_OPTIONS,),
+        trap="transform-input",
     ),
     # ------------------------------------------------------------------------------------------------- their preprocessing
     Fault(
@@ -704,6 +705,7 @@ FAULTS = [
         '[:: -1 if self.order == "BGR" else 1]',
         "[::1]",
         (_ORDER,),
+        trap="channels-rgb",
     ),
     Fault(
         "the mean is subtracted before the scale",
@@ -732,6 +734,7 @@ FAULTS = [
         'scale=float(table.get("scale", 1 / 255))',
         'scale=float(table.get("scale", 1.0))',
         (f"{_P}::test_without_stored_preprocessing_pixels_go_from_0_to_1_at_the_presets_size",),
+        trap="pixels-255",
     ),
     Fault(
         "a run's deviation is its mean",

@@ -63,6 +63,7 @@ PT, MX, JAX = (
             ", ceil_mode=pool.ceil)",
             ")",
             (*_case("pt", CEIL_POOL),),
+            trap="pool-floor",
         ),
         Fault(
             "pt: max pools have zeros outside the image",
@@ -70,6 +71,7 @@ PT, MX, JAX = (
             "F.max_pool2d(x, pool.kernel, pool.stride, pool.pad, ceil_mode",
             "F.max_pool2d(F.pad(x, [pool.pad] * 4), pool.kernel, pool.stride, ceil_mode",
             (*_case("pt", PADDED_POOL),),
+            trap="pool-zeros",
         ),
         Fault(
             "pt: what dropout keeps is not scaled",
@@ -119,6 +121,7 @@ PT, MX, JAX = (
             "nn.BatchNorm2d(out, eps=norm.epsilon, momentum",
             "nn.BatchNorm2d(out, momentum",
             (*_case("pt", "batch-norm-conv1-training"),),
+            trap="norm-epsilon",
         ),
         Fault(
             "pt: batch norm's momentum is Gluon's",
@@ -126,6 +129,7 @@ PT, MX, JAX = (
             "momentum=norm.momentum)",
             "momentum=1 - norm.momentum)",
             (*_case("pt", "batch-norm-conv1-training"),),
+            trap="norm-momentum",
         ),
         Fault(
             "pt: the ReLU comes before the batch norm",
@@ -142,6 +146,7 @@ PT, MX, JAX = (
             "                self.branch5x5(self.branch5x5_reduce(x)),\n"
             "                self.branch3x3(self.branch3x3_reduce(x)),\n",
             (*_case("pt", BLOCK),),
+            trap="branch-order",
         ),
         Fault(
             "pt: the pool of an Inception block is an average",
@@ -163,6 +168,7 @@ PT, MX, JAX = (
             "if self.config.aux_adaptive:",
             "if False:",
             (*_case("pt", "head-adaptive-on-14x14-inference"),),
+            trap="adaptive-pool",
         ),
         Fault(
             "pt: a head flattens as height, width, channels",
@@ -191,6 +197,7 @@ PT, MX, JAX = (
             "lrn.size, lrn.alpha, lrn.beta, lrn.k)",
             "lrn.size, lrn.alpha * lrn.size, lrn.beta, lrn.k)",
             (*_case("pt", LRN),),
+            trap="lrn-alpha",
         ),
         Fault(
             "pt: LRN has PyTorch's k",
@@ -446,6 +453,7 @@ PT, MX, JAX = (
             "center=learned, scale=learned",
             "center=learned, scale=False",
             (*_case("mx", INFERENCE),),
+            trap="norm-gamma",
         ),
         Fault(
             "mx: a batch norm that is not affine learns its scale",
@@ -581,6 +589,7 @@ PT, MX, JAX = (
             'pad=(lrn.size // 2, 0), pool_type="avg")',
             'pad=(lrn.size // 2, 0), pool_type="avg", count_include_pad=False)',
             (*_case("mx", LRN),),
+            trap="pool-divisor",
         ),
         Fault(
             "mx: LRN's alpha is not divided by the size",
@@ -813,6 +822,7 @@ PT, MX, JAX = (
             "count / (count - 1) if self.settings.unbiased else 1",
             "1",
             (*_case("jax", TRAINING),),
+            trap="norm-biased",
         ),
         Fault(
             "jax: batch norm always stores the unbiased variance",
@@ -897,6 +907,7 @@ PT, MX, JAX = (
             "            padding=((pad, pad), (pad, pad)),\n",
             '            padding="SAME" if stride > 1 else ((pad, pad), (pad, pad)),\n',
             (*_case("jax", "convolution-conv1"),),
+            trap="same-padding",
         ),
         Fault(
             "jax: conv2 always has a ReLU",
@@ -988,6 +999,7 @@ PT, MX, JAX = (
             "x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # 2048",
             "x = x.reshape(len(x), -1)  # 2048",
             (*_case("jax", HEAD),),
+            trap="flatten-order",
         ),
         Fault(
             "jax: a head has no ReLU after its first dense layer",
