@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from teeth import commands, definition, files, networks, operations
+from teeth import commands, definition, files, networks, operations, training
 from teeth.fault import Fault
 
 FAULTS: list[Fault] = [
     *definition.FAULTS,
     *operations.FAULTS,
     *networks.FAULTS,
+    *training.FAULTS,
     *files.FAULTS,
     *commands.FAULTS,
 ]

@@ -1,0 +1,539 @@
+"""Faults in the loop, runs, scores, devices and the benchmark."""
+
+from __future__ import annotations
+
+from teeth.fault import Fault
+
+LOOP, TRAIN, PARALLEL, BENCH = (f"tests/test_{name}.py::" for name in ("loop", "train", "parallel", "bench"))
+
+
+def _resumed(moment):
+    return [f"{LOOP}test_a_resumed_run_ends_with_the_same_bytes[pt-{moment}]"]
+
+
+REFEREE = [f"{LOOP}test_the_loop_trains_as_the_referee_does[pt]"]
+EPOCH = [f"{LOOP}test_an_epochs_record_holds_means_over_its_images_and_over_the_test_images[pt]"]
+MASKS = [f"{LOOP}test_dropout_keeps_in_each_step_what_the_mask_of_its_number_says[pt]"]
+AGAIN = [f"{LOOP}test_steps_after_the_last_checkpoint_are_trained_again"]
+GUESSING = [f"{LOOP}test_a_mean_loss_at_that_of_guessing_is_warned_of_once"]
+DIVERGED = [f"{LOOP}TestRefusals::test_a_loss_that_is_no_number_ends_the_run_without_a_checkpoint"]
+SCORES = [f"{LOOP}test_scores_are_those_of_the_images_whatever_fills_the_last_batch"]
+RECORD = [f"{LOOP}test_a_record_holds_the_means_since_the_one_before"]
+TOGETHER = [f"{PARALLEL}test_several_processes_stop_together_when_one_is_told_to"]
+PART = [f"{TRAIN}test_a_part_that_ends_early_unasked_is_a_problem_and_the_last_one"]
+SUMMARY = [f"{TRAIN}test_a_runs_summary_holds_its_last_epoch_and_its_median_speed"]
+REOPENING = [f"{TRAIN}TestReopening"]
+CLASSES = [f"{TRAIN}test_classes_are_shown_with_recall_precision_and_the_commonest_mistake"]
+CURVES = [f"{TRAIN}test_curves_show_steps_and_epochs_of_each_backend"]
+CONFUSION = [f"{TRAIN}test_the_picture_of_a_confusion_matrix_has_labels_down_and_predictions_across"]
+SHARES = [f"{PARALLEL}test_shares_are_all_rows_once"]
+ALIKE = [f"{PARALLEL}test_processes_notice_that_they_do_not_begin_alike"]
+COLUMNS = [f"{BENCH}test_a_row_is_shown_in_the_units_of_its_columns"]
+PROFILE = [f"{BENCH}test_a_profile_measures_every_stage_both_ways_in_every_round"]
+ROUNDS = [f"{BENCH}test_every_round_has_every_candidate_once_in_an_order_drawn_anew"]
+
+
+def _devices(backend):
+    return [f"{PARALLEL}test_two_devices_train_as_one[{backend}]"]
+
+
+_loop = [
+    ("a resumed run begins its epoch anew", "            first=first,", "            first=0,", _resumed("mid-epoch")),
+    (
+        "a resumed run starts with a fresh optimizer",
+        "        if state is not None:",
+        "        if False:",
+        _resumed("first"),
+    ),
+    (
+        "dropout has the mask of the next step",
+        "images.shape, settings.seed, position.step)",
+        "images.shape, settings.seed, position.step + 1)",
+        MASKS,
+    ),
+    (
+        "dropout's masks come again in every epoch",
+        "images.shape, settings.seed, position.step)",
+        "images.shape, settings.seed, position.step % per_epoch)",
+        MASKS,
+    ),
+    (
+        "a step has the rate of the one before",
+        "recipe.rate(position.step, per_epoch))",
+        "recipe.rate(max(position.step - 1, 0), per_epoch))",
+        REFEREE,
+    ),
+    (
+        "the rate recorded is the next step's",
+        "recipe.rate(position.step - 1,",
+        "recipe.rate(position.step,",
+        REFEREE,
+    ),
+    (
+        "an epoch's means go on into the next",
+        "        position.epoch = Tally()\n",
+        "",
+        EPOCH,
+    ),
+    (
+        "a record's means count what an earlier one counted",
+        "position.logged, self.worked, self.working = Tally(), 0, 0.0",
+        "self.worked, self.working = 0, 0.0",
+        RECORD,
+    ),
+    (
+        "records of steps after the checkpoint stay",
+        'return bool(record["step"] <= self.position.step)',
+        "return True",
+        AGAIN,
+    ),
+    (
+        "records of epochs after the checkpoint stay",
+        'return bool(record["epoch"] <= self.position.evaluated)',
+        "return True",
+        AGAIN,
+    ),
+    ("a diverged run trains on", "            if not math.isfinite(loss):", "            if False:", DIVERGED),
+    (
+        "divergence is said of the step before",
+        "enumerate(self.waiting, before + 1)",
+        "enumerate(self.waiting, before)",
+        DIVERGED,
+    ),
+    (
+        "a plateau is warned of at every step",
+        "        if self.stalled and not known:",
+        "        if self.stalled:",
+        GUESSING,
+    ),
+    ("a plateau is any loss near that of guessing", "_NEAR = 0.01", "_NEAR = 0.1", GUESSING),
+    (
+        "an interrupt waits for the end of the epoch",
+        "                if self.stopped() or position.step >= self.last:",
+        "                if position.step >= self.last:",
+        [f"{LOOP}test_stopping_takes_effect_after_the_step_at_hand"],
+    ),
+    (
+        "an epoch whose evaluation was stopped counts as evaluated",
+        "        found = self._evaluate()\n        position.evaluated += 1\n",
+        "        position.evaluated += 1\n        found = self._evaluate()\n",
+        [f"{LOOP}test_an_evaluation_that_is_stopped_is_made_again"],
+    ),
+    (
+        "a run goes on with other settings",
+        "            if settings != self.settings:",
+        "            if False:",
+        [f"{LOOP}TestRefusals::test_a_checkpoint_of_a_run_with_other_settings_is_refused"],
+    ),
+    (
+        "nothing is saved within an epoch",
+        "                if now - self.saved >= self.save_every and position.step % per_epoch:",
+        "                if False:",
+        [f"{LOOP}test_a_checkpoint_is_due_after_so_many_seconds_and_at_the_end_of_an_epoch"],
+    ),
+    (
+        "a run forgets who trained it",
+        'if not self.position.lineage or self.position.lineage[-1]["backend"] != backend:',
+        "if not self.position.lineage:",
+        [f"{LOOP}test_a_run_goes_on_in_another_framework_as_if_in_its_own"],
+    ),
+    (
+        "a run that goes on counts its time anew",
+        'time.monotonic() - (records[-1]["seconds"] if records else 0.0)',
+        "time.monotonic()",
+        [f"{LOOP}test_time_goes_on_where_the_records_end"],
+    ),
+    (
+        "speed counts the images of a record that are from before the pause",
+        "self.worked += images",
+        "self.worked = position.logged.seen",
+        [f"{LOOP}test_speed_counts_the_images_since_the_start"],
+    ),
+    (
+        "of several processes each stops when it is told to itself",
+        "stop = stopped if team.processes == 1 else lambda: team.any(stopped())",
+        "stop = stopped",
+        TOGETHER,
+    ),
+    (
+        "every process records and saves",
+        "        if team.rank == 0:",
+        "        if True:",
+        [f"{PARALLEL}test_of_several_processes_the_first_one_records_and_saves"],
+    ),
+    (
+        "processes that begin with other settings train together",
+        "        if not self.team.same(json.dumps([self.settings.as_json(), self.position.as_json(), self.last])):",
+        "        if not self.team.same(json.dumps([self.position.as_json(), self.last])):",
+        [f"{PARALLEL}test_several_processes_that_do_not_begin_alike_refuse"],
+    ),
+]
+_runs = [
+    (
+        "an epoch leaves its last, smaller batch out",
+        "math.ceil(self.train_images / self.recipe.batch)",
+        "self.train_images // self.recipe.batch",
+        REFEREE,
+    ),
+    ("an epoch's loss is the mean of its batches'", "self.loss += loss * images", "self.loss += loss * 9", EPOCH),
+    ("a torn last record is read", '.read_text().split("\\n")[:-1]', ".read_text().splitlines()", AGAIN),
+]
+_train = [
+    (
+        "a run that was interrupted before --steps counts as done",
+        "asked = options.stop_after is not None and result.step >= options.stop_after",
+        "asked = options.stop_after is not None",
+        PART,
+    ),
+    ("divergence is no problem", 'answer.crash or answer.facts.get("diverged")', "answer.crash", PART),
+    (
+        "the next backend begins after an interrupt",
+        "        if result.problem is not None:\n            break\n",
+        "",
+        PART,
+    ),
+    (
+        "a run goes on with other images",
+        "        if found.sha256 != part.settings.data_sha256:",
+        "        if False:",
+        [f"{TRAIN}TestFailures::test_other_images_than_it_began_with_are_refused"],
+    ),
+    ("a run's speed is the mean over its records", "statistics.median(speeds)", "statistics.mean(speeds)", SUMMARY),
+    ("a run's results are its first epoch's", "last = epochs[-1]", "last = epochs[0]", SUMMARY),
+    (
+        "a run is complete after any epoch",
+        'result.complete = last["epoch"] == settings.recipe.epochs',
+        "result.complete = True",
+        SUMMARY,
+    ),
+    (
+        "a backend's own checkpoint is lost to another's",
+        "    if backend in folders and (folders[backend] / CHECKPOINT).exists():",
+        "    if False:",
+        REOPENING,
+    ),
+    (
+        "a backend goes on from any of several checkpoints",
+        "    if len(sources) != 1:",
+        "    if not sources:",
+        REOPENING,
+    ),
+    (
+        "a run begins on the devices of this machine that torchrun did not start",
+        "options.devices or started_here(part.backend) or part.devices",
+        "options.devices or part.devices",
+        [f"{PARALLEL}test_a_run_goes_on_with_its_devices_unless_told_otherwise"],
+    ),
+]
+_command = [
+    (
+        "the command exits with 0 after a crash in training",
+        "raise typer.Exit(0 if all(result.problem is None for result in found) else 1)",
+        "raise typer.Exit(0)",
+        [f"{TRAIN}TestFailures::test_a_backend_that_crashes_ends_with_status_1"],
+    ),
+    (
+        "--resume takes settings, and ignores them",
+        "if unused := [name for name in given if name not in allowed]:",
+        "if unused := []:",
+        [f"{TRAIN}TestFailures::test_wrong_usage_is_refused"],
+    ),
+    (
+        "a network is evaluated on other classes",
+        "    if opened.classes != settings.classes:",
+        "    if False:",
+        [f"{TRAIN}test_evaluation_on_other_classes_is_refused"],
+    ),
+]
+_state = [
+    (
+        "a checkpoint holds no optimizer",
+        " | {STATE + name: _plain(x) for name, x in state.items()}",
+        "",
+        _resumed("first"),
+    ),
+]
+_scores = [
+    ("a confusion matrix has predictions down", "(labels, logits.argmax(1))", "(logits.argmax(1), labels)", SCORES),
+    ("the last batch counts as a full one", "    seen += len(labels)\n", "    seen += batch\n", SCORES),
+    (
+        "accuracy is the share of the classes",
+        "np.trace(self.confusion) / self.confusion.sum()",
+        "np.trace(self.confusion) / len(self.confusion)",
+        SCORES,
+    ),
+    ("test images are not normalized", "dtype=dtype, mean=mean, std=std):", "dtype=dtype, mean=0.0, std=1.0):", EPOCH),
+]
+_screen = [
+    (
+        "recall and precision are exchanged",
+        "int(confusion[i].sum()), int(confusion[:, i].sum())",
+        "int(confusion[:, i].sum()), int(confusion[i].sum())",
+        CLASSES,
+    ),
+    ("a class is shown with who is taken for it", "enumerate(confusion[i])", "enumerate(confusion[:, i])", CLASSES),
+]
+_curves = [
+    ("the curve of the test images is that of training", 'record[f"test_{what}"]', 'record[f"train_{what}"]', CURVES),
+    ("epochs are drawn as steps", 'at = [record["step"] for', 'at = [record["epoch"] for', CURVES),
+    (
+        "a confusion matrix is shaded by its columns",
+        "confusion.sum(1, keepdims=True)",
+        "confusion.sum(0, keepdims=True)",
+        CONFUSION,
+    ),
+    ("a confusion matrix is labeled across the diagonal", "axis.text(j, i,", "axis.text(i, j,", CONFUSION),
+    (
+        "TensorBoard gets epochs as steps",
+        'value, record["step"])',
+        'value, record["epoch"])',
+        [f"{TRAIN}test_tensorboard_gets_every_number_under_its_step"],
+    ),
+]
+_shares = [
+    ("the first image counts twice where a device has none", "else (slice(0, 1), 0)", "else (slice(0, 1), 1)", SHARES),
+    (
+        "a process asks itself only whether to stop",
+        "bool(self.total([flag])[0])",
+        "bool(flag)",
+        ALIKE,
+    ),
+    (
+        "processes are alike if their sums are",
+        "return all(s * s == self.processes * q for s, q in zip(sums, squares, strict=True))",
+        "return all(s % self.processes == 0 for s, q in zip(sums, squares, strict=True))",
+        ALIKE,
+    ),
+    (
+        "batch norm's share of an epoch's last batch is not checked",
+        "    for count in counts:",
+        "    for count in counts[:1]:",
+        [f"{PARALLEL}test_batch_norm_refuses_a_share_of_one_image"],
+    ),
+    (
+        "a process by itself counts as torchrun's",
+        'return int(here) if backend == "pt" and here and processes(backend) > 1 else None',
+        'return int(here) if backend == "pt" and here else None',
+        [f"{PARALLEL}test_processes_are_counted_from_what_started_them"],
+    ),
+]
+_pt = [
+    ("gradients of two devices are added up", "bucket.buffer().mul_(self.weight)", "bucket.buffer()", _devices("pt")),
+    ("loss and hits are a share's", "        dist.all_reduce(sums)\n", "", _devices("pt")),
+    ("each device has the masks of the first", "mask[rows] for", "mask[: len(images[rows])] for", _devices("pt")),
+    (
+        "an image that does not count is a hit",
+        "step.correct.double() * (count > 0)",
+        "step.correct.double()",
+        _devices("pt"),
+    ),
+]
+_mx = [
+    ("means of two shares are added up", "outputs, y) * (count / len(images))", "outputs, y)", _devices("mx")),
+    (
+        "running statistics are the last share's",
+        "statistics[0], strict=True)",
+        "statistics[-1], strict=True)",
+        _devices("mx"),
+    ),
+    ("devices go apart after a step", "            for copy in others:", "            for copy in []:", _devices("mx")),
+    ("gradients of two devices are not clipped", "        clip(self)\n", "", _devices("mx")),
+]
+_jax = [
+    (
+        "a batch that cannot be split is",
+        "self.everywhere if len(images) % self.devices else self.split",
+        "self.split",
+        _devices("jax"),
+    ),
+    (
+        "a batch size that cannot be split is accepted",
+        "        if batch % self.devices:",
+        "        if False:",
+        [f"{PARALLEL}test_jax_refuses_a_batch_that_it_cannot_split_evenly"],
+    ),
+]
+_processes = [
+    (
+        "SIGTERM ends the command and leaves its workers",
+        "for number in (signal.SIGINT, signal.SIGTERM):\n            before",
+        "for number in (signal.SIGINT,):\n            before",
+        [f"{PARALLEL}test_a_signal_to_the_command_reaches_the_first_worker"],
+    ),
+    (
+        "a process that waits for a dead one waits forever",
+        "    for worker in workers:\n        worker.kill()\n",
+        "",
+        [f"{PARALLEL}test_a_process_that_waits_forever_is_ended"],
+    ),
+    (
+        "the process that noticed is named instead of the one that died",
+        "min(failed, key=lambda rank: done[rank].returncode >= 0)",
+        "failed[0]",
+        [f"{PARALLEL}test_of_the_processes_that_fail_the_killed_one_is_named"],
+    ),
+    (
+        "only the first process may refuse",
+        "refusals = [answer for answer in answers if answer and answer.refused]",
+        "refusals = [answer for answer in answers[:1] if answer and answer.refused]",
+        [f"{PARALLEL}test_of_several_workers_any_may_refuse"],
+    ),
+]
+_statistics = [
+    (
+        "quartiles are other quantiles",
+        "np.percentile(seconds, [25, 50, 75])",
+        "np.percentile(seconds, [5, 50, 95])",
+        [f"{BENCH}test_median_and_quartiles_by_hand"],
+    ),
+    (
+        "a speed ratio is upside down",
+        "float(np.median(b) / np.median(a))",
+        "float(np.median(a) / np.median(b))",
+        [f"{BENCH}test_ratio_of_medians_by_hand"],
+    ),
+    (
+        "rounds of two candidates are drawn apart",
+        "np.median(b[drawn], axis=1)",
+        "np.median(b[drawn[::-1]], axis=1)",
+        [f"{BENCH}test_a_drift_of_the_whole_machine_does_not_hide_a_difference"],
+    ),
+    (
+        "an interval of 95 % is one of 70 %",
+        "_CONFIDENCE = 0.95",
+        "_CONFIDENCE = 0.70",
+        [f"{BENCH}test_the_interval_covers_the_true_ratio_about_as_often_as_it_says"],
+    ),
+]
+_turns = [
+    (
+        "what differs from the referee is timed",
+        "                row.problem = refuted(row.proof)\n",
+        "",
+        [f"{BENCH}test_a_wrong_weight_is_not_timed_and_the_others_are"],
+    ),
+    (
+        "a first call that differs is timed",
+        "\n        row.problem = refuted(row.proof)\n",
+        "\n",
+        [f"{BENCH}test_a_first_call_that_differs_is_not_timed"],
+    ),
+    (
+        "every round has the same order",
+        "enumerate(self.random.permutation(len(ready)))",
+        "enumerate(range(len(ready)))",
+        ROUNDS,
+    ),
+    (
+        "a sample is the time of all calls",
+        'found["seconds"] / calls, found["busy_threads"]',
+        'found["seconds"], found["busy_threads"]',
+        [f"{BENCH}test_a_measurement_lasts_long_enough_and_counts_a_single_call"],
+    ),
+    (
+        "the last measurement of a peak remains",
+        'max(peak["per_second"], found["per_second"])',
+        'found["per_second"]',
+        [f"{BENCH}test_of_two_measurements_of_a_peak_the_best_remains"],
+    ),
+    (
+        "warm-up ends while measurements still fall",
+        "<= _ALIKE * min(found[-2:])",
+        "<= _ALIKE * sum(found)",
+        [f"{BENCH}test_warm_up_goes_on_until_two_measurements_are_alike"],
+    ),
+]
+_record = [
+    (
+        "images a second are calls a second",
+        "self.candidate.batch / self.summary.median",
+        "1 / self.summary.median",
+        COLUMNS,
+    ),
+    (
+        "a row is compared with the last that took turns with it",
+        "*peers[:1]]))",
+        "*peers[-1:]]))",
+        [f"{BENCH}test_comparisons_are_with_the_textbook_and_with_the_first"],
+    ),
+]
+_shown = [
+    ("memory is shown in GB under GiB", "row.peak_memory / 2**30", "row.peak_memory / 1e9", COLUMNS),
+    ("microseconds are shown as milliseconds", "1000 * row.summary.median", "1e6 * row.summary.median", COLUMNS),
+]
+_profiles = [
+    (
+        "the way back counts the way forth too",
+        "summarize(self.both).median - self.forward_seconds",
+        "summarize(self.both).median",
+        PROFILE,
+    ),
+    ("the way back has the operations of the way forth", "2 * flops[stage.name]", "flops[stage.name]", PROFILE),
+]
+_plots = [
+    (
+        "bars of a stage overlap",
+        "left=forward, color=color",
+        "color=color",
+        [f"{BENCH}test_bars_of_stages_show_the_way_back_behind_the_way_forth"],
+    ),
+    (
+        "whiskers are quartiles of the seconds, the wrong way round",
+        "[speed - batch / upper for speed, (_, upper) in",
+        "[speed - batch / upper for speed, (upper, _) in",
+        [f"{BENCH}test_bars_are_as_long_as_the_median_speed_with_the_quartiles_around"],
+    ),
+]
+_proof = [
+    (
+        "a benchmark's referee forgets the heads' weight",
+        "config.aux_weight * sum(losses.values())",
+        "sum(losses.values())",
+        [f"{BENCH}test_the_referee_counts_auxiliary_heads_in"],
+    ),
+]
+_bench = [
+    (
+        "the benchmark exits with 0 where something could not be measured",
+        "raise typer.Exit(0 if record.passed else 1 if record.complete else 130)",
+        "raise typer.Exit(0 if record.complete else 130)",
+        [f"{BENCH}test_a_worker_that_cannot_do_it_is_a_row_that_says_so_and_status_1"],
+    ),
+]
+_crew = [
+    (
+        "a worker that ends at once leaves its folder",
+        "        except Died:\n            self.close()\n            raise\n",
+        "        except Died:\n            raise\n",
+        [f"{BENCH}test_a_process_that_ends_at_once_leaves_nothing"],
+    ),
+]
+
+FAULTS = [
+    Fault(name, file, old, new, tuple(tests))
+    for file, faults in {
+        "harness/loop.py": _loop,
+        "harness/runs.py": _runs,
+        "harness/train.py": _train,
+        "harness/cli.py": _command,
+        "spec/checkpoint.py": _state,
+        "harness/scores.py": _scores,
+        "harness/screen.py": _screen,
+        "harness/curves.py": _curves,
+        "harness/parallel.py": _shares,
+        "googlenet_pt/parallel.py": _pt,
+        "googlenet_mx/parallel.py": _mx,
+        "googlenet_jax/parallel.py": _jax,
+        "harness/processes.py": _processes,
+        "harness/bench/statistics.py": _statistics,
+        "harness/bench/turns.py": _turns,
+        "harness/bench/record.py": _record,
+        "harness/bench/screen.py": _shown,
+        "harness/bench/profiles.py": _profiles,
+        "harness/bench/plots.py": _plots,
+        "harness/bench/proof.py": _proof,
+        "harness/cli_bench.py": _bench,
+        "harness/bench/crew.py": _crew,
+    }.items()
+    for name, old, new, tests in faults
+]
