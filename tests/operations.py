@@ -388,15 +388,19 @@ class JAX:
         from googlenet_jax.params import canonical_name, to_jax
         from googlenet_jax.textbook import Inception
 
+        def zeros(key: Any, shape: tuple, dtype: Any, *sharding: Any) -> Any:  # what draws would be compiled first
+            return np.zeros(shape, dtype)
+
         how = {"dtype": select_dtype(dtype), "param_dtype": select_dtype(dtype), "rngs": nnx.Rngs(0)}
-        definition, params = nnx.split(Inception(stage.x.shape[1], *_widths(stage), partial(nnx.Conv, **how)))
+        conv = partial(nnx.Conv, kernel_init=zeros, bias_init=zeros, **how)
+        definition, params = nnx.split(Inception(stage.x.shape[1], *_widths(stage), conv))
         names = _block(stage)
         native = {canonical_name(path): leaf for path, leaf in nnx.to_flat_state(params)}
         for name, theirs in names.items():
             native[theirs].value = to_jax(stage.params[name]).astype(dtype)
         result, _ = self._run(lambda params, x: (nnx.merge(definition, params)(x), None), params, stage, dtype)
-        found = {"x": result.gradients["x"], **{name: result.gradients[theirs] for name, theirs in names.items()}}
-        return replace(result, gradients=found)
+        canonical = {theirs: name for name, theirs in names.items()}
+        return replace(result, gradients={canonical.get(name, name): x for name, x in result.gradients.items()})
 
     def _run(self, forward: Callable, params: Any, stage: Stage, dtype: str) -> tuple[Result, Any]:
         import jax

@@ -301,7 +301,7 @@ def test_jax_convolves_by_any_kernel_strides_and_pads(kernel, strides, pads, siz
 @only_jax
 def test_what_jax_leaves_to_xla_on_a_gpu_is_the_referees_too(backend):
     """A GPU is needed to see that its compiler agrees: test_gpu.py."""
-    stage = draw(CAFFE, "inception4a", (2, INTO_4A, 2, 3))
+    stage = draw(CAFFE, "inception4a", (2, INTO_4A, 2, 3), training=False)
     got, expected = ADAPTERS[backend.__name__].stage(stage, "float64", for_gpu=True), in_referee(stage)
     assert _faults(got, expected, "float64") == {}
 
