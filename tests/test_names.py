@@ -26,7 +26,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def in_pytorch() -> ModuleType:
+def torch_backend() -> ModuleType:
     """PyTorch, imported apart from the tests of its notebooks."""
     if "pt" not in TESTED:
         pytest.skip("PyTorch is not tested")
@@ -34,15 +34,15 @@ def in_pytorch() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def in_mxnet() -> ModuleType:
+def mxnet_backend() -> ModuleType:
     """MXNet, imported apart from the tests of its notebooks."""
     if "mx" not in TESTED:
         pytest.skip("MXNet is not tested")
     return load("mx")
 
 
-needs_torch = pytest.mark.usefixtures("in_pytorch")
-needs_mxnet = pytest.mark.usefixtures("in_mxnet")
+needs_torch = pytest.mark.usefixtures("torch_backend")
+needs_mxnet = pytest.mark.usefixtures("mxnet_backend")
 
 
 PLAIN = ["d2l", "d2lzh", "cnblogs", "bvlc"]  # the same arrays, but for the heads
@@ -1041,8 +1041,8 @@ def assert_same_logits(backend: ModuleType, dtype: str, recorded: dict[str, np.n
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
-def test_pytorch_computes_torchvision_s_logits(dtype, in_pytorch, recorded, weights):
-    assert_same_logits(in_pytorch, dtype, recorded, weights)
+def test_pytorch_computes_torchvision_s_logits(dtype, torch_backend, recorded, weights):
+    assert_same_logits(torch_backend, dtype, recorded, weights)
 
 
 @pytest.mark.slow  # JAX compiles 10 s; that it computes what the referee does, test_parity.py says

@@ -35,8 +35,8 @@ REAL = "digits" if DATA is None else "fashion-mnist"
 # Batch norm divides by the deviation of its maps, which is small where pictures are flat: what cancels there costs
 # PyTorch ten times as many digits as the referee, and noise gives them back. The rates are small and Adam's epsilon is
 # large because nothing could be compared otherwise, not even the referee with itself: see `spec/tolerances.py`.
-BATCH_NORM_SGD = Run("torchvision", 80, 8, spec.SGD(1e-4), noise=0.5, dropout=None, pictures=REAL)
-BATCH_NORM_ADAM = Run("torchvision", 80, 8, spec.Adam(3e-4, epsilon=1e-3), noise=0.5, pictures=REAL)
+BATCH_NORM_SGD = Run("torchvision", 80, 8, spec.SGD(1e-4), steps=6, noise=1.0, dropout=None, pictures=REAL)
+BATCH_NORM_ADAM = Run("torchvision", 80, 8, spec.Adam(3e-4, epsilon=1e-3), steps=8, noise=1.0, thin=True, pictures=REAL)
 
 # Of the ancestors the size of their own and another. Adam would make steps of what rounding leaves of the gradients of
 # biases before batch norm.
@@ -67,6 +67,7 @@ SLOW_RUNS = [
         dropout=None,
         aux_weight=0.5,
         label_smoothing=0.1,
+        thin=True,
     ),
     BATCH_NORM_SGD,
     BATCH_NORM_ADAM,

@@ -60,9 +60,12 @@ def main() -> int:
         copies = [stack.enter_context(closing(Copy(Path(folder, str(i))))) for i in range(options.jobs)]
         tests = list(dict.fromkeys(test for fault in chosen if fault.slow is None for test in fault.tests))
         print(f"{len(chosen)} faults; without any, their {len(tests)} tests and files ...", flush=True)
-        if failed := copies[0].first_failure(tests, SUITE_LIMIT):
-            print(f"{failed} fails without a fault")
-            return 1
+        with ThreadPoolExecutor(len(copies)) as pool:
+            parts = [tests[i :: len(copies)] for i in range(len(copies))]
+            for failed in pool.map(lambda copy, part: copy.first_failure(part, SUITE_LIMIT), copies, parts):
+                if failed:
+                    print(f"{failed} fails without a fault")
+                    return 1
         found = _find_all(chosen, copies)
     missed = [one.fault for one in found if one.test is None and one.fault.slow is None]
     print(f"{len(found) - len(missed)} of {len(found)} faults in {(time.monotonic() - begun) / 60:.0f} minutes")

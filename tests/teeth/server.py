@@ -16,11 +16,12 @@ import time
 from pathlib import Path
 
 import environment  # noqa: F401 (before any framework is imported)
+import pytest
 
 QUICK = "not slow and not large"
-# All but MXNet, which googlenet_mx prepares before it imports it.
+# Not MXNet, which googlenet_mx prepares before it imports it, nor Hypothesis, whose assertions pytest rewrites.
 LIBRARIES = (
-    *("numpy", "pytest", "hypothesis", "PIL.Image", "rich.console", "typer.testing", "safetensors.numpy"),
+    *("numpy", "PIL.Image", "rich.console", "typer.testing", "safetensors.numpy"),
     *("sklearn.datasets", "torch._dynamo", "jax", "flax.nnx", "optax", "onnx", "onnxruntime"),
 )
 
@@ -50,12 +51,24 @@ def _run(tests: list[str], limit: float, output: int) -> int | None:
         os.setsid()
         os.dup2(output, 1)
         os.dup2(output, 2)
-        import pytest
-
-        options = ["-q", "-x", "-rfE", "-p", "no:cacheprovider", "-m", QUICK, "--color=no"]
-        status = int(pytest.main([*options, *tests]))
-        sys.stdout.flush()
-        os._exit(status)
+        status = 70
+        try:
+            options = [
+                "-q",
+                "-x",
+                "-rfE",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:hypothesispytest",
+                "-m",
+                QUICK,
+                "--color=no",
+            ]
+            status = int(pytest.main([*options, *tests]))
+        finally:  # what the frameworks do at an ordinary exit is for the process that imported them
+            sys.stdout.flush()
+            os._exit(status)
     end = time.monotonic() + limit
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
