@@ -154,7 +154,7 @@ class Copy:
             return failures[0]
         if answer["status"] in (0, 1):
             return None
-        raise RuntimeError(f"pytest {' '.join(tests)}: exit status {answer['status']}\n{answer['said'][-3000:]}")
+        raise RuntimeError(f"pytest: exit status {answer['status']}\n{answer['said'][-3000:]}")
 
     def close(self) -> None:
         """End the process."""

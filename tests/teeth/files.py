@@ -518,7 +518,7 @@ FAULTS = [
         _ONNX,
         'return self.node("GlobalAveragePool", name, x) if side is None else',
         'return self.node("GlobalAveragePool", name, x) if side else',
-        (f"{_ort}[cnblogs-193x194-1]",),
+        (f"{_ort}[cnblogs-225x194-1]",),
     ),
     Fault(
         "onnx: the heads are no outputs",
