@@ -64,8 +64,8 @@ class Trajectory:
 # frameworks 2e-11, the referee's own nudge 9e-12. Batch norm, SGD at a rate of 5e-3, plain pictures: no two trainings
 # stay together, the nudge's loss is off by 2e-2 after 20 steps and PyTorch's by 1e-1; at 1e-3 by 2.4e-11 and 1.6e-9;
 # at 1e-3 with noise of a tenth of their deviation added to the pictures, which are flat otherwise, both by 2e-11; at
-# 1e-4 and half their deviation by less than 2e-13, and with all of it by 5e-14 (PyTorch). Batch norm, Adam with the usual epsilon: parameters 2.5e-11 and
-# 3.7e-10, both there from the first step on.
+# 1e-4 and half their deviation by less than 2e-13, and with all of it by 5e-14 (PyTorch). Batch norm, Adam with the
+# usual epsilon: parameters 2.5e-11 and 3.7e-10, both there from the first step on.
 TRAJECTORY = Trajectory(losses=1e-12, parameters=1e-11)
 
 
