@@ -333,7 +333,7 @@ PT, MX, JAX = (
             (*_case("pt", "dropout-of-maps"),),
         ),
         Fault(
-            "pt: every row drops",
+            "pt: a row drops what it puts out",
             "googlenet_pt/sequence.py",
             "(lambda x: layer(self.dropout(x, kept))) if row.drop else layer",
             "lambda x: self.dropout(layer(x), kept)",
@@ -456,7 +456,7 @@ PT, MX, JAX = (
             trap="norm-gamma",
         ),
         Fault(
-            "mx: a batch norm that is not affine learns its scale",
+            "mx: batch norm stores the unbiased variance only where it is affine",
             "googlenet_mx/network.py",
             "        if self.settings.unbiased:\n",
             "        if self.settings.affine:\n",
@@ -674,7 +674,7 @@ PT, MX, JAX = (
             (*_case("mx", TRAINING),),
         ),
         Fault(
-            "mx: the global average is over rows alone",
+            "mx: the global average is a maximum",
             "googlenet_mx/sequence.py",
             "F.mean(x, axis=(2, 3))",
             "F.max(x, axis=(2, 3))",
@@ -793,7 +793,7 @@ PT, MX, JAX = (
             "googlenet_jax/network.py",
             "(height, width) == (1, 1)",
             "height == 1",
-            (*_convolution((1, 7), (1, 1), ((0, 0), (3, 3)), (5, 9), True),),
+            (*_convolution((1, 7), (1, 1), ((0, 0), (0, 0)), (5, 9), True),),
         ),
         Fault(
             "jax: a strided convolution of a small map loses its stride",
@@ -874,7 +874,7 @@ PT, MX, JAX = (
             (*_case("jax", INFERENCE),),
         ),
         Fault(
-            "jax: batch norm of maps takes each pixel for a channel",
+            "jax: batch norm of maps has statistics of each pixel",
             "googlenet_jax/network.py",
             "x.size // x.shape[-1], tuple(range(x.ndim - 1))",
             "x.size // x.shape[-1], (0,)",
@@ -1128,7 +1128,7 @@ PT, MX, JAX = (
             (*_block("jax"),),
         ),
         Fault(
-            "jax: the textbook's 3x3 branch has padding SAME where it is right, and the pool VALID",
+            "jax: the 3x3 branch of the textbook is padded on one side",
             "googlenet_jax/textbook.py",
             "self.p2_2 = conv(c2[0], c2[1], (3, 3), padding=1)",
             "self.p2_2 = conv(c2[0], c2[1], (3, 3), padding=((2, 0), (2, 0)))",
