@@ -24,13 +24,6 @@ _WIRING = [
     for heads in ((f"{_LOSS}[jax-torchvision-33-4-float64]",) if backend == "jax" else (f"{_HEADS}[{backend}]",),)
     for fault in (
         Fault(
-            f"{backend}: the fourth pool is as the others",
-            model,
-            "pool=config.pool4)",
-            "pool=config.pool)",
-            (f"{_STAGES}[{backend}-torchvision-33-4-float64]",),
-        ),
-        Fault(
             f"{backend}: ReLU in stage 2, whatever the preset says",
             model,
             _CONV2,
