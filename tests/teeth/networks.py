@@ -163,13 +163,6 @@ FAULTS = [
         (f"{_TRAINING}[pt-lenet-28-SGD]",),
     ),
     Fault(
-        "mx: the mean gradient is divided by the batch once more",
-        "googlenet_mx/train.py",
-        "optimizer.step(1)",
-        "optimizer.step(len(x))",
-        (f"{_STEP}[mx-lenet-28-4-float64]",),
-    ),
-    Fault(
         "mx: hits are of the smallest logit",
         "googlenet_mx/train.py",
         "outputs.logits.argmax(axis=1)",
