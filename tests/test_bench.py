@@ -305,7 +305,7 @@ def test_a_wrong_weight_is_not_timed_and_the_others_are(referee, proof):
     pt, mx, jax = record.rows
     assert "differs from the referee: logits by" in mx.problem
     assert not mx.samples
-    assert stage.count("measure", mx.candidate) == 0
+    assert stage.count("begin", mx.candidate) == 0  # nor is a process started for it
     assert len(pt.samples) == len(jax.samples) == 3
 
 
@@ -324,6 +324,14 @@ def test_training_that_differs_is_not_timed(referee, proof, key, what):
     (row,) = run(stage, candidates(["pt"], ["tuned"], ["train"], [2], ["float32"])).rows
     assert what in row.problem
     assert not row.samples
+
+
+def test_logits_that_are_no_numbers_are_not_timed(referee, proof):
+    stage = Stage(referee, proof)
+    stage.lies["pt tuned", "prove"] = {"logits": np.full_like(proof["logits"], np.nan)}
+    (row,) = run(stage, candidates(["pt"], ["tuned"], ["infer"], [2], ["float32"])).rows
+    assert "differs from the referee: logits" in row.problem
+    assert stage.count("first", row.candidate) == 0
 
 
 def test_a_missing_gradient_is_not_timed(referee, proof):
