@@ -54,6 +54,7 @@ class Conv(nnx.Conv):
             dtype=dtype,
             param_dtype=parameter_dtype(dtype),
             kernel_init=zeros,
+            bias_init=zeros,
             rngs=rngs,
         )
         self.norm = BatchNorm(out, norm, dtype) if norm else None

@@ -16,7 +16,10 @@ from googlenet_jax.params import load_params
 
 Layer = Callable[[jax.Array], jax.Array]
 
-zeros = nnx.initializers.zeros_init()  # `load_params` sets every parameter, so nothing is drawn here
+
+def zeros(key: object, shape: tuple, dtype: jnp.dtype, out_sharding: object = None) -> jax.Array:
+    """What a parameter is until `load_params` sets it. JAX's own initializers are compiled anew for every shape."""
+    return jnp.asarray(np.zeros(shape, dtype))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -119,7 +122,7 @@ def leave_to_xla(model: nnx.Module) -> None:
 def dense(into: int, out: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
     """A dense layer that computes in that dtype."""
     stored = parameter_dtype(dtype)
-    return nnx.Linear(into, out, dtype=dtype, param_dtype=stored, kernel_init=zeros, rngs=rngs)
+    return nnx.Linear(into, out, dtype=dtype, param_dtype=stored, kernel_init=zeros, bias_init=zeros, rngs=rngs)
 
 
 class BatchNorm(nnx.Module):
@@ -129,10 +132,10 @@ class BatchNorm(nnx.Module):
         self.settings = settings
         dtype = parameter_dtype(dtype)
         self.use_running_average = True
-        self.scale = nnx.Param(jnp.ones(channels, dtype)) if settings.affine else None
-        self.bias = nnx.Param(jnp.zeros(channels, dtype)) if settings.affine else None
-        self.mean = nnx.BatchStat(jnp.zeros(channels, dtype))
-        self.var = nnx.BatchStat(jnp.ones(channels, dtype))
+        self.scale = nnx.Param(zeros(None, (channels,), dtype)) if settings.affine else None
+        self.bias = nnx.Param(zeros(None, (channels,), dtype)) if settings.affine else None
+        self.mean = nnx.BatchStat(zeros(None, (channels,), dtype))
+        self.var = nnx.BatchStat(zeros(None, (channels,), dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         computed, x = x.dtype, x.astype(self.mean[...].dtype)  # bfloat16 has too few digits for a variance

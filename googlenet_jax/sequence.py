@@ -41,6 +41,7 @@ class ConvLayer(nnx.Conv):
             dtype=dtype,
             param_dtype=parameter_dtype(dtype),
             kernel_init=zeros,
+            bias_init=zeros,
             rngs=rngs,
         )
         self.norm = BatchNorm(layer.out_channels, layer.norm, dtype) if layer.norm else None
@@ -57,7 +58,8 @@ class DenseLayer(nnx.Linear):
     def __init__(self, layer: spec.Layer, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         stored = parameter_dtype(dtype)
         sides = (layer.in_channels, layer.out_channels)
-        super().__init__(*sides, dtype=dtype, param_dtype=stored, kernel_init=zeros, rngs=rngs)
+        how = {"dtype": dtype, "param_dtype": stored, "kernel_init": zeros, "bias_init": zeros}
+        super().__init__(*sides, **how, rngs=rngs)
         self.norm = BatchNorm(layer.out_channels, layer.norm, dtype) if layer.norm else None
         self.activation = ACTIVATIONS[layer.activation]
 

@@ -973,7 +973,7 @@ def test_profile_measures_every_stage_of_a_backend(served):
 
 
 @needs_pt
-@pytest.mark.end_to_end
+@pytest.mark.slow
 def test_profile_has_workers_in_processes_of_their_own():
     words = "profile pt --preset lenet --batch 2 --rounds 1 --device cpu --json".split()
     found = json.loads(googlenet_process(*words).stdout)
