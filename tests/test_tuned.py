@@ -8,7 +8,7 @@ import importlib
 import numpy as np
 import pytest
 from networks import Case, expected, material
-from support import GOOGLENETS, TESTED, expected_activations, loaded
+from support import TESTED, expected_activations, loaded
 from support import Case as Wide
 from support import material as wide_material
 
@@ -18,14 +18,12 @@ from harness.backend import load
 from harness.bench.subject import to_numpy
 from harness.compare import Expected, expect, relative_error, relative_errors
 from spec import reference
-from spec.googlenet import BRANCH_POOL
 from spec.tolerances import TOLERANCES
 
 LENET = Case("lenet", 28, 4, dtype="float32")
 WIDE = Wide("d2l", 28, 4)
 NORMALIZED = Wide("torchvision", 97, 4)
 PLAIN = spec.SGD(rate=0.05, momentum=0.0)
-POOLS = {BRANCH_POOL, *(pool for config in map(spec.preset, GOOGLENETS) for pool in (config.pool, config.pool4))}
 
 # Measured, pt: logits 4e-3, loss 1.4e-3 (with batch norm, on four images; else 8e-6), gradients as one vector 1.5e-2.
 # Batch norm on four images amplifies a rounding of 4e-3 until its gradients prove nothing (0.9).
@@ -190,35 +188,6 @@ def test_a_step_that_jax_keeps_is_of_that_model_and_goes_with_its_optimizer():
     del optimizer
     gc.collect()
     assert len(train._steps) <= kept
-
-
-# -------------------------------------------------------------------------------------------------------- max pools
-
-
-@pytest.mark.skipif("jax" not in TESTED, reason="the other frameworks' gradients are their own")
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (6, 7)], ids=str)
-@pytest.mark.parametrize("pool", sorted(POOLS, key=str), ids=str)
-def test_the_first_maximum_of_a_window_takes_the_gradient_in_jax(pool, size):
-    """Whole numbers of which most tie; so all sums are exact, and nothing may differ."""
-    import jax
-
-    from googlenet_jax.model import max_pool
-
-    rng = np.random.default_rng(0)
-    x = rng.integers(-1, 2, (2, 3, *size)).astype(np.float32)
-    if min(map(pool.output_size, size)) < 1:
-        pytest.skip("no window fits")
-    expected, back = reference.max_pool(x, pool)
-    dy = rng.integers(-8, 9, expected.shape).astype(np.float32)
-
-    @jax.jit
-    def both(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        y, back = jax.vjp(lambda x: max_pool(x, pool), x)
-        return y, back(dy)[0]
-
-    y, dx = (np.asarray(a).transpose(0, 3, 1, 2) for a in both(x.transpose(0, 2, 3, 1), dy.transpose(0, 2, 3, 1)))
-    assert np.array_equal(y, expected)
-    assert np.array_equal(dx, back(dy))
 
 
 # --------------------------------------------------------------------------------------------------- what is timed
