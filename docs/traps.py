@@ -49,7 +49,7 @@ class Scene(NamedTuple):
     def model(self, backend: str) -> Any:
         """The network in a framework, in float64, on the CPU."""
         package = load(backend)
-        model = package.GoogLeNet(self.config, "float64", "cpu")
+        model = package.GoogLeNet(self.config, dtype="float64", device="cpu")
         package.load_params(model, self.params)
         return model
 
@@ -108,18 +108,35 @@ def after_one_pass(found: Scene) -> Scene:
 
 
 @contextmanager
-def replaced(package: str, **names: Callable) -> Iterator[ModuleType]:
-    """A backend whose model file has other functions or layers by those names."""
-    module = load(package)
-    with mock.patch.multiple(f"{module.__name__}.model", **names):
-        yield module
+def replaced(package: str, place: str, other: Callable) -> Iterator[ModuleType]:
+    """A backend that has something else at a place in its files, such as ``layers.MaxPool.forward``."""
+    backend = load(package)
+    with mock.patch(f"{backend.__name__}.{place}", other):
+        yield backend
+
+
+def pt_stages(model: Any, images: Array) -> Stages:
+    """Every stage of a PyTorch model, in the mode that it is in."""
+    import torch
+
+    stages: Stages = {}
+
+    def watch(stage, x):
+        stages[stage] = x.numpy().copy()
+        return x
+
+    with torch.inference_mode():
+        model(torch.from_numpy(images), watch=watch)
+    return stages
 
 
 def jax_stages(model: Any, images: Array) -> Stages:
     """Every stage of a JAX model, compiled afresh: what is compiled already does not know of a mistake."""
     from flax import nnx
 
-    stages = nnx.jit(lambda model, x: dict(model.stages(x, heads=True)))(model, images.transpose(0, 2, 3, 1))
+    from googlenet_jax.probe import watched
+
+    stages = nnx.jit(lambda model, x: watched(model, x))(model, images.transpose(0, 2, 3, 1))
     arrays = {name: np.asarray(x) for name, x in stages.items()}
     return {name: x.transpose(0, 3, 1, 2) if x.ndim == 4 else x for name, x in arrays.items()}
 
@@ -210,13 +227,13 @@ def same_padding() -> tuple[Stages, Stages]:
     """`padding="SAME"` in the layers with stride 2."""
     from flax import nnx
 
-    def max_pool(x, pool):
-        return nnx.max_pool(x, (pool.kernel, pool.kernel), (pool.stride, pool.stride), "SAME")
+    def max_pool(self, x):
+        return nnx.max_pool(x, self.op.sides, self.op.strides, "SAME")
 
     right = scene("d2l", 96)
     model = right.model("jax")
     model.conv1.padding = "SAME"
-    with replaced("jax", max_pool=max_pool):
+    with replaced("jax", "fast_cpu.MaxPool.__call__", max_pool):
         return jax_stages(model, right.images), right.right()
 
 
@@ -248,7 +265,7 @@ def relu_missing() -> tuple[Stages, Stages]:
     """No ReLU after the two convolutions of stage 2."""
     right = scene("d2l", 96)
     model = right.model("pt")
-    model.conv2_reduce.relu = model.conv2.relu = False
+    model.conv2_reduce.activation = model.conv2.activation = None
     return load("pt").activations(model, right.images), right.right()
 
 
@@ -270,11 +287,11 @@ def pool_floor() -> tuple[Stages, Stages]:
     """Max pools that round their size down, as is the default, instead of up."""
     from torch.nn.functional import max_pool2d
 
-    def max_pool(x, pool):
-        return max_pool2d(x, pool.kernel, pool.stride, pool.pad)
+    def max_pool(self, x):
+        return max_pool2d(x, self.op.sides, self.op.strides, self.pads)
 
     right = scene("bvlc", 96)
-    with replaced("pt", max_pool=max_pool) as backend:
+    with replaced("pt", "layers.MaxPool.forward", max_pool) as backend:
         return backend.activations(right.model("pt"), right.images), right.right()
 
 
@@ -283,22 +300,22 @@ def pool_zeros() -> tuple[Stages, Stages]:
     """Zeros around a max pool's input, which is negative in places, instead of minus infinity."""
     from torch.nn.functional import max_pool2d, pad
 
-    def max_pool(x, pool):
-        return max_pool2d(pad(x, [pool.pad] * 4), pool.kernel, pool.stride)
+    def max_pool(self, x):
+        return max_pool2d(pad(x, [self.op.pad] * 4), self.op.sides, self.op.strides)
 
     right = scene("d2lzh", 96)
-    with replaced("pt", max_pool=max_pool) as backend:
+    with replaced("pt", "layers.MaxPool.forward", max_pool) as backend:
         return backend.activations(right.model("pt"), right.images), right.right()
 
 
 @trap("pt", "d2l, 256 px")
 def pool_fixed() -> tuple[Stages, Stages]:
     """An average over 7 x 7 pixels for the global one, where the last map has 8 x 8."""
-    from torch.nn.functional import avg_pool2d
+    from torch import nn
 
     right = scene("d2l", 256)
     model = right.model("pt")
-    model.head_pool = lambda x: avg_pool2d(x, 7)
+    model.pool5 = nn.AvgPool2d(7)
     return load("pt").activations(model, right.images), right.right()
 
 
@@ -321,14 +338,13 @@ def pool_divisor() -> tuple[Stages, Stages]:
     right = scene("bvlc", 96)
     lrn = right.config.lrn
 
-    def norm(F, x):
+    def norm(self, F, x):
         rows = F.reshape(x**2, shape=(0, -4, 1, -1, -3))  # N x 1 x C x HW
         how = {"kernel": (lrn.size, 1), "pad": (lrn.size // 2, 0), "pool_type": "avg", "count_include_pad": False}
         return x * (lrn.k + lrn.alpha * F.reshape_like(F.Pooling(rows, **how), x)) ** -lrn.beta
 
-    model = right.model("mx")
-    model.lrn = norm
-    return load("mx").activations(model, right.images), right.right()
+    with replaced("mx", "layers.LRN.hybrid_forward", norm) as backend:
+        return backend.activations(right.model("mx"), right.images), right.right()
 
 
 # --------------------------------------------------------------------------------------- local response normalization
@@ -340,7 +356,7 @@ def lrn_alpha() -> tuple[Stages, Stages]:
     right = scene("bvlc", 96)
     lrn = right.config.lrn
     model = right.model("pt")
-    model.config = replace(right.config, lrn=replace(lrn, alpha=lrn.alpha * lrn.size))
+    model.norm1.op = model.norm2.op = replace(lrn, alpha=lrn.alpha * lrn.size)
     return load("pt").activations(model, right.images), right.right()
 
 
@@ -350,13 +366,12 @@ def lrn_k() -> tuple[Stages, Stages]:
     right = scene("bvlc", 96)
     lrn = right.config.lrn
 
-    def norm(F, x):
+    def norm(self, F, x):
         y = F.LRN(x.astype("float32"), nsize=lrn.size, alpha=lrn.alpha, beta=lrn.beta)  # it refuses float64
         return y.astype("float64")
 
-    model = right.model("mx")
-    model.lrn = norm
-    return load("mx").activations(model, right.images), right.right()
+    with replaced("mx", "layers.LRN.hybrid_forward", norm) as backend:
+        return backend.activations(right.model("mx"), right.images), right.right()
 
 
 # -------------------------------------------------------------------------------------------------------- batch norm
@@ -399,20 +414,15 @@ def norm_gamma() -> tuple[Stages, Stages]:
             return F.BatchNorm(x, gamma, beta, running_mean, running_var)
 
     right = scene("torchvision", 64)
-    with replaced("mx", BatchNorm=BatchNorm) as backend:
+    with replaced("mx", "layers.BatchNorm", BatchNorm) as backend:
         return backend.activations(right.model("mx"), right.images), right.right()
 
 
 @trap("pt", "torchvision, 64 px")
 def norm_training() -> tuple[Stages, Stages]:
     """Prediction in training mode, with the statistics of the two pictures at hand."""
-    import torch
-
     right = scene("torchvision", 64)
-    model = right.model("pt").train()
-    with torch.inference_mode():
-        stages = {name: x.numpy() for name, x in model.stages(torch.from_numpy(right.images), heads=True)}
-    return stages, right.right()
+    return pt_stages(right.model("pt").train(), right.images), right.right()
 
 
 @trap("pt", "torchvision, 64 px, one pass")
@@ -433,12 +443,12 @@ def norm_biased() -> tuple[Stages, Stages]:
     """Flax's own `BatchNorm`, whose running variance is the biased one; after one training pass on two pictures."""
     from flax import nnx
 
-    def batch_norm(channels, settings, dtype):
-        momentum, how = 1 - settings.momentum, {"dtype": dtype, "param_dtype": dtype, "rngs": nnx.Rngs(0)}
-        return nnx.BatchNorm(channels, momentum=momentum, epsilon=settings.epsilon, use_fast_variance=False, **how)
+    def batch_norm(channels, settings):
+        how = {"momentum": 1 - settings.momentum, "epsilon": settings.epsilon, "use_fast_variance": False}
+        return nnx.BatchNorm(channels, **how, rngs=nnx.Rngs(0))
 
     start = untrained(64)
-    with replaced("jax", BatchNorm=batch_norm) as backend:
+    with replaced("jax", "layers.BatchNorm", batch_norm) as backend:
         model = start.model("jax")
         model.train()
         jax_stages(model, start.images)
@@ -456,10 +466,10 @@ def norm_forward_only() -> tuple[Stages, Stages]:
         return nn.BatchNorm(momentum=1 - settings.momentum, epsilon=settings.epsilon, in_channels=channels)
 
     start = untrained(64)
-    with replaced("mx", BatchNorm=batch_norm) as backend:
+    with replaced("mx", "layers.BatchNorm", batch_norm) as backend:
         model = start.model("mx")
         with autograd.record():
-            dict(model.stages(nd, nd.array(start.images, dtype="float64"), heads=True))
+            model(nd.array(start.images, dtype="float64"), watch=lambda stage, x: x)
         nd.waitall()
         return backend.activations(model, start.images), after_one_pass(start).right()
 
@@ -472,30 +482,23 @@ def branch_order() -> tuple[Stages, Stages]:
     """The 5x5 branch before the 3x3 branch, as in Inception v3."""
     import torch
 
-    from googlenet_pt.model import Inception, max_pool
-    from spec.googlenet import BRANCH_POOL
-
-    class Swapped(Inception):
-        def forward(self, x):
-            y1 = self.branch1x1(x)
-            y5 = self.branch5x5(self.branch5x5_reduce(x))
-            y3 = self.branch3x3(self.branch3x3_reduce(x))
-            return torch.cat([y1, y5, y3, self.pool_proj(max_pool(x, BRANCH_POOL))], dim=1)
+    def swapped(self, x):
+        y5 = self.branch5x5(self.branch5x5_reduce(x))
+        y3 = self.branch3x3(self.branch3x3_reduce(x))
+        return torch.cat([self.branch1x1(x), y5, y3, self.pool_proj(self.pool(x))], dim=1)
 
     right = scene("d2l", 96)
-    with replaced("pt", Inception=Swapped) as backend:
+    with replaced("pt", "googlenet.Inception.forward", swapped) as backend:
         return backend.activations(right.model("pt"), right.images), right.right()
 
 
 @trap("jax", "torchvision, 64 px", of="aux1")
 def flatten_order() -> tuple[Stages, Stages]:
     """(H, W, C) flattened before the heads' dense layer, whose weights are over (C, H, W)."""
-    from flax import nnx
-
     found = scene("torchvision", 64)
     right, head = found.right(), found.model("jax").aux1
     x = head.conv(right["inception4a"].transpose(0, 2, 3, 1))  # 4 x 4 pixels, which an adaptive pool leaves alone
-    y = head.fc2(nnx.relu(head.fc1(x.reshape(len(x), -1))))
+    y = head.fc2(head.fc1(x.reshape(len(x), -1)))
     return right | {"aux1": np.asarray(y)}, right
 
 
@@ -506,11 +509,9 @@ def dropout_on() -> tuple[Stages, Stages]:
 
     right = scene("bvlc", 96)
     model = right.model("pt").train()
-    model.dropout.p = 0.4
+    model.fc.dropout.p = 0.4
     torch.manual_seed(0)
-    with torch.inference_mode():
-        stages = {name: x.numpy() for name, x in model.stages(torch.from_numpy(right.images), heads=False)}
-    return stages, right.right()
+    return pt_stages(model, right.images), right.right()
 
 
 @trap("pt", "d2l, 96 px", of="loss")

@@ -23,8 +23,8 @@ import spec
 from googlenet_jax.device import select_device
 from googlenet_jax.network import Network
 from googlenet_jax.optimizer import make_optimizer
+from googlenet_jax.predict import predict
 from googlenet_jax.presets import build
-from googlenet_jax.probe import predict
 from googlenet_jax.train import masks_to_device, to_device, update
 from harness.parallel import processes
 

@@ -28,7 +28,7 @@ def load_params(model: nnx.Module, params: spec.Arrays) -> None:
     """
     spec.check_params(model.config, params)
     for name, variable in _variables(model).items():
-        value = np.array(to_jax(params[name]), variable[...].dtype)  # a copy: JAX may share memory with NumPy
+        value = np.array(to_jax(params[name]), model.stored_dtype)  # a copy: JAX may share memory with NumPy
         variable[...] = jax.device_put(value, model.device)
 
 

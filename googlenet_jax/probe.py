@@ -1,13 +1,8 @@
-"""NumPy in, NumPy out: what the network computes, for comparing and for predicting."""
+"""What the network computes, stage by stage and backward, as NumPy arrays: for comparing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -15,33 +10,8 @@ import spec
 from googlenet_jax.device import full_precision, parameter_dtype
 from googlenet_jax.network import Network
 from googlenet_jax.params import canonical_name, to_canonical
+from googlenet_jax.predict import mode
 from googlenet_jax.train import images_to_device, to_device, value_and_grads
-
-
-def predict(model: Network, images: spec.Array) -> spec.Array:
-    """Logits (N, num_classes) of images (N, C, H, W), in inference mode.
-
-    Raises:
-        spec.InvalidInput: when the images do not fit.
-    """
-    with mode(model, training=False), full_precision():
-        return np.array(_logits(model, images_to_device(model, images)))
-
-
-@nnx.jit
-def _logits(model: Network, x: jax.Array) -> jax.Array:
-    return model(x).logits
-
-
-def predictor(model: Network, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """What computes logits (N, num_classes) of images like `x`, from `images_to_device`, in inference mode.
-
-    Compiled ahead of time, for this shape only, with the parameters as they are now.
-    """
-    with mode(model, training=False), full_precision():
-        definition, state = nnx.split(model)
-        compiled = jax.jit(lambda state, x: nnx.merge(definition, state)(x).logits).lower(state, x).compile()
-    return partial(compiled, jax.tree.map(jnp.copy, state))  # a training step takes the memory of the model's own
 
 
 def activations(model: Network, images: spec.Array) -> dict[str, spec.Array]:
@@ -56,9 +26,19 @@ def activations(model: Network, images: spec.Array) -> dict[str, spec.Array]:
     return {name: _canonical_layout(stages[name]) for name in spec.stage_names(model.config)}
 
 
-@nnx.jit
-def _stages(model: Network, x: jax.Array) -> dict[str, jax.Array]:
-    return dict(model.stages(x, heads=True))
+def watched(model: Network, x: jax.Array) -> dict[str, jax.Array]:
+    """Every stage's output, auxiliary heads included."""
+    stages: dict[str, jax.Array] = {}
+
+    def watch(stage: str, x: jax.Array) -> jax.Array:
+        stages[stage] = x
+        return x
+
+    model(x, watch=watch)
+    return stages
+
+
+_stages = nnx.jit(watched)
 
 
 def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
@@ -82,20 +62,6 @@ def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tu
 def _loss_and_grads(model: Network, x: jax.Array, y: jax.Array) -> tuple[jax.Array, nnx.State]:
     (value, _), grads = value_and_grads(nnx.clone(model), x, y, {})  # the copy takes what the pass updates
     return value, grads
-
-
-@contextmanager
-def mode(model: Network, *, training: bool) -> Iterator[None]:
-    before = not model.deterministic
-    _set_mode(model, training)
-    try:
-        yield
-    finally:
-        _set_mode(model, before)
-
-
-def _set_mode(model: Network, training: bool) -> None:
-    model.train() if training else model.eval()
 
 
 def _canonical_layout(x: jax.Array) -> spec.Array:

@@ -11,7 +11,7 @@ from flax import nnx
 import spec
 from googlenet_jax.device import wait
 from googlenet_jax.network import Network
-from googlenet_jax.probe import mode
+from googlenet_jax.predict import mode
 from googlenet_jax.train import images_to_device
 
 Call = Callable[[], None]
@@ -31,10 +31,10 @@ def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call
         spec.InvalidInput: when the images do not fit.
     """
     x = images_to_device(model, images)
-    for name, _ in model.layers():
+    for name in spec.stage_names(model.config):
         forward, gradients, y = _compiled(model, name, x)
         yield name, forward, gradients
-        x = x if name in ("aux1", "aux2") else y
+        x = x if name in spec.head_names(model.config) else y
 
 
 def _compiled(model: Network, name: str, x: jax.Array) -> tuple[Call, Call, jax.Array]:
@@ -47,7 +47,7 @@ def _compiled(model: Network, name: str, x: jax.Array) -> tuple[Call, Call, jax.
         definition, params, rest = nnx.split(model, own, ...)
 
     def compute(params: nnx.State, x: jax.Array, rest: nnx.State) -> jax.Array:
-        return dict(nnx.merge(definition, params, rest).layers())[name](x)
+        return getattr(nnx.merge(definition, params, rest), name)(x)
 
     def gradients(params: nnx.State, x: jax.Array, rest: nnx.State, dy: jax.Array) -> tuple:
         if name == spec.stage_names(model.config)[0]:

@@ -19,9 +19,8 @@ def loss(config: spec.Config, outputs: spec.Outputs, labels: jax.Array) -> jax.A
     targets = jax.nn.one_hot(labels, config.num_classes, dtype=outputs.logits.dtype)
     targets = optax.smooth_labels(targets, config.label_smoothing)
     total = optax.softmax_cross_entropy(outputs.logits, targets).mean()
-    for logits in (outputs.aux1, outputs.aux2):
-        if logits is not None:
-            total = total + config.aux_weight * optax.softmax_cross_entropy(logits, targets).mean()
+    for logits in outputs.heads.values():
+        total = total + config.aux_weight * optax.softmax_cross_entropy(logits, targets).mean()
     return total
 
 

@@ -1,24 +1,29 @@
 """GoogLeNet in MXNet Gluon.
 
-What differs here: networks are hybrid blocks, compiled to a graph on the first call; inference and training are two
-graphs of one network; batch norm keeps its running statistics itself, since MXNet stores the biased variance on CPUs
-and the unbiased one with cuDNN; both optimizers are written out, since MXNet's differ from the textbook.
+What differs here: inference and training are two graphs of one network, compiled on the first call; batch norm keeps
+its running statistics itself, since MXNet stores the biased variance on CPUs and the unbiased one with cuDNN; both
+optimizers are written out, since MXNet's differ from the textbook.
 """
 
+import googlenet_mx.device  # noqa: F401 (first: it sees to what MXNet needs before it is imported)
+from googlenet_mx.ancestors import VGG, AlexNet, LeNet, NiN
 from googlenet_mx.device import describe, peak_memory, wait
-from googlenet_mx.model import GoogLeNet
+from googlenet_mx.googlenet import GoogLeNet
 from googlenet_mx.network import Network
 from googlenet_mx.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_mx.params import dump_params, load_params
+from googlenet_mx.predict import predict, predictor
 from googlenet_mx.presets import build
-from googlenet_mx.probe import activations, loss_and_grads, predict, predictor
-from googlenet_mx.sequence import Sequence
+from googlenet_mx.probe import activations, loss_and_grads
 from googlenet_mx.train import images_to_device, masks_to_device, to_device, train_step, update
 
 __all__ = [
+    "VGG",
+    "AlexNet",
     "GoogLeNet",
+    "LeNet",
     "Network",
-    "Sequence",
+    "NiN",
     "activations",
     "build",
     "describe",

@@ -30,8 +30,8 @@ def write_file(path: Path, arrays: spec.Arrays, config: spec.Config) -> None:
         for layer in spec.layers(config):
             if layer.norm and not layer.norm.affine:
                 _fill(model, f"{layer.name}.norm")
-        stages = dict(model.stages(mx.sym, mx.sym.var("data"), heads=True))
-        symbol = mx.sym.Group([stages[name] for name in (config.logits, "aux1", "aux2") if name in stages])
+        logits, heads = model.forward(mx.sym.var("data"), {}, lambda stage, x: x)  # watched, so that the heads run
+        symbol = mx.sym.Group([logits, *heads.values()])
     symbol.save(str(path))
 
 
@@ -54,7 +54,7 @@ def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) ->
         block.cast(select_dtype(dtype))
         outputs = block(nd.array(images, dtype=select_dtype(dtype)))
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        return {name: x.asnumpy() for name, x in zip((config.logits, "aux1", "aux2"), outputs, strict=False)}
+        return {name: x.asnumpy() for name, x in zip((config.logits, *spec.head_names(config)), outputs, strict=True)}
     model = build(config, dtype=dtype, device="cpu")
     model.load_parameters(str(path), cast_dtype=True)
     return activations(model, images)

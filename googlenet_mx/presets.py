@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import spec
-from googlenet_mx.model import GoogLeNet
+from googlenet_mx.ancestors import VGG, AlexNet, LeNet, NiN
+from googlenet_mx.googlenet import GoogLeNet
 from googlenet_mx.network import Network
-from googlenet_mx.sequence import Sequence
 
-_KINDS: dict[type[spec.Config], type[Network]] = {network.takes: network for network in (GoogLeNet, Sequence)}
+NETWORKS: dict[str, type[Network]] = {network.__name__: network for network in (GoogLeNet, LeNet, AlexNet, VGG, NiN)}
 
 
-def build(config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> Network:
-    """A `GoogLeNet` or a `Sequence`, whichever the configuration is of; the arguments are those of `Network`.
+def build(
+    config: spec.Config,
+    dtype: str = "float32",
+    device: str = "auto",
+    seed: int = 0,
+    params: spec.Arrays | None = None,
+) -> Network:
+    """The network of the configuration's family; the other arguments are those of `Network.finish`.
 
     Raises:
-        spec.InvalidInput: for a device that is not there or an unknown dtype.
+        spec.InvalidInput: for a device that is not there, an unknown dtype, or parameters that do not fit.
     """
-    return _KINDS[type(config)](config, dtype, device, seed)
+    return NETWORKS[config.family](config, dtype=dtype, device=device, seed=seed, params=params)

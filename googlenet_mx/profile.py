@@ -27,17 +27,24 @@ def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Callable[[
     Raises:
         spec.InvalidInput: when the images do not fit.
     """
-    first = spec.stage_names(model.config)[0]
+    first, *_ = names = spec.stage_names(model.config)
     x = images_to_device(model, images)
     kept = dict(zip(model.training_pass.rates, model.training_pass.kept(x, {}), strict=True))
-    for name, layer in model.layers(nd, kept):
+    for name in names:
+        layer = getattr(model, name)
+        if name in kept:
+            layer = partial(_with_mask, layer, kept[name])
         given = x.copy()
         if name != first:
             given.attach_grad()
         yield name, partial(_forward, layer, x), partial(_forward_and_backward, layer, given)
-        if name not in ("aux1", "aux2"):
+        if name not in spec.head_names(model.config):
             with autograd.train_mode():
                 x = layer(x)
+
+
+def _with_mask(layer: Callable[..., nd.NDArray], kept: nd.NDArray, x: nd.NDArray) -> nd.NDArray:
+    return layer(x, kept)
 
 
 def _forward(layer: Callable[[nd.NDArray], nd.NDArray], x: nd.NDArray) -> None:

@@ -17,9 +17,8 @@ def loss(config: spec.Config, outputs: spec.Outputs, labels: nd.NDArray) -> nd.N
     targets = nd.one_hot(labels, config.num_classes, dtype=outputs.logits.dtype)
     targets = (1 - config.label_smoothing) * targets + config.label_smoothing / config.num_classes
     total = _cross_entropy(outputs.logits, targets).mean()
-    for logits in (outputs.aux1, outputs.aux2):
-        if logits is not None:
-            total = total + config.aux_weight * _cross_entropy(logits, targets).mean()
+    for logits in outputs.heads.values():
+        total = total + config.aux_weight * _cross_entropy(logits, targets).mean()
     return total
 
 

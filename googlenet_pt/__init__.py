@@ -4,20 +4,24 @@ What differs here: images and weights are laid out as the spec has them (N, C, H
 canonical ones; batch norm stores the unbiased running variance by itself; SGD and Adam are the textbook's.
 """
 
+from googlenet_pt.ancestors import VGG, AlexNet, LeNet, NiN
 from googlenet_pt.device import describe, peak_memory, wait
-from googlenet_pt.model import GoogLeNet
+from googlenet_pt.googlenet import GoogLeNet
 from googlenet_pt.network import Network
 from googlenet_pt.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_pt.params import dump_params, load_params
+from googlenet_pt.predict import predict, predictor
 from googlenet_pt.presets import build
-from googlenet_pt.probe import activations, loss_and_grads, predict, predictor
-from googlenet_pt.sequence import Sequence
+from googlenet_pt.probe import activations, loss_and_grads
 from googlenet_pt.train import images_to_device, masks_to_device, to_device, train_step, update
 
 __all__ = [
+    "VGG",
+    "AlexNet",
     "GoogLeNet",
+    "LeNet",
     "Network",
-    "Sequence",
+    "NiN",
     "activations",
     "build",
     "describe",

@@ -56,10 +56,9 @@ def keep_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def autocast(model: nn.Module) -> torch.autocast:
-    """Inside, a model of dtype bfloat16 computes its convolutions and matrix products so; another as it always does."""
-    device = next(model.parameters()).device.type
-    return torch.autocast(device, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
+def autocast(model: nn.Module, x: torch.Tensor) -> torch.autocast:
+    """Inside, a model of dtype bfloat16 computes on x's device in that dtype; another as it always does."""
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
 
 
 @contextmanager

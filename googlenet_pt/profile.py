@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import spec
 from googlenet_pt.device import autocast, wait
-from googlenet_pt.network import Layer, Network
+from googlenet_pt.network import Network
 from googlenet_pt.train import images_to_device
 
 Call = Callable[[], None]
@@ -30,25 +30,26 @@ def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call
         spec.InvalidInput: when the images do not fit.
     """
     model.train()
-    first = spec.stage_names(model.config)[0]
+    first, *_ = names = spec.stage_names(model.config)
     x = images_to_device(model, images)
-    for name, layer in model.layers():
-        trained = [p for path, p in model.named_parameters() if path.split(".")[0] == name]
+    for name in names:
+        layer = getattr(model, name)
+        trained = list(layer.parameters())
         forward, gradients = _calls(model, layer, x, trained if name == first else [x, *trained])
         yield name, forward, gradients
-        if name not in ("aux1", "aux2"):
-            with torch.no_grad(), autocast(model):
+        if name not in spec.head_names(model.config):
+            with torch.no_grad(), autocast(model, x):
                 x = layer(x).requires_grad_()
 
 
-def _calls(model: Network, layer: Layer, x: Tensor, wanted: list[Tensor]) -> tuple[Call, Call]:
+def _calls(model: Network, layer: nn.Module, x: Tensor, wanted: list[Tensor]) -> tuple[Call, Call]:
     def forward() -> None:
-        with torch.no_grad(), autocast(model):
+        with torch.no_grad(), autocast(model, x):
             layer(x)
         wait()
 
     def gradients() -> None:
-        with autocast(model):
+        with autocast(model, x):
             y = layer(x)
         torch.autograd.grad(y, wanted, torch.ones_like(y))
         wait()

@@ -14,9 +14,8 @@ def loss(config: spec.Config, outputs: spec.Outputs, labels: Tensor) -> Tensor:
     """Mean cross-entropy with smoothed labels, the auxiliary heads' weighted in."""
     smoothing = config.label_smoothing
     total = F.cross_entropy(outputs.logits, labels, label_smoothing=smoothing)
-    for logits in (outputs.aux1, outputs.aux2):
-        if logits is not None:
-            total = total + config.aux_weight * F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    for logits in outputs.heads.values():
+        total = total + config.aux_weight * F.cross_entropy(logits, labels, label_smoothing=smoothing)
     return total
 
 

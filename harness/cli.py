@@ -114,7 +114,7 @@ def spec(
                 "name": row.stage,
                 "kernel": row.kernel,
                 "shape": list(row.shape),
-                "branches": list(row.branches),
+                "branches": list(row.branches.values()),
                 "parameters": row.parameters,
                 "multiply_adds": row.multiply_adds,
             }

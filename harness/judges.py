@@ -20,8 +20,6 @@ from spec import Array, InvalidInput
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_STAGES = {name for config in spec.PRESETS.values() for name in spec.stage_names(config)}
-
 
 def open_session(graph: bytes) -> Any:
     """A session of ONNX Runtime on the CPU, with a thread for each processor that this process may use.
@@ -109,7 +107,8 @@ def _with_outputs(model: ModelProto, outputs: Sequence[str]) -> tuple[ModelProto
     """The model with those values, or all its stages, among its outputs; and their names."""
     from onnx import helper
 
-    names = list(outputs) or [name for node in model.graph.node for name in node.output if name in _STAGES]
+    stages = {name for config in spec.PRESETS.values() for name in spec.stage_names(config)}
+    names = list(outputs) or [name for node in model.graph.node for name in node.output if name in stages]
     if not names:
         raise InvalidInput("expected a graph with stages of a preset (conv1, pool1, …), got one without")
     kind = model.graph.input[0].type.tensor_type.elem_type

@@ -166,7 +166,8 @@ class Scheme:
 
     name: str
     # By preset, in the order of `spec.PRESETS`, those that have such files; then by canonical name, as all of these.
-    layers: Mapping[str, Mapping[str, str]] = field(repr=False)
+    # None: every network's layers have their canonical names.
+    layers: Mapping[str, Mapping[str, str]] | None = field(repr=False)
     convolution: Mapping[str, str] = field(repr=False)  # the last part of a convolution's names
     dense: Mapping[str, str] = field(repr=False)  # of a dense layer's
     layout: Mapping[int, str] = field(repr=False)  # the order of the axes, by how many there are
@@ -176,13 +177,15 @@ class Scheme:
     @property
     def presets(self) -> tuple[str, ...]:
         """Those that have such files, in the order of `spec.PRESETS`."""
-        return tuple(self.layers)
+        return tuple(spec.PRESETS if self.layers is None else self.layers)
 
     def array(self, preset: str, layer: str, leaf: str) -> str:
         """The name of an array: ``1.gamma`` of layer ``conv1`` and the scheme's ``norm.gamma``.
 
         Where batch norm is a layer of its own, that is what ``norm`` stands for; else it is a part of the name.
         """
+        if self.layers is None:
+            return f"{layer}.{leaf}"
         layers, own = self.layers[preset], f"{layer}.norm"
         if leaf.startswith("norm.") and own in layers:
             return f"{layers[own]}.{leaf.removeprefix('norm.')}"
@@ -206,15 +209,14 @@ def _sequences(column: int) -> dict[str, Mapping[str, str]]:
     }
 
 
-_SAME = {preset: {layer.name: layer.name for layer in spec.layers(config)} for preset, config in spec.PRESETS.items()}
 _D2L = _layers(1, "d2l") | _sequences(0)
 _D2LZH = _layers(3, "d2l", "d2lzh", "d2lzh-misprint") | _sequences(1)
 _PLAIN, _GLUON, _NNX, _TORCHVISION = map(_leaves, range(4))
 _COUNTER = "norm.num_batches_tracked"
 _SCHEMES = (
-    Scheme("canonical", _SAME, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
-    Scheme("gluon", _SAME, _GLUON, _GLUON, _CANONICAL, fixed=True),
-    Scheme("nnx", _SAME, _NNX, _NNX, _JAX),
+    Scheme("canonical", None, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
+    Scheme("gluon", None, _GLUON, _GLUON, _CANONICAL, fixed=True),
+    Scheme("nnx", None, _NNX, _NNX, _JAX),
     Scheme("torchvision", _layers(0, "torchvision"), _TORCHVISION, _PLAIN, _CANONICAL, "bn.num_batches_tracked"),
     Scheme("d2l-sequential", _D2L, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
     Scheme("d2lzh-sequential", _layers(2, "d2lzh"), _PLAIN, _PLAIN, _CANONICAL),
@@ -240,7 +242,7 @@ def foreign_names(scheme: Scheme, config: spec.Config) -> dict[str, str]:
     return {
         f"{layer.name}.{leaf}": scheme.array(config.preset, layer.name, theirs)
         for layer in spec.layers(config)
-        for leaf, theirs in (scheme.dense if layer.kernel is None else scheme.convolution).items()
+        for leaf, theirs in (scheme.dense if layer.is_dense else scheme.convolution).items()
         if f"{layer.name}.{leaf}" in shapes
     }
 
@@ -407,7 +409,7 @@ def _config(arrays: Arrays, scheme: Scheme, preset: str, aux: bool) -> spec.Conf
     # NiN's last convolutions are from classes to classes: of these one side does not tell the other.
     first, last = layers[0], next(layer for layer in reversed(layers) if layer.in_channels != layer.out_channels)
 
-    def side(layer: spec.Layer, *sides: int | None) -> int | None:
+    def side(layer: spec.Node, *sides: int | None) -> int | None:
         return _open_side(arrays.get(theirs[f"{layer.name}.weight"]), (*sides, *layer.weight_shape[2:]))
 
     return spec.preset(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from harness.curves import save_figure
 from spec import PRESETS, InvalidInput, preset
-from spec.shapes import input_sizes
+from spec.shapes import fits, input_sizes
 from spec.sizes import PARTS, Part, Sizes, measure
 
 COMPARED = ("lenet", "alexnet", "vgg11", "vgg11-narrow", "nin", "d2l")  # in the textbook's order
@@ -45,7 +45,7 @@ def measure_all(names: Sequence[str], size: int | None = None) -> list[Sizes]:
     chosen = PRESETS if list(names) == ["all"] else dict.fromkeys(names or COMPARED)
     configs = [preset(name, aux=False) for name in chosen]
     if size is not None:
-        misfits = [config for config in configs if config.misfit(size, size)]
+        misfits = [config for config in configs if not fits(config, size)]
         if misfits:
             takes = "; ".join(f"{config.preset} takes {_range(*input_sizes(config))} pixels" for config in misfits)
             raise InvalidInput(f"--size {size}: expected a size that every network takes, but {takes}")

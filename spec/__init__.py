@@ -1,12 +1,13 @@
 """What the network is, independent of any framework. NumPy and the standard library only, but for checkpoints.
 
 Read in this order: `python -m spec` prints the table; `spec/googlenet.py` is the table as data,
-`spec/sequences.py` the textbook ancestors; `spec/network.py` is what networks are made of, `spec/shapes.py` what
-follows from an image's size; `spec/reference.py` is the networks as arithmetic, forward and backward;
+`spec/ancestors.py` the textbook ancestors; `spec/network.py` is what networks are made of, and the walk through one;
+`spec/shapes.py` is what follows from an image's size; `spec/reference.py` is arithmetic, forward and backward;
 `spec/optimizers.py` is one training step, `spec/recipe.py` a whole training. `spec/checkpoint.py` is networks in files;
 it needs safetensors, and is imported by whoever wants it.
 """
 
+from spec.ancestors import SequenceConfig
 from spec.arrays import Array, Arrays, array_dtype
 from spec.errors import InvalidInput
 from spec.googlenet import GoogLeNetConfig, Inception
@@ -14,25 +15,31 @@ from spec.init import SCHEMES, init_params
 from spec.inputs import check_images, check_labels, check_training_batch
 from spec.masks import check_masks, dropout_masks, dropout_rates, mask_shapes
 from spec.network import (
+    AdaptiveAverage,
     BatchNorm,
     Config,
-    Layer,
+    GlobalAverage,
+    MaxPool,
+    Node,
+    Nodes,
     Outputs,
-    Pool,
     Shape,
     Step,
+    head_names,
     is_decayed,
     is_statistic,
     layers,
+    loss_weights,
+    nodes,
     param_shapes,
     parameter_count,
+    walk,
 )
 from spec.optimizers import SGD, Adam, AdamW, Optimizer
 from spec.params import check_params, check_state, state_shapes
 from spec.presets import PRESETS, preset
 from spec.recipe import Recipe
-from spec.sequences import SequenceConfig
-from spec.shapes import layer_costs, minimum_input_size, stage_inputs, stage_names, stage_shapes
+from spec.shapes import fits, layer_costs, minimum_input_size, stage_names, stage_shapes
 
 __all__ = [
     "PRESETS",
@@ -40,17 +47,20 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AdaptiveAverage",
     "Array",
     "Arrays",
     "BatchNorm",
     "Config",
+    "GlobalAverage",
     "GoogLeNetConfig",
     "Inception",
     "InvalidInput",
-    "Layer",
+    "MaxPool",
+    "Node",
+    "Nodes",
     "Optimizer",
     "Outputs",
-    "Pool",
     "Recipe",
     "SequenceConfig",
     "Shape",
@@ -64,18 +74,22 @@ __all__ = [
     "check_training_batch",
     "dropout_masks",
     "dropout_rates",
+    "fits",
+    "head_names",
     "init_params",
     "is_decayed",
     "is_statistic",
     "layer_costs",
     "layers",
+    "loss_weights",
     "mask_shapes",
     "minimum_input_size",
+    "nodes",
     "param_shapes",
     "parameter_count",
     "preset",
-    "stage_inputs",
     "stage_names",
     "stage_shapes",
     "state_shapes",
+    "walk",
 ]

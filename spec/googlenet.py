@@ -1,4 +1,4 @@
-"""GoogLeNet as data: the channel table, and the layers and maps that follow from it.
+"""GoogLeNet as data: the channel table, and the stages that it is part of.
 
 Each number of the architecture that forms a table stands here, once.
 
@@ -7,11 +7,24 @@ Source: Szegedy et al., "Going Deeper with Convolutions", 2015, Table 1; each pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
-from spec.network import LRN, Activation, BatchNorm, Config, Layer, Pool, Shape
+from spec.network import (
+    CLASSES,
+    LRN,
+    Activation,
+    AdaptiveAverage,
+    AveragePool,
+    BatchNorm,
+    Block,
+    Config,
+    Conv,
+    Dense,
+    Head,
+    MaxPool,
+    Stages,
+    named,
+)
 
 
 @dataclass(frozen=True)
@@ -33,23 +46,20 @@ class Inception:
         return self.branch1x1 + self.branch3x3 + self.branch5x5 + self.pool_proj
 
 
-BRANCH_POOL = Pool(kernel=3, stride=1, pad=1)  # the pool inside every Inception block
-STAGE_POOL = Pool(kernel=3, stride=2, pad=1)  # the one between the stages, in most presets
-AUX_POOL_KERNEL, AUX_POOL_STRIDE = 5, 3  # pixels, no padding, rounded down: the paper's "5x5+3(V)"
-AUX_SIDE = 4  # pixels: the auxiliary heads' dense layer reads 128 x 4 x 4
-AUX_CHANNELS, AUX_HIDDEN = 128, 1024
-AUX_AFTER = {"inception4a": "aux1", "inception4d": "aux2"}
-POOL_BEFORE = {"inception3a": "pool2", "inception4a": "pool3", "inception5a": "pool4"}
+BRANCH_POOL = MaxPool(3, stride=1, pad=1)  # the pool inside every Inception block
+STAGE_POOL = MaxPool(3, stride=2, pad=1)  # the one between the stages, in most presets
+AUX_POOL = AveragePool(5, stride=3)  # before the auxiliary heads, rounded down: the paper's "5x5+3(V)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoogLeNetConfig(Config):
     """One complete GoogLeNet. Make it with `preset`; the defaults of the fields are the `d2l` preset's."""
 
+    family: str = "GoogLeNet"
     inceptions: tuple[Inception, ...]
     stem_relu: bool = True  # ReLU after the two convolutions of stage 2
-    pool: Pool = STAGE_POOL  # between the stages
-    pool4: Pool = STAGE_POOL  # the fourth of them
+    pool: MaxPool = STAGE_POOL  # between the stages
+    pool4: MaxPool = STAGE_POOL  # the fourth of them
     branch5x5_kernel: int = 5
     head_pool: int | None = None  # side and stride of the last average pool in pixels; None: the whole map
     aux_adaptive: bool = False  # average the auxiliary heads' input to 4 x 4 whatever its size
@@ -59,90 +69,57 @@ class GoogLeNetConfig(Config):
         return next(row for row in self.inceptions if row.name == name)
 
     @property
-    def logits(self) -> str:
-        """The classifier."""
-        return "fc"
-
-    def layers(self) -> Iterator[Layer]:
-        """Every layer with weights, in forward order; the auxiliary heads where they branch off."""
-        conv = partial(Layer, norm=self.batch_norm, bias=self.batch_norm is None)
-        stem, stage2 = STEM_CHANNELS, STAGE2_CHANNELS
+    def stages(self) -> Stages:
+        """Table 1, and the stem, the heads and the classifier around it."""
         activation: Activation = "relu" if self.stem_relu else None
-        yield conv("conv1", self.in_channels, stem, kernel=7, stride=2, pad=3)
-        yield conv("conv2_reduce", stem, stem, kernel=1, activation=activation)
-        yield conv("conv2", stem, stage2, kernel=3, pad=1, activation=activation)
-        for row in self.inceptions:
-            name, into, k = row.name, row.in_channels, self.branch5x5_kernel
-            reduce3, reduce5 = f"{name}.branch3x3_reduce", f"{name}.branch5x5_reduce"
-            yield conv(f"{name}.branch1x1", into, row.branch1x1, kernel=1)
-            yield conv(reduce3, into, row.branch3x3_reduce, kernel=1)
-            yield conv(f"{name}.branch3x3", row.branch3x3_reduce, row.branch3x3, kernel=3, pad=1, reads=reduce3)
-            yield conv(reduce5, into, row.branch5x5_reduce, kernel=1)
-            yield conv(f"{name}.branch5x5", row.branch5x5_reduce, row.branch5x5, kernel=k, pad=k // 2, reads=reduce5)
-            yield conv(f"{name}.pool_proj", into, row.pool_proj, kernel=1)
-            if self.aux and name in AUX_AFTER:
-                head = AUX_AFTER[name]
-                yield conv(f"{head}.conv", row.out_channels, AUX_CHANNELS, kernel=1)
-                yield Layer(f"{head}.fc1", AUX_CHANNELS * AUX_SIDE**2, AUX_HIDDEN, reads=f"{head}.conv")
-                classifier = partial(Layer, activation=None, dropout=self.aux_dropout)
-                yield classifier(f"{head}.fc2", AUX_HIDDEN, self.num_classes, reads=f"{head}.fc1")
-        into = self.inceptions[-1].out_channels
-        yield Layer("fc", into, self.num_classes, activation=None, dropout=self.dropout)
+        block = {row.name: self._block(row) for row in self.inceptions}
+        stages = {
+            "conv1": Conv(STEM_CHANNELS, 7, stride=2, pad=3),  # 112 x 112 x 64
+            "pool1": self.pool,  # 56 x 56 x 64
+            "norm1": self.lrn,
+            "conv2_reduce": Conv(STEM_CHANNELS, activation=activation),  # 56 x 56 x 64
+            "conv2": Conv(STAGE2_CHANNELS, 3, pad=1, activation=activation),  # 56 x 56 x 192
+            "norm2": self.lrn,
+            "pool2": self.pool,  # 28 x 28 x 192
+            "inception3a": block["inception3a"],  # 28 x 28 x 256
+            "inception3b": block["inception3b"],  # 28 x 28 x 480
+            "pool3": self.pool,  # 14 x 14 x 480
+            "inception4a": block["inception4a"],  # 14 x 14 x 512
+            "aux1": self._head(),
+            "inception4b": block["inception4b"],  # 14 x 14 x 512
+            "inception4c": block["inception4c"],  # 14 x 14 x 512
+            "inception4d": block["inception4d"],  # 14 x 14 x 528
+            "aux2": self._head(),
+            "inception4e": block["inception4e"],  # 14 x 14 x 832
+            "pool4": self.pool4,  # 7 x 7 x 832
+            "inception5a": block["inception5a"],  # 7 x 7 x 832
+            "inception5b": block["inception5b"],  # 7 x 7 x 1024
+            "pool5": AdaptiveAverage(1) if self.head_pool is None else AveragePool(self.head_pool, self.head_pool),
+            "fc": Dense(CLASSES, activation=None, drop_input=True),
+        }
+        return tuple((name, part) for name, part in stages.items() if part is not None)
 
-    def maps(self, height: int, width: int) -> dict[str, Shape]:
-        """Every stage as (channels, height, width), without asking whether the sizes make sense."""
-        maps: dict[str, Shape] = {}
+    def _block(self, row: Inception) -> Block:
+        k = self.branch5x5_kernel
+        return Block(
+            (
+                named(branch1x1=Conv(row.branch1x1)),
+                named(branch3x3_reduce=Conv(row.branch3x3_reduce), branch3x3=Conv(row.branch3x3, 3, pad=1)),
+                named(branch5x5_reduce=Conv(row.branch5x5_reduce), branch5x5=Conv(row.branch5x5, k, pad=k // 2)),
+                named(pool=BRANCH_POOL, pool_proj=Conv(row.pool_proj)),
+            )
+        )
 
-        def pooled(pool: Pool) -> None:
-            nonlocal height, width
-            height, width = pool.output_size(height), pool.output_size(width)
-
-        height, width = (height - 1) // 2 + 1, (width - 1) // 2 + 1  # 7x7, stride 2, padding 3
-        maps["conv1"] = (STEM_CHANNELS, height, width)
-        pooled(self.pool)
-        maps["pool1"] = (STEM_CHANNELS, height, width)
-        if self.lrn:
-            maps["norm1"] = maps["pool1"]
-        maps["conv2_reduce"] = (STEM_CHANNELS, height, width)
-        maps["conv2"] = (STAGE2_CHANNELS, height, width)
-        if self.lrn:
-            maps["norm2"] = maps["conv2"]
-        for row in self.inceptions:
-            if name := POOL_BEFORE.get(row.name):
-                pooled(self.pool4 if name == "pool4" else self.pool)
-                maps[name] = (row.in_channels, height, width)
-            maps[row.name] = (row.out_channels, height, width)
-            if self.aux and row.name in AUX_AFTER:
-                maps[AUX_AFTER[row.name]] = (self.num_classes, self._aux_side(height), self._aux_side(width))
-        maps["pool5"] = (row.out_channels, self._head_side(height), self._head_side(width))
-        maps["fc"] = (self.num_classes, 1, 1)
-        return maps
-
-    def _head_side(self, size: int) -> int:
-        return 1 if self.head_pool is None else size // self.head_pool
-
-    def _aux_side(self, size: int) -> int:
-        return AUX_SIDE if self.aux_adaptive else (size - AUX_POOL_KERNEL) // AUX_POOL_STRIDE + 1
-
-    def misfit(self, height: int, width: int) -> str | None:
-        """Why an image of that size does not fit; None when it does."""
-        if min(height, width) < 1:
-            return "it is empty"
-        maps = self.maps(height, width)
-        for name, (_, h, w) in maps.items():
-            if name.startswith("pool") and name != "pool5" and min(h, w) < 1:
-                return f"nothing is left at {name}"
-        for name in AUX_AFTER.values():
-            if name in maps and maps[name][1:] != (AUX_SIDE, AUX_SIDE):
-                _, h, w = maps[name]
-                return (
-                    f"the auxiliary head {name} needs a {AUX_SIDE} x {AUX_SIDE} map after its pool and gets {h} x {w}"
-                )
-        _, h, w = maps["pool5"]
-        if (h, w) != (1, 1):
-            side = self.head_pool
-            return f"the {side}x{side} average pool before the classifier must leave a 1 x 1 map and leaves {h} x {w}"
-        return None
+    def _head(self) -> Head | None:
+        if not self.aux:
+            return None
+        chain = named(
+            pool=AdaptiveAverage(4) if self.aux_adaptive else AUX_POOL,  # 4 x 4 x channels
+            conv=Conv(128),  # 4 x 4 x 128
+            fc1=Dense(1024),
+            fc2=Dense(CLASSES, activation=None, drop_input=True),
+        )
+        return Head(chain)
 
 
 # fmt: off
@@ -173,7 +150,7 @@ def _rows(**changed: tuple[int, int, int, int, int, int]) -> tuple[Inception, ..
     return tuple(rows)
 
 
-_CEIL = Pool(kernel=3, stride=2, ceil=True)
+_CEIL = MaxPool(3, stride=2, ceil=True)
 GOOGLENETS = (
     GoogLeNetConfig(
         preset="d2l",

@@ -14,7 +14,7 @@ import numpy as np
 
 from spec.arrays import Array
 from spec.errors import InvalidInput
-from spec.network import Config, Layer, Shape, layers, param_shapes
+from spec.network import Config, Node, Shape, layers, param_shapes
 
 _Draw = Callable[[np.random.Generator, Shape], Array]
 
@@ -43,39 +43,39 @@ def _constant(value: float) -> _Draw:
     return lambda generator, shape: np.full(shape, float(value))
 
 
-def _fans(layer: Layer) -> tuple[int, int]:
+def _fans(layer: Node) -> tuple[int, int]:
     """Values that one output reads, and outputs that one input value reaches."""
-    window = (layer.kernel or 1) ** 2
-    return layer.in_channels * window, layer.out_channels * window
+    out, into, *sides = layer.weight_shape
+    return into * math.prod(sides), out * math.prod(sides)
 
 
-def _xavier(layer: Layer) -> tuple[_Draw, _Draw]:
+def _xavier(layer: Node) -> tuple[_Draw, _Draw]:
     return _uniform(math.sqrt(6 / sum(_fans(layer)))), _constant(0)
 
 
-def _torch(layer: Layer) -> tuple[_Draw, _Draw]:
+def _torch(layer: Node) -> tuple[_Draw, _Draw]:
     bound = 1 / math.sqrt(_fans(layer)[0])
     return _uniform(bound), _uniform(bound)
 
 
-def _gluon(layer: Layer) -> tuple[_Draw, _Draw]:
+def _gluon(layer: Node) -> tuple[_Draw, _Draw]:
     return _uniform(0.07), _constant(0)
 
 
-def _flax(layer: Layer) -> tuple[_Draw, _Draw]:
+def _flax(layer: Node) -> tuple[_Draw, _Draw]:
     return _truncated_normal(1 / math.sqrt(_fans(layer)[0])), _constant(0)
 
 
-def _caffe(layer: Layer) -> tuple[_Draw, _Draw]:
-    classifier = layer.kernel is None and layer.activation is None
+def _caffe(layer: Node) -> tuple[_Draw, _Draw]:
+    classifier = layer.is_dense and layer.op.activation is None
     return _uniform(math.sqrt(3 / _fans(layer)[0])), _constant(0 if classifier else 0.2)
 
 
-def _he(layer: Layer) -> tuple[_Draw, _Draw]:
+def _he(layer: Node) -> tuple[_Draw, _Draw]:
     return _normal(math.sqrt(2 / _fans(layer)[0])), _constant(0)
 
 
-SCHEMES: dict[str, Callable[[Layer], tuple[_Draw, _Draw]]] = {
+SCHEMES: dict[str, Callable[[Node], tuple[_Draw, _Draw]]] = {
     "xavier": _xavier,  # U(±sqrt(6 / (fan_in + fan_out))), biases 0: Glorot and Bengio 2010
     "torch": _torch,  # PyTorch's default: U(±1 / sqrt(fan_in)), biases too
     "gluon": _gluon,  # Gluon's default: U(±0.07) whatever the shape, biases 0

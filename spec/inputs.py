@@ -8,7 +8,7 @@ import numpy as np
 
 from spec.arrays import Array
 from spec.errors import InvalidInput
-from spec.network import Config, Shape, layers
+from spec.network import Config, Shape, walk
 from spec.shapes import stage_shapes
 
 
@@ -66,11 +66,10 @@ def check_training_batch(config: Config, shape: Shape) -> None:
     """
     if config.batch_norm is None or shape[0] > 1:
         return
-    maps = config.maps(*shape[2:])
-    for layer in layers(config):
-        if layer.norm and (layer.kernel is None or math.prod(maps[layer.stage][1:]) == 1):
-            remedy = "" if layer.kernel is None else ", or larger images"
+    for node in walk(config, tuple(shape[1:])):
+        if node.norm and math.prod(node.out[1:]) == 1:
+            remedy = "" if node.is_dense else ", or larger images"
             raise InvalidInput(
                 f"preset {config.preset} cannot train on one image of {shape[2]} x {shape[3]} pixels: batch norm "
-                f"sees a single value per channel at {layer.stage}; take a batch of at least 2{remedy}"
+                f"sees a single value per channel at {node.stage}; take a batch of at least 2{remedy}"
             )

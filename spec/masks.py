@@ -12,29 +12,29 @@ import numpy as np
 
 from spec.arrays import Array, Arrays
 from spec.errors import InvalidInput
-from spec.network import Config, Shape, layers
-from spec.shapes import stage_inputs
+from spec.network import Config, Shape, walk
+from spec.shapes import stage_shapes
 
 
 def mask_shapes(config: Config, shape: Shape) -> dict[str, Shape]:
     """What each stage that has a place for dropout drops from, for images of `shape` (N, channels, height, width).
 
-    ``fc`` (N, channels), ``aux1`` and ``aux2`` (N, 1024) of a GoogLeNet; what a row reads of a plain sequence.
+    What a dense layer reads is flat: ``fc`` (N, channels), ``aux1`` and ``aux2`` (N, 1024) of a GoogLeNet.
 
     Raises:
         InvalidInput: when such images do not fit.
     """
-    given = stage_inputs(config, shape[1:])
+    stage_shapes(config, shape[1:])
     return {
-        layer.stage: (shape[0], *((layer.in_channels,) if layer.kernel is None else given[layer.stage]))
-        for layer in layers(config)
-        if layer.dropout is not None
+        node.stage: (shape[0], *((node.in_channels,) if node.is_dense else node.into))
+        for node in walk(config, tuple(shape[1:]))
+        if node.dropout is not None
     }
 
 
 def dropout_rates(config: Config) -> dict[str, float]:
     """The fraction that each stage drops of what it reads, by the names of `mask_shapes`; only those above 0."""
-    return {layer.stage: layer.dropout for layer in layers(config) if layer.dropout}
+    return {node.stage: node.dropout for node in walk(config) if node.dropout}
 
 
 def dropout_masks(config: Config, shape: Shape, seed: int, step: int) -> dict[str, Array]:

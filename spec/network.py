@@ -1,41 +1,163 @@
-"""What networks are made of, and what follows from it: layers, names and shapes of parameters.
+"""What networks are made of, and `walk`: every operation of a network with its name, and what it reads and puts out.
 
-The networks themselves are in `spec/googlenet.py` and `spec/sequences.py`.
+A network is a table of named stages in forward order. A stage is an operation, a block of branches side by side, a
+residual around a chain of operations, or a head beside the trunk. Nothing here computes: parameters, shapes, costs,
+the referee and the ONNX writer are loops over `walk`. The tables are in `spec/googlenet.py` and `spec/ancestors.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, SupportsFloat, SupportsInt
+from typing import Any, Literal, NamedTuple, SupportsFloat, SupportsInt
+
+from spec.errors import InvalidInput
 
 Shape = tuple[int, ...]
+Pair = tuple[int, int]  # (height, width), or what stands before and after along one side
+Pads = tuple[Pair, Pair]  # ((above, below), (left, right)), pixels
 Activation = Literal["relu", "sigmoid"] | None
+CLASSES = None  # as a number of channels: one for each class
+IMAGES = "images"  # what the first operation reads
+
+# -------------------------------------------------------------------------------------------------------- operations
+
+
+class Sliding:
+    """What slides over a map in windows.
+
+    Kernel and stride are pixels, one number or (height, width). Pads are pixels on every side, or (above and below,
+    left and right), or ((above, below), (left, right)). `ceil` rounds the output size up: a last window that hangs over
+    the edge is kept and clipped.
+    """
+
+    kernel: int | Pair
+    stride: int | Pair
+    pad: int | Pair | Pads
+    ceil: bool = False
+
+    @property
+    def sides(self) -> Pair:
+        """(height, width) of the window."""
+        return pair(self.kernel)
+
+    @property
+    def strides(self) -> Pair:
+        """(down, across)."""
+        return pair(self.stride)
+
+    @property
+    def pads(self) -> Pads:
+        """((above, below), (left, right))."""
+        return pads(self.pad)
+
+    @property
+    def symmetric_pads(self) -> Pair:
+        """(above and below, left and right), for frameworks that know nothing else.
+
+        Raises:
+            InvalidInput: when opposite sides differ.
+        """
+        (above, below), (left, right) = self.pads
+        if (above, left) != (below, right):
+            raise InvalidInput(f"pads {self.pads}: this framework needs as much above as below, and left as right")
+        return above, left
+
+    def output_size(self, size: int, axis: int = 0) -> int:
+        """Windows along one axis, 0 for the height, of `size` pixels; zero or less when not even one fits."""
+        span = size + sum(self.pads[axis]) - self.sides[axis]
+        steps = math.ceil(span / self.strides[axis]) if self.ceil else span // self.strides[axis]
+        return steps + 1
+
+    def output_sizes(self, shape: Shape) -> Pair:
+        """(height, width) of what it makes of (channels, height, width)."""
+        return self.output_size(shape[1], 0), self.output_size(shape[2], 1)
 
 
 @dataclass(frozen=True)
-class Pool:
-    """A max pool: window and stride in pixels, `pad` pixels of minus infinity on every side.
+class Conv(Sliding):
+    """A convolution, the network's batch norm, and an activation."""
 
-    `ceil` rounds the output size up: a last window that hangs over the edge is kept and clipped.
-    """
+    channels: int | None
+    kernel: int | Pair = 1
+    stride: int | Pair = 1
+    pad: int | Pair | Pads = 0
+    norm: bool = True  # where the network has batch norm
+    activation: Activation = "relu"
+    drop_input: bool = False  # the network's dropout before it
 
-    kernel: int
-    stride: int
-    pad: int = 0
+    def output(self, shape: Shape) -> Shape:
+        """(channels, height, width) of (channels, height, width)."""
+        return (self.channels or 0, *self.output_sizes(shape))
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense layer on all values of a map, in the order (C, H, W), then batch norm and activation as in `Conv`."""
+
+    channels: int | None
+    norm: bool = False
+    activation: Activation = "relu"
+    drop_input: bool = False
+
+    def output(self, shape: Shape) -> Shape:
+        """(channels,)."""
+        return (self.channels or 0,)
+
+
+@dataclass(frozen=True)
+class MaxPool(Sliding):
+    """The largest value of each window; minus infinity outside the image."""
+
+    kernel: int | Pair
+    stride: int | Pair
+    pad: int | Pair | Pads = 0
     ceil: bool = False
 
-    def output_size(self, size: int) -> int:
-        """Windows along one side of `size` pixels; zero or less when not even one fits."""
-        span = size + 2 * self.pad - self.kernel
-        return (math.ceil(span / self.stride) if self.ceil else span // self.stride) + 1
+    def output(self, shape: Shape) -> Shape:
+        """(channels, height, width) of (channels, height, width)."""
+        return (shape[0], *self.output_sizes(shape))
+
+
+@dataclass(frozen=True)
+class AveragePool(Sliding):
+    """The mean of each window; zeros outside the image, which count or do not."""
+
+    kernel: int | Pair
+    stride: int | Pair
+    pad: int | Pair | Pads = 0
+    count_pad: bool = True
+
+    def output(self, shape: Shape) -> Shape:
+        """(channels, height, width) of (channels, height, width)."""
+        return (shape[0], *self.output_sizes(shape))
+
+
+@dataclass(frozen=True)
+class AdaptiveAverage:
+    """Means of side x side windows that cover the map, whatever its size, as PyTorch divides it."""
+
+    side: int
+
+    def output(self, shape: Shape) -> Shape:
+        """(channels, side, side)."""
+        return (shape[0], self.side, self.side)
+
+
+@dataclass(frozen=True)
+class GlobalAverage:
+    """The mean of every channel, without its map."""
+
+    def output(self, shape: Shape) -> Shape:
+        """(channels,)."""
+        return shape[:1]
 
 
 @dataclass(frozen=True)
 class LRN:
-    """Local response normalization: x / (k + alpha / size · Σ x²)^beta, the sum over `size` neighbouring channels.
+    """Local response normalization: x / (k + alpha / size · Σ x²)^beta, the sum over `size` neighboring channels.
 
     Source: models/bvlc_googlenet/train_val.prototxt and src/caffe/layers/lrn_layer.cpp of BVLC/caffe (k is 1 there).
     """
@@ -44,6 +166,72 @@ class LRN:
     alpha: float = 1e-4
     beta: float = 0.75
     k: float = 1.0
+
+    def output(self, shape: Shape) -> Shape:
+        """The same."""
+        return shape
+
+
+@dataclass(frozen=True)
+class Concat:
+    """What ends a `Block`: its branches joined over the channels."""
+
+    def output(self, *shapes: Shape) -> Shape:
+        """(channels of all, height, width)."""
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+@dataclass(frozen=True)
+class Add:
+    """What ends a `Residual`: activation(x + scale · y)."""
+
+    scale: float = 1.0
+    activation: Activation = "relu"
+
+    def output(self, shape: Shape, _: Shape) -> Shape:
+        """The same."""
+        return shape
+
+
+Operation = Conv | Dense | MaxPool | AveragePool | AdaptiveAverage | GlobalAverage | LRN
+Joint = Concat | Add
+
+# ------------------------------------------------------------------------------------------------------------ stages
+
+
+@dataclass(frozen=True)
+class Block:
+    """Branches that read the same map, joined over the channels in this order."""
+
+    branches: tuple[Chain, ...]
+
+
+@dataclass(frozen=True)
+class Residual:
+    """activation(x + scale · chain(x))."""
+
+    chain: Chain
+    scale: float = 1.0
+    activation: Activation = "relu"
+
+
+@dataclass(frozen=True)
+class Head:
+    """An auxiliary classifier beside the trunk, which goes on with what the head reads. Trained, not used."""
+
+    chain: Chain
+
+
+Chain = tuple[tuple[str, Operation | Block | Residual], ...]  # one reads what the one before it puts out
+Stages = tuple[tuple[str, Operation | Block | Residual | Head], ...]
+
+
+def named(**parts: Operation | Block | Residual) -> Chain:
+    """A chain of operations, each by its name: what follows the stage's in the canonical names."""
+    return tuple(parts.items())
+
+
+# ---------------------------------------------------------------------------------------------------------- networks
 
 
 @dataclass(frozen=True)
@@ -58,35 +246,8 @@ class BatchNorm:
     momentum: float = 0.1
     affine: bool = True  # with a scale and a shift that are learned
     unbiased: bool = True  # what the running variance stores
+    after_bias: bool = False  # the layer before it has a bias too
     written_out: bool = False  # each framework's array operations, in place of its own batch norm
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A convolution or dense layer: everything in the network that has weights."""
-
-    name: str
-    in_channels: int
-    out_channels: int
-    kernel: int | None = None  # pixels; None: a dense layer
-    stride: int = 1
-    pad: int = 0
-    norm: BatchNorm | None = None  # what follows it
-    bias: bool = True
-    activation: Activation = "relu"  # what follows that
-    dropout: float | None = None  # fraction dropped, in training, of what it reads; None: it has no place for that
-    reads: str | None = None  # the layer of its stage that it reads; None: it reads what the stage reads, or a pool's
-
-    @property
-    def stage(self) -> str:
-        """The stage that the layer belongs to: ``inception3a`` of ``inception3a.branch1x1``."""
-        return self.name.split(".")[0]
-
-    @property
-    def weight_shape(self) -> Shape:
-        """(out, in, k, k) of a convolution, (out, in) of a dense layer."""
-        sides = () if self.kernel is None else (self.kernel, self.kernel)
-        return (self.out_channels, self.in_channels, *sides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +255,7 @@ class Config:
     """What every network has. Make one with `preset`."""
 
     preset: str
+    family: str  # the class of the network in every backend
     source: str
     in_channels: int
     num_classes: int
@@ -112,21 +274,14 @@ class Config:
         return f"preset {self.preset} (in_channels={self.in_channels}, num_classes={self.num_classes}{heads})"
 
     @property
+    def stages(self) -> Stages:
+        """The table, heads included if the network has them."""
+        raise NotImplementedError
+
+    @property
     def logits(self) -> str:
         """The stage whose output they are: the last one."""
-        raise NotImplementedError
-
-    def layers(self) -> Iterator[Layer]:
-        """Every layer with weights, in forward order."""
-        raise NotImplementedError
-
-    def maps(self, height: int, width: int) -> dict[str, Shape]:
-        """Every stage's output for one image, in forward order, without asking whether the sizes make sense."""
-        raise NotImplementedError
-
-    def misfit(self, height: int, width: int) -> str | None:
-        """Why an image of that size does not fit; None when it does."""
-        raise NotImplementedError
+        return self.stages[-1][0]
 
 
 class Step(NamedTuple):
@@ -137,17 +292,159 @@ class Step(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a network returns: (N, num_classes) each; the auxiliary ones are None unless it trains with its heads."""
+    """What a network returns: logits (N, num_classes), and those of its auxiliary heads by name where they ran."""
 
-    logits: object
-    aux1: object = None
-    aux2: object = None
+    logits: Any
+    heads: Mapping[str, Any] = {}
 
 
-@lru_cache(maxsize=256)  # recognizing a file asks for the layers of every preset a dozen times
-def layers(config: Config) -> tuple[Layer, ...]:
-    """Every layer with weights, in forward order; the auxiliary heads where they branch off."""
-    return tuple(config.layers())
+# -------------------------------------------------------------------------------------------------------------- walk
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operation at its place in a network, for one image."""
+
+    name: str  # canonical; the stage's own where it ends the stage, but for heads
+    stage: str
+    op: Any  # an Operation or a Joint
+    reads: tuple[str, ...]  # the nodes, or `IMAGES`
+    into: Shape  # what the first of these puts out
+    out: Shape
+    in_head: bool
+    norm: BatchNorm | None  # after a convolution or dense layer, before the activation
+    dropout: float | None  # fraction of the input dropped in training; None: dropout has no place here
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is a convolution or a dense layer."""
+        return isinstance(self.op, Conv | Dense)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is a dense layer."""
+        return isinstance(self.op, Dense)
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether this layer adds one to its sums."""
+        return self.has_weights and (self.norm is None or self.norm.after_bias)
+
+    @property
+    def in_channels(self) -> int:
+        """Of a convolution; of a dense layer the values that it reads."""
+        return math.prod(self.into) if self.is_dense else self.into[0]
+
+    @property
+    def out_channels(self) -> int:
+        """Of what it puts out."""
+        return self.out[0]
+
+    @property
+    def weight_shape(self) -> Shape:
+        """(out, in, height, width) of a convolution, (out, in) of a dense layer."""
+        sides = self.op.sides if isinstance(self.op, Conv) else ()
+        return (self.out_channels, self.in_channels, *sides)
+
+
+Nodes = Mapping[str, Node]  # by canonical name
+
+
+@lru_cache(maxsize=512)  # recognizing a file walks through every preset a dozen times
+def walk(config: Config, shape: Shape | None = None) -> tuple[Node, ...]:
+    """Every operation of the network in forward order, the heads' where they branch off.
+
+    Args:
+        config: The network.
+        shape: (channels, height, width) of the image; None for the preset's own. Whether it fits is not asked: see
+            `spec.shapes`.
+    """
+    shape = shape or (config.in_channels, config.input_size, config.input_size)
+    return tuple(_Walk(config, shape).nodes())
+
+
+class _Walk:
+    def __init__(self, config: Config, shape: Shape) -> None:
+        self.config = config
+        self.outputs: dict[str, Shape] = {IMAGES: shape}
+
+    def nodes(self) -> Iterator[Node]:
+        x = IMAGES
+        for stage, part in self.config.stages:
+            if isinstance(part, Head):
+                yield from self.chain(stage, part.chain, x, in_head=True)
+            else:
+                yield from self.part(stage, stage, part, x, in_head=False)
+                x = stage
+
+    def chain(self, stage: str, chain: Chain, x: str, *, in_head: bool) -> Iterator[Node]:
+        for leaf, part in chain:
+            name = f"{stage}.{leaf}"
+            yield from self.part(name, stage, part, x, in_head=in_head)
+            x = name
+
+    def part(
+        self, name: str, stage: str, part: Operation | Block | Residual, x: str, *, in_head: bool
+    ) -> Iterator[Node]:
+        if isinstance(part, Block):
+            for branch in part.branches:
+                yield from self.chain(stage, branch, x, in_head=in_head)
+            yield self.node(name, stage, Concat(), *(_end(stage, branch) for branch in part.branches), in_head=in_head)
+        elif isinstance(part, Residual):
+            yield from self.chain(stage, part.chain, x, in_head=in_head)
+            add = Add(part.scale, part.activation)
+            yield self.node(name, stage, add, x, _end(stage, part.chain), in_head=in_head)
+        else:
+            yield self.node(name, stage, part, x, in_head=in_head)
+
+    def node(self, name: str, stage: str, op: Operation | Joint, *reads: str, in_head: bool) -> Node:
+        config, into = self.config, [self.outputs[read] for read in reads]
+        out, norm, dropout = op.output(*into), None, None
+        if isinstance(op, Conv | Dense):
+            out = out if op.channels is not CLASSES else (config.num_classes, *out[1:])
+            norm = config.batch_norm if op.norm else None
+            dropout = None if not op.drop_input else config.aux_dropout if in_head else config.dropout
+        self.outputs[name] = out
+        return Node(name, stage, op, reads, into[0], out, in_head, norm, dropout)
+
+
+def _end(stage: str, chain: Chain) -> str:
+    """The last operation's name."""
+    return f"{stage}.{chain[-1][0]}"
+
+
+def pair(x: int | Pair) -> Pair:
+    """One number for both sides, or one for each."""
+    return (x, x) if isinstance(x, int) else x
+
+
+def pads(x: int | Pair | Pads) -> Pads:
+    """((above, below), (left, right)) of what `Sliding` takes."""
+    down, across = pair(x)  # type: ignore[arg-type]  # of numbers or of pairs
+    return pair(down), pair(across)
+
+
+# -------------------------------------------------------------------------------- what follows, whatever the size
+
+
+def nodes(config: Config) -> Nodes:
+    """Every operation by its canonical name, for an image of the preset's own size."""
+    return {node.name: node for node in walk(config)}
+
+
+def layers(config: Config) -> tuple[Node, ...]:
+    """Every convolution and dense layer, in forward order; the auxiliary heads' where they branch off."""
+    return tuple(node for node in walk(config) if node.has_weights)
+
+
+def head_names(config: Config) -> tuple[str, ...]:
+    """The auxiliary heads' stages, in forward order."""
+    return tuple(stage for stage, part in config.stages if isinstance(part, Head))
+
+
+def loss_weights(config: Config) -> dict[str, float]:
+    """What the cross-entropy of each stage that ends in logits weighs in the loss: the classifier's 1."""
+    return {config.logits: 1.0} | dict.fromkeys(head_names(config), config.aux_weight)
 
 
 def param_shapes(config: Config) -> dict[str, Shape]:
@@ -160,7 +457,7 @@ def param_shapes(config: Config) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
     for layer in layers(config):
         shapes[f"{layer.name}.weight"] = layer.weight_shape
-        if layer.bias:
+        if layer.has_bias:
             shapes[f"{layer.name}.bias"] = (layer.out_channels,)
         if layer.norm:
             learned = ("weight", "bias") if layer.norm.affine else ()

@@ -6,12 +6,12 @@ import math
 from dataclasses import replace
 from numbers import Integral, Real
 
+from spec.ancestors import ANCESTORS
 from spec.errors import InvalidInput
 from spec.googlenet import GOOGLENETS
 from spec.network import Config
-from spec.sequences import SEQUENCES
 
-PRESETS: dict[str, Config] = {config.preset: config for config in (*GOOGLENETS, *SEQUENCES)}
+PRESETS: dict[str, Config] = {config.preset: config for config in (*GOOGLENETS, *ANCESTORS)}
 
 
 def preset(

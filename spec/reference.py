@@ -15,37 +15,50 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from spec.arrays import Array, Arrays
-from spec.googlenet import (
-    AUX_AFTER,
-    AUX_POOL_KERNEL,
-    AUX_POOL_STRIDE,
-    AUX_SIDE,
-    BRANCH_POOL,
-    GoogLeNetConfig,
-)
 from spec.inputs import check_images, check_labels, check_training_batch
 from spec.masks import check_masks
-from spec.network import LRN, Activation, BatchNorm, Config, Layer, Pool, Step, is_statistic, layers, param_shapes
+from spec.network import (
+    LRN,
+    Activation,
+    AdaptiveAverage,
+    Add,
+    AveragePool,
+    BatchNorm,
+    Concat,
+    Config,
+    Conv,
+    Dense,
+    GlobalAverage,
+    MaxPool,
+    Node,
+    Pads,
+    Pair,
+    Step,
+    is_statistic,
+    loss_weights,
+    pads,
+    pair,
+    param_shapes,
+    walk,
+)
 from spec.optimizers import Optimizer, State
 from spec.params import check_params
-from spec.sequences import Conv, Dense, GlobalAverage, MaxPool, SequenceConfig
 
 Back = Callable[[Array], Array]
 Back3 = Callable[[Array], tuple[Array, Array, Array]]  # to the input, the weights and the biases
-Stages = tuple[dict[str, Array], list[tuple[str, Back]]]  # outputs, and how gradients go back, in forward order
 
 # ---------------------------------------------------------------------------------------------------- operations
 
 
-def convolution(x: Array, w: Array, b: Array | None, stride: int, pad: int) -> tuple[Array, Back3]:
-    """Cross-correlation of x (N, C, H, W) with w (O, C, k, k), zeros outside the image.
+def convolution(x: Array, w: Array, b: Array | None, stride: int | Pair, pad: int | Pair | Pads) -> tuple[Array, Back3]:
+    """Cross-correlation of x (N, C, H, W) with w (O, C, h, w), zeros outside the image.
 
     Returns:
-        (N, O, H', W') with H' = (H + 2·pad - k) // stride + 1, and back(dy) -> dx, dw, db.
+        (N, O, H', W') with H' = (H + above + below - h) // stride + 1, and back(dy) -> dx, dw, db.
     """
-    k = w.shape[-1]
-    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    windows = _windows(padded, k, stride)  # N, C, H', W', k, k
+    sides, strides, edges = (w.shape[2], w.shape[3]), pair(stride), pads(pad)
+    padded = np.pad(x, ((0, 0), (0, 0), *edges))
+    windows = _windows(padded, sides, strides)  # N, C, H', W', h, w
     y = np.tensordot(windows, w, axes=((1, 4, 5), (1, 2, 3))).transpose(0, 3, 1, 2)
     if b is not None:
         y = y + b[:, None, None]
@@ -53,9 +66,9 @@ def convolution(x: Array, w: Array, b: Array | None, stride: int, pad: int) -> t
     def back(dy: Array) -> tuple[Array, Array, Array]:
         dw = np.tensordot(dy, windows, axes=((0, 2, 3), (0, 2, 3)))
         dpadded = np.zeros_like(padded)
-        for i, j in np.ndindex(k, k):
-            _places(dpadded, i, j, stride, dy)[...] += np.tensordot(dy, w[:, :, i, j], (1, 0)).transpose(0, 3, 1, 2)
-        return _unpad(dpadded, pad), dw, dy.sum((0, 2, 3))
+        for i, j in np.ndindex(*sides):
+            _places(dpadded, i, j, strides, dy)[...] += np.tensordot(dy, w[:, :, i, j], (1, 0)).transpose(0, 3, 1, 2)
+        return _inside(dpadded, edges, x), dw, dy.sum((0, 2, 3))
 
     return y, back
 
@@ -83,36 +96,41 @@ ACTIVATIONS: dict[Activation, Callable[[Array], tuple[Array, Back]]] = {
 }
 
 
-def max_pool(x: Array, pool: Pool) -> tuple[Array, Back]:
+def max_pool(x: Array, pool: MaxPool) -> tuple[Array, Back]:
     """Largest value of each window, minus infinity outside the image.
 
     The gradient goes to the first maximum of the window in row-major order, and to no other. After a ReLU ties are
     the rule (zeros), so which one is first matters.
     """
-    n, c, h, w = x.shape
-    k, stride, pad = pool.kernel, pool.stride, pool.pad
-    rows, columns = pool.output_size(h), pool.output_size(w)
-    below, right = ((out - 1) * stride + k - (size + pad) for out, size in ((rows, h), (columns, w)))
-    edges = ((0, 0), (0, 0), (pad, max(below, 0)), (pad, max(right, 0)))  # a last window may hang over the edge
-    padded = np.pad(x, edges, constant_values=-np.inf)
-    windows = _windows(padded, k, stride)[:, :, :rows, :columns].reshape(n, c, rows, columns, k * k)
+    sides, strides = pool.sides, pool.strides
+    counts = [pool.output_size(size, axis) for axis, size in enumerate(x.shape[2:])]
+    down, across = map(_edges, x.shape[2:], counts, sides, strides, pool.pads)
+    padded = np.pad(x, ((0, 0), (0, 0), down, across), constant_values=-np.inf)
+    windows = _windows(padded, sides, strides)[:, :, : counts[0], : counts[1]].reshape(*x.shape[:2], *counts, -1)
     first = windows.argmax(-1)
 
     def back(dy: Array) -> Array:
         dpadded = np.zeros(padded.shape)
-        for i, j in np.ndindex(k, k):
-            _places(dpadded, i, j, stride, dy)[...] += dy * (first == i * k + j)
-        return dpadded[:, :, pad : pad + h, pad : pad + w]
+        for place, (i, j) in enumerate(np.ndindex(*sides)):
+            _places(dpadded, i, j, strides, dy)[...] += dy * (first == place)
+        return _inside(dpadded, (down, across), x)
 
     return windows.max(-1), back
+
+
+def _edges(size: int, count: int, side: int, stride: int, pad: Pair) -> Pair:
+    """The padding along one axis: a last window may hang over the edge by more than the pool pads."""
+    before, after = pad
+    return before, max((count - 1) * stride + side - (size + before), after)
 
 
 Windows = Sequence[tuple[int, int]]  # first and one past the last pixel of each window along one side
 
 
-def strided_windows(size: int, kernel: int, stride: int) -> Windows:
-    """Windows of `kernel` pixels, `stride` apart, that lie inside `size` pixels."""
-    return [(start, start + kernel) for start in range(0, size - kernel + 1, stride)]
+def strided_windows(size: int, kernel: int, stride: int, pad: Pair = (0, 0)) -> Windows:
+    """Windows of `kernel` pixels, `stride` apart, on `size` pixels with so many before and after; cut at the edges."""
+    starts = range(-pad[0], size + pad[1] - kernel + 1, stride)
+    return [(max(start, 0), min(start + kernel, size)) for start in starts]
 
 
 def adaptive_windows(size: int, count: int) -> Windows:
@@ -120,17 +138,22 @@ def adaptive_windows(size: int, count: int) -> Windows:
     return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
 
 
-def average_pool(x: Array, rows: Windows, columns: Windows) -> tuple[Array, Back]:
-    """Mean of every rectangle rows[i] x columns[j]: (N, C, len(rows), len(columns))."""
-    a, b = averaging_matrix(x.shape[2], rows), averaging_matrix(x.shape[3], columns)
+def average_pool(
+    x: Array, rows: Windows, columns: Windows, divisors: tuple[int | None, int | None] = (None, None)
+) -> tuple[Array, Back]:
+    """Mean of every rectangle rows[i] x columns[j]: (N, C, len(rows), len(columns)).
+
+    Divisors in place of the windows' own lengths make zeros outside the image count.
+    """
+    a, b = averaging_matrix(x.shape[2], rows, divisors[0]), averaging_matrix(x.shape[3], columns, divisors[1])
     return a @ x @ b.T, lambda dy: a.T @ dy @ b
 
 
-def averaging_matrix(size: int, windows: Windows) -> Array:
-    """(len(windows), size): row i holds 1 / length inside window i, and 0 outside."""
+def averaging_matrix(size: int, windows: Windows, divisor: int | None = None) -> Array:
+    """(len(windows), size): row i holds 1 / length inside window i, or 1 / divisor, and 0 outside."""
     matrix = np.zeros((len(windows), size))
     for row, (start, stop) in zip(matrix, windows, strict=True):
-        row[start:stop] = 1 / (stop - start)
+        row[start:stop] = 1 / (divisor or stop - start)
     return matrix
 
 
@@ -205,19 +228,21 @@ def softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) 
     return float(-(target * log_softmax).sum(1).mean()), (np.exp(log_softmax) - target) / n
 
 
-def _windows(x: Array, k: int, stride: int) -> Array:
-    windows: Array = sliding_window_view(x, (k, k), axis=(2, 3))  # type: ignore[call-overload]  # its stub: one axis
-    return windows[:, :, ::stride, ::stride]
+def _windows(x: Array, sides: Pair, strides: Pair) -> Array:
+    windows: Array = sliding_window_view(x, sides, axis=(2, 3))  # type: ignore[call-overload]  # its stub: one axis
+    return windows[:, :, :: strides[0], :: strides[1]]
 
 
-def _places(padded: Array, i: int, j: int, stride: int, dy: Array) -> Array:
+def _places(padded: Array, i: int, j: int, strides: Pair, dy: Array) -> Array:
     """The pixels that stand at row i, column j of each window; a view."""
-    rows, columns = dy.shape[2:]
-    return padded[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride]
+    (down, across), (rows, columns) = strides, dy.shape[2:]
+    return padded[:, :, i : i + down * rows : down, j : j + across * columns : across]
 
 
-def _unpad(x: Array, pad: int) -> Array:
-    return x[:, :, pad : x.shape[2] - pad, pad : x.shape[3] - pad]
+def _inside(padded: Array, edges: Pads, x: Array) -> Array:
+    """What lies on the pixels of x."""
+    (above, _), (left, _) = edges
+    return padded[:, :, above : above + x.shape[2], left : left + x.shape[3]]
 
 
 # ------------------------------------------------------------------------------------------------------- network
@@ -227,46 +252,82 @@ def _unpad(x: Array, pad: int) -> Array:
 class _Pass:
     """One run through a network; collects gradients and running statistics by canonical name."""
 
-    config: Any  # a Config: of which kind, the subclass knows
+    config: Config
     params: Arrays
     training: bool
     masks: Arrays
+    outputs: dict[str, Array] = field(default_factory=dict)  # by node
+    backs: list[tuple[Node, Callable[[Array], tuple[Array, ...]]]] = field(default_factory=list)
     grads: dict[str, Array] = field(default_factory=dict)
     statistics: dict[str, Array] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.layers = {layer.name: layer for layer in layers(self.config)}
+    def forward(self, nodes: Sequence[Node], x: Array) -> dict[str, Array]:
+        """The output of every stage that has some of these nodes, in forward order; the first of them reads x."""
+        self.outputs[nodes[0].reads[0]] = x
+        stages: dict[str, Array] = {}
+        for node in nodes:
+            read = [self.outputs[name] for name in node.reads]
+            y, back = self.join(node, read) if isinstance(node.op, Concat | Add) else self.compute(node, read[0])
+            stages[node.stage] = self.outputs[node.name] = y
+            self.backs.append((node, back))
+        return stages
 
-    def stages(self, x: Array) -> Stages:
-        """Every stage's output, and every stage's `back`, in forward order."""
-        raise NotImplementedError
+    def backward(self, gradients: dict[str, Array]) -> dict[str, Array]:
+        """Send the gradients of stages' outputs back to every array, and return what arrives at the first input.
 
-    def conv(self, name: str, x: Array) -> tuple[Array, Back]:
-        """Convolution, then batch norm and an activation where the layer has them."""
-        layer = self.layers[name]
-        y, back = convolution(x, self.params[f"{name}.weight"], self.bias(layer), layer.stride, layer.pad)
-        return self.finish(layer, y, back)
+        What several operations read adds up what they send.
+        """
+        ends = {node.stage: node.name for node, _ in self.backs}
+        arriving = {ends[stage]: gradient for stage, gradient in gradients.items()}
+        for node, back in reversed(self.backs):
+            for name, dx in zip(node.reads, back(arriving.pop(node.name)), strict=True):
+                arriving[name] = arriving[name] + dx if name in arriving else dx
+        return arriving
 
-    def fc(self, name: str, x: Array) -> tuple[Array, Back]:
-        """Dense layer, then batch norm and an activation where the layer has them."""
-        layer = self.layers[name]
-        y, back = dense(x, self.params[f"{name}.weight"], self.bias(layer))
-        return self.finish(layer, y, back)
+    def join(self, node: Node, read: list[Array]) -> tuple[Array, Callable[[Array], tuple[Array, ...]]]:
+        """Branches side by side, or a sum of two."""
+        if isinstance(node.op, Add):
+            x, branch = read
+            y, back_activation = ACTIVATIONS[node.op.activation](x + node.op.scale * branch)
+            return y, lambda dy: ((d := back_activation(dy)), node.op.scale * d)
+        edges = np.cumsum([y.shape[1] for y in read])[:-1]
+        return np.concatenate(read, axis=1), lambda dy: tuple(np.split(dy, edges, axis=1))
 
-    def bias(self, layer: Layer) -> Array | None:
-        """The layer's, if it has one."""
-        return self.params[f"{layer.name}.bias"] if layer.bias else None
+    def compute(self, node: Node, x: Array) -> tuple[Array, Callable[[Array], tuple[Array, ...]]]:
+        """An operation on one input."""
+        y, back = _OPERATIONS[type(node.op)](self, node, x)
+        return y, lambda dy: (back(dy),)
 
-    def finish(self, layer: Layer, y: Array, back_layer: Back3) -> tuple[Array, Back]:
+    def conv(self, node: Node, x: Array) -> tuple[Array, Back]:
+        """Dropout where the layer has it, convolution, batch norm, activation."""
+        kept, back_dropout = self.dropout(node, x)
+        weight, bias = self.params[f"{node.name}.weight"], self.params.get(f"{node.name}.bias")
+        y, back_layer = convolution(kept, weight, bias, node.op.stride, node.op.pad)
+        y, back = self.finish(node, y, back_layer)
+        return y, lambda dy: back_dropout(back(dy))
+
+    def dense(self, node: Node, x: Array) -> tuple[Array, Back]:
+        """The map flattened as (C, H, W), dropout where the layer has it, dense layer, batch norm, activation."""
+        kept, back_dropout = self.dropout(node, x.reshape(len(x), -1))
+        weight, bias = self.params[f"{node.name}.weight"], self.params.get(f"{node.name}.bias")
+        y, back_layer = dense(kept, weight, bias)
+        y, back = self.finish(node, y, back_layer)
+        return y, lambda dy: back_dropout(back(dy)).reshape(x.shape)
+
+    def dropout(self, node: Node, x: Array) -> tuple[Array, Back]:
+        """What the layer reads, in training."""
+        return identity(x) if node.dropout is None else dropout(x, self.masks.get(node.stage), node.dropout)
+
+    def finish(self, node: Node, y: Array, back_layer: Back3) -> tuple[Array, Back]:
         """What comes after the sums: batch norm and an activation, where the layer has them."""
-        y, back_norm = self.norm(f"{layer.name}.norm", y, layer.norm) if layer.norm else identity(y)
-        y, back_activation = ACTIVATIONS[layer.activation](y)
+        y, back_norm = self.norm(f"{node.name}.norm", y, node.norm) if node.norm else identity(y)
+        y, back_activation = ACTIVATIONS[node.op.activation](y)
 
         def back(dy: Array) -> Array:
             dx, dw, db = back_layer(back_norm(back_activation(dy)))
-            self.grads[f"{layer.name}.weight"] = dw
-            if layer.bias:
-                self.grads[f"{layer.name}.bias"] = db
+            self.grads[f"{node.name}.weight"] = dw
+            if node.has_bias:
+                self.grads[f"{node.name}.bias"] = db
             return dx
 
         return y, back
@@ -294,143 +355,41 @@ class _Pass:
 
         return y.reshape(shape), back
 
+    def max_pool(self, node: Node, x: Array) -> tuple[Array, Back]:
+        """The max pool."""
+        return max_pool(x, node.op)
 
-class _GoogLeNet(_Pass):
-    config: GoogLeNetConfig
+    def average_pool(self, node: Node, x: Array) -> tuple[Array, Back]:
+        """The mean of each window."""
+        op = node.op
+        rows, columns = map(strided_windows, x.shape[2:], op.sides, op.strides, op.pads)
+        return average_pool(x, rows, columns, op.sides if op.count_pad else (None, None))
 
-    def stages(self, x: Array) -> Stages:
-        """Every stage's output, and every stage's `back`, in forward order."""
-        config = self.config
-        outputs: dict[str, Array] = {}
-        backs: list[tuple[str, Back]] = []
-
-        def stage(name: str, result: tuple[Array, Back]) -> Array:
-            outputs[name] = result[0]
-            backs.append((name, result[1]))
-            return result[0]
-
-        x = stage("conv1", self.conv("conv1", x))
-        x = stage("pool1", max_pool(x, config.pool))
-        if config.lrn:
-            x = stage("norm1", local_response_norm(x, config.lrn))
-        x = stage("conv2_reduce", self.conv("conv2_reduce", x))
-        x = stage("conv2", self.conv("conv2", x))
-        if config.lrn:
-            x = stage("norm2", local_response_norm(x, config.lrn))
-        x = stage("pool2", max_pool(x, config.pool))
-        x = stage("inception3a", self.inception("inception3a", x))
-        x = stage("inception3b", self.inception("inception3b", x))
-        x = stage("pool3", max_pool(x, config.pool))
-        x = stage("inception4a", self.inception("inception4a", x))
-        if config.aux:
-            stage("aux1", self.aux_head("aux1", x))
-        x = stage("inception4b", self.inception("inception4b", x))
-        x = stage("inception4c", self.inception("inception4c", x))
-        x = stage("inception4d", self.inception("inception4d", x))
-        if config.aux:
-            stage("aux2", self.aux_head("aux2", x))
-        x = stage("inception4e", self.inception("inception4e", x))
-        x = stage("pool4", max_pool(x, config.pool4))
-        x = stage("inception5a", self.inception("inception5a", x))
-        x = stage("inception5b", self.inception("inception5b", x))
-        x = stage("pool5", self.head_pool(x))
-        stage("fc", self.classifier(x))
-        return outputs, backs
-
-    def inception(self, name: str, x: Array) -> tuple[Array, Back]:
-        """Four branches side by side, concatenated over the channels in the order 1x1, 3x3, 5x5, pool."""
-        y1, back1 = self.conv(f"{name}.branch1x1", x)
-        reduced3, back3_reduce = self.conv(f"{name}.branch3x3_reduce", x)
-        y3, back3 = self.conv(f"{name}.branch3x3", reduced3)
-        reduced5, back5_reduce = self.conv(f"{name}.branch5x5_reduce", x)
-        y5, back5 = self.conv(f"{name}.branch5x5", reduced5)
-        pooled, back_pool = max_pool(x, BRANCH_POOL)
-        yp, back_proj = self.conv(f"{name}.pool_proj", pooled)
-        branches = [y1, y3, y5, yp]
-
-        def back(dy: Array) -> Array:
-            d1, d3, d5, dp = np.split(dy, np.cumsum([y.shape[1] for y in branches])[:-1], axis=1)
-            return back1(d1) + back3_reduce(back3(d3)) + back5_reduce(back5(d5)) + back_pool(back_proj(dp))
-
-        return np.concatenate(branches, axis=1), back
-
-    def aux_head(self, name: str, x: Array) -> tuple[Array, Back]:
-        """A classifier on an early stage: average pool to 4 x 4, 1x1 convolution, two dense layers."""
-        if self.config.aux_adaptive:
-            rows, columns = (adaptive_windows(size, AUX_SIDE) for size in x.shape[2:])
-        else:
-            rows, columns = (strided_windows(size, AUX_POOL_KERNEL, AUX_POOL_STRIDE) for size in x.shape[2:])
-        pooled, back_pool = average_pool(x, rows, columns)
-        y, back_conv = self.conv(f"{name}.conv", pooled)
-        hidden, back_fc1 = self.fc(f"{name}.fc1", y.reshape(len(y), -1))  # flattened as (C, H, W)
-        hidden, back_dropout = dropout(hidden, self.masks.get(name), self.config.aux_dropout)
-        logits, back_fc2 = self.fc(f"{name}.fc2", hidden)
-
-        def back(dy: Array) -> Array:
-            dhidden = back_fc1(back_dropout(back_fc2(dy)))
-            return back_pool(back_conv(dhidden.reshape(y.shape)))
-
-        return logits, back
-
-    def head_pool(self, x: Array) -> tuple[Array, Back]:
-        """The average before the classifier: the whole map, or the one 7x7 window of `cnblogs`."""
-        kernel = self.config.head_pool
-        if kernel is None:
-            rows, columns = (adaptive_windows(size, 1) for size in x.shape[2:])
-        else:
-            rows, columns = (strided_windows(size, kernel, kernel) for size in x.shape[2:])
+    def adaptive_average(self, node: Node, x: Array) -> tuple[Array, Back]:
+        """Means of as many windows as it makes."""
+        rows, columns = (adaptive_windows(size, node.op.side) for size in x.shape[2:])
         return average_pool(x, rows, columns)
 
-    def classifier(self, x: Array) -> tuple[Array, Back]:
-        """Dropout and the last dense layer on (N, C, 1, 1)."""
-        kept, back_dropout = dropout(x.reshape(len(x), -1), self.masks.get("fc"), self.config.dropout)
-        logits, back_fc = self.fc("fc", kept)
-        return logits, lambda dy: back_dropout(back_fc(dy)).reshape(x.shape)
-
-
-class _Sequence(_Pass):
-    config: SequenceConfig
-
-    def stages(self, x: Array) -> Stages:
-        """Every row's output, and every row's `back`, in forward order."""
-        kinds: dict[type, Callable[[Any, Array], tuple[Array, Back]]] = {
-            Conv: self.conv_row,
-            Dense: self.dense_row,
-            MaxPool: self.pool_row,
-            GlobalAverage: self.average_row,
-        }
-        outputs: dict[str, Array] = {}
-        backs: list[tuple[str, Back]] = []
-        for row in self.config.rows:
-            x, back = kinds[type(row)](row, x)
-            outputs[row.name] = x
-            backs.append((row.name, back))
-        return outputs, backs
-
-    def conv_row(self, row: Conv, x: Array) -> tuple[Array, Back]:
-        """Dropout where the row has it, and the convolution."""
-        kept, back_dropout = dropout(x, self.masks.get(row.name), self.config.dropout)
-        y, back_conv = self.conv(row.name, kept)
-        return y, lambda dy: back_dropout(back_conv(dy))
-
-    def dense_row(self, row: Dense, x: Array) -> tuple[Array, Back]:
-        """Maps flattened as (C, H, W), dropout where the row has it, and the dense layer."""
-        kept, back_dropout = dropout(x.reshape(len(x), -1), self.masks.get(row.name), self.config.dropout)
-        y, back_dense = self.fc(row.name, kept)
-        return y, lambda dy: back_dropout(back_dense(dy)).reshape(x.shape)
-
-    def pool_row(self, row: MaxPool, x: Array) -> tuple[Array, Back]:
-        """The max pool."""
-        return max_pool(x, row.pool)
-
-    def average_row(self, row: GlobalAverage, x: Array) -> tuple[Array, Back]:
+    def global_average(self, node: Node, x: Array) -> tuple[Array, Back]:
         """(N, C): the mean of every map."""
         rows, columns = (adaptive_windows(size, 1) for size in x.shape[2:])
         y, back = average_pool(x, rows, columns)
         return y.reshape(x.shape[:2]), lambda dy: back(dy.reshape(y.shape))
 
+    def local_response_norm(self, node: Node, x: Array) -> tuple[Array, Back]:
+        """Local response normalization."""
+        return local_response_norm(x, node.op)
 
-_PASSES: dict[type[Config], type[_Pass]] = {GoogLeNetConfig: _GoogLeNet, SequenceConfig: _Sequence}
+
+_OPERATIONS: dict[type, Callable[[_Pass, Any, Array], tuple[Array, Back]]] = {
+    Conv: _Pass.conv,
+    Dense: _Pass.dense,
+    MaxPool: _Pass.max_pool,
+    AveragePool: _Pass.average_pool,
+    AdaptiveAverage: _Pass.adaptive_average,
+    GlobalAverage: _Pass.global_average,
+    LRN: _Pass.local_response_norm,
+}
 
 
 @dataclass(frozen=True)
@@ -459,9 +418,8 @@ def activations(config: Config, params: Arrays, images: Array) -> dict[str, Arra
     """
     check_params(config, params)
     images = check_images(config, images)
-    return _PASSES[type(config)](config, _float64(params), training=False, masks={}).stages(images.astype(np.float64))[
-        0
-    ]
+    run = _Pass(config, _float64(params), training=False, masks={})
+    return run.forward(walk(config, images.shape[1:]), images.astype(np.float64))
 
 
 def predict(config: Config, params: Arrays, images: Array) -> Array:
@@ -474,7 +432,7 @@ def loss_and_grads(
 ) -> Training:
     """Loss and its gradients in training mode (statistics of the batch, auxiliary heads weighted in).
 
-    loss = CE(logits) + aux_weight · (CE(aux1) + CE(aux2)), each the mean cross-entropy over the batch.
+    loss = CE(logits) + aux_weight · Σ CE(head), each the mean cross-entropy over the batch.
 
     Args:
         config: The network.
@@ -491,16 +449,14 @@ def loss_and_grads(
     labels = check_labels(config, labels, len(images))
     check_training_batch(config, images.shape)
     masks = check_masks(config, masks or {}, images.shape)
-    run = _PASSES[type(config)](config, _float64(params), training=True, masks=masks)
-    outputs, backs = run.stages(images.astype(np.float64))
-    loss, gradient = softmax_cross_entropy(outputs[config.logits], labels, config.label_smoothing)
-    for name, back in reversed(backs):
-        if name in AUX_AFTER.values():  # a side branch: its gradient joins the trunk's
-            aux_loss, aux_gradient = softmax_cross_entropy(outputs[name], labels, config.label_smoothing)
-            loss += config.aux_weight * aux_loss
-            gradient = gradient + back(config.aux_weight * aux_gradient)
-        else:
-            gradient = back(gradient)
+    run = _Pass(config, _float64(params), training=True, masks=masks)
+    outputs = run.forward(walk(config, images.shape[1:]), images.astype(np.float64))
+    loss, gradients = 0.0, {}
+    for name, weight in loss_weights(config).items():
+        own, gradient = softmax_cross_entropy(outputs[name], labels, config.label_smoothing)
+        loss += weight * own
+        gradients[name] = weight * gradient
+    run.backward(gradients)
     trained = (name for name in param_shapes(config) if not is_statistic(name))
     correct = int((outputs[config.logits].argmax(1) == labels).sum())
     return Training(loss, correct, {name: run.grads[name] for name in trained}, run.statistics)

@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import NamedTuple
 
-from spec.googlenet import GoogLeNetConfig
-from spec.network import Config, Layer, Shape, layers, param_shapes
+from spec.network import Concat, Config, Shape, param_shapes, walk
 from spec.shapes import input_sizes, layer_costs
 
 FLOAT = 4  # bytes of a float32
@@ -65,37 +63,25 @@ def measure(config: Config, size: int | None = None) -> Sizes:
 
 
 def depth(config: Config) -> int:
-    """Layers with weights on the longest way from the image to the logits: stages follow one another."""
-    before = 0  # behind the stages so far
-    for _, stage in groupby(layers(replace(config, aux=False)), key=lambda layer: layer.stage):
-        depths: dict[str, int] = {}
-        for layer in stage:
-            depths[layer.name] = 1 + (before if layer.reads is None else depths[layer.reads])
-        before = max(depths.values())
-    return before
+    """Layers with weights on the longest way from the image to the logits."""
+    depths: dict[str, int] = {}
+    for node in walk(replace(config, aux=False)):
+        depths[node.name] = node.has_weights + max(depths.get(name, 0) for name in node.reads)
+    return depths[config.logits]
 
 
 def _costs(config: Config, shape: Shape) -> Iterator[tuple[str, Part]]:
-    """Every layer's, and all pools', with the part that it belongs to."""
+    """Every operation's that puts out an array of its own, with the part that it belongs to."""
     costs, arrays = layer_costs(config, shape), param_shapes(config)
-    for layer in layers(config):
-        cost = costs[layer.name]
-        stored = sum(math.prod(array) for name, array in arrays.items() if name.startswith(f"{layer.name}."))
-        yield _kind(layer), Part(cost.parameters, cost.multiply_adds, FLOAT * stored, FLOAT * cost.outputs)
-    yield "pools", Part(activation_bytes=FLOAT * _pooled(config, shape))
-
-
-def _kind(layer: Layer) -> str:
-    return "dense layers" if layer.kernel is None else "convolutions"
-
-
-def _pooled(config: Config, shape: Shape) -> int:
-    """Scalars that pools and local response normalizations put out."""
-    maps, with_weights = config.maps(*shape[1:]), {layer.stage for layer in layers(config)}
-    outputs = [out for stage, out in maps.items() if stage not in with_weights]
-    if isinstance(config, GoogLeNetConfig):  # the pool inside a block leaves the size as it is
-        outputs += [(row.in_channels, *maps[row.name][1:]) for row in config.inceptions]
-    return sum(map(math.prod, outputs))
+    for node in walk(config, shape):
+        activations = FLOAT * math.prod(node.out)
+        if node.has_weights:
+            cost = costs[node.name]
+            stored = sum(math.prod(array) for name, array in arrays.items() if name.startswith(f"{node.name}."))
+            kind = "dense layers" if node.is_dense else "convolutions"
+            yield kind, Part(cost.parameters, cost.multiply_adds, FLOAT * stored, activations)
+        elif not isinstance(node.op, Concat):  # what it joins is counted
+            yield "pools", Part(activation_bytes=activations)
 
 
 def _sum(parts: Iterable[Part]) -> Part:

@@ -19,7 +19,7 @@ from harness.compare import SGD, Expected, expect, probe_params
 from harness.processes import Answer
 from harness.worker import probe
 from spec import reference
-from spec.sequences import Conv, Dense, Row
+from spec.network import Conv, Dense, Operation
 
 ABOUT = {"framework": "", "version": "", "device": "cpu", "threads": None}
 
@@ -37,7 +37,8 @@ def thin(preset: str, size: int | None = None, **settings: Any) -> spec.Config:
     """
     config = spec.preset(preset, **{"num_classes": 10, **settings})
     if isinstance(config, spec.SequenceConfig):
-        return replace(config, rows=tuple(map(_thin_row, config.rows)), input_size=size or config.input_size)
+        rows = tuple((name, _thin(op)) for name, op in config.rows)
+        return replace(config, rows=rows, input_size=size or config.input_size)
     rows: list[spec.Inception] = []
     for i, row in enumerate(config.inceptions):
         into = rows[-1].out_channels if rows else row.in_channels
@@ -45,10 +46,10 @@ def thin(preset: str, size: int | None = None, **settings: Any) -> spec.Config:
     return replace(config, inceptions=tuple(rows))
 
 
-def _thin_row(row: Row) -> Row:
-    if isinstance(row, Conv | Dense) and row.out_channels is not None and row.out_channels > 16:
-        return replace(row, out_channels=4 + row.out_channels // 64)
-    return row
+def _thin(op: Operation) -> Operation:
+    if isinstance(op, Conv | Dense) and op.channels is not None and op.channels > 16:
+        return replace(op, channels=4 + op.channels // 64)
+    return op
 
 
 class Case(NamedTuple):
@@ -160,11 +161,12 @@ def _program(*, backward: bool) -> Any:
     """Stages, logits, loss, gradients and one step as one program: compiling four would take three times as long."""
     from flax import nnx
 
+    from googlenet_jax.probe import watched
     from googlenet_jax.train import loss, value_and_grads
 
     @nnx.jit
     def program(model: Any, optimizer: Any, x: Any, y: Any, kept: Any) -> tuple[Any, ...]:
-        stages, logits = dict(model.stages(x, heads=True)), model(x).logits
+        stages, logits = watched(model, x), model(x).logits
         model.train()
         if backward:
             (value, _), grads = value_and_grads(model, x, y, {})

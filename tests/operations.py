@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 from support import loaded
@@ -20,7 +21,7 @@ import spec
 from harness.backend import load
 from harness.compare import probe_params
 from spec import Array, reference
-from spec.sequences import Conv, Dense, GlobalAverage, MaxPool, Row
+from spec.network import Conv, Dense, MaxPool, Operation
 
 
 class Stage(NamedTuple):
@@ -42,7 +43,7 @@ class Stage(NamedTuple):
     @property
     def images(self) -> spec.Shape:
         """Shape of the images that masks are checked against."""
-        if isinstance(self.config, spec.SequenceConfig):
+        if self.config.family == "Small":
             return (*self.x.shape, 1, 1)[:4]
         return len(self.x), self.config.in_channels, self.config.input_size, self.config.input_size
 
@@ -63,11 +64,12 @@ class Result:
 # ---------------------------------------------------------------------------------------------------------- networks
 
 
-def sequence(row: Row, channels: int, size: int = 16, **settings: Any) -> spec.SequenceConfig:
-    """A network of this row, and of another, since the last one has no batch norm."""
-    last = Conv("last", None, 1) if isinstance(row, Conv | MaxPool) else Dense("last", None, None)
+def small(op: Operation, channels: int, size: int = 16, **settings: Any) -> spec.SequenceConfig:
+    """A network of this operation, ``one``, and of a last one."""
+    last = Conv(None, norm=False) if isinstance(op, Conv | MaxPool) else Dense(None, activation=None)
     shape = {"in_channels": channels, "num_classes": 5, "input_size": size}
-    return spec.SequenceConfig(preset="small", source="tests", rows=(row, last), **shape, **settings)
+    rows = (("one", op), ("last", last))
+    return spec.SequenceConfig(preset="small", family="Small", source="tests", rows=rows, **shape, **settings)
 
 
 @lru_cache
@@ -80,7 +82,35 @@ def _params(config: spec.Config, dtype: str, whole: bool) -> dict[str, Array]:
 
 
 @lru_cache
+def _small(package: str) -> type:
+    """The class of `small` networks in a backend, made of its layers."""
+    layers, network = (importlib.import_module(f"{package}.{module}") for module in ("layers", "network"))
+
+    class Small(network.Network):  # type: ignore[name-defined]
+        def __init__(self, config: spec.Config, **settings: Any) -> None:
+            super().__init__(config)
+            for node in spec.walk(config):
+                kind = type(node.op).__name__
+                layer = layers.AveragePool if "Average" in kind else getattr(layers, kind)
+                setattr(self, node.name, layer(node))
+            self.finish(**settings)
+
+        def forward(self, x: Any, masks: Any, watch: Any) -> spec.Outputs:
+            for stage in spec.stage_names(self.config):
+                x = watch(stage, _with_mask(getattr(self, stage), masks.get(stage))(x))
+            return spec.Outputs(x)
+
+    return Small
+
+
+def register(package: str) -> None:
+    """Have the backend build `small` networks."""
+    importlib.import_module(f"{package}.presets").NETWORKS["Small"] = _small(package)
+
+
+@lru_cache
 def _loaded(package: str, config: spec.Config, dtype: str, whole: bool) -> Any:
+    register(package)
     return loaded(importlib.import_module(package), config, _params(config, dtype, whole), dtype)
 
 
@@ -142,38 +172,10 @@ def in_referee(stage: Stage) -> Result:
 
 
 def _forward(stage: Stage) -> tuple[Any, Array, reference.Back]:
-    kind, one = _KINDS[type(stage.config)]
-    run = kind(stage.config, stage.params, stage.training, stage.masks)
-    return run, *one(run, stage.name, stage.x)
-
-
-def _of_sequence(run: Any, name: str, x: Array) -> tuple[Array, reference.Back]:
-    row = next(row for row in run.config.rows if row.name == name)
-    kinds = {Conv: run.conv_row, Dense: run.dense_row, MaxPool: run.pool_row, GlobalAverage: run.average_row}
-    return kinds[type(row)](row, x)
-
-
-def _of_googlenet(run: Any, name: str, x: Array) -> tuple[Array, reference.Back]:
-    config = run.config
-    if name == "pool5":
-        return run.head_pool(x)
-    if name == "fc":
-        return run.classifier(x)
-    if name.startswith("conv"):
-        return run.conv(name, x)
-    if name.startswith("inception"):
-        return run.inception(name, x)
-    if name.startswith("aux"):
-        return run.aux_head(name, x)
-    if name.startswith("norm"):
-        return reference.local_response_norm(x, config.lrn)
-    return reference.max_pool(x, config.pool4 if name == "pool4" else config.pool)
-
-
-_KINDS: dict[type[spec.Config], tuple[Callable[..., Any], Callable[..., Any]]] = {
-    spec.GoogLeNetConfig: (reference._GoogLeNet, _of_googlenet),
-    spec.SequenceConfig: (reference._Sequence, _of_sequence),
-}
+    nodes = [node for node in spec.walk(stage.config) if node.stage == stage.name]
+    run = reference._Pass(stage.config, stage.params, stage.training, stage.masks)
+    y = run.forward(nodes, stage.x)[stage.name]
+    return run, y, lambda dy: run.backward({stage.name: dy})[nodes[0].reads[0]]
 
 
 # ------------------------------------------------------------------------------------------------------- frameworks
@@ -197,14 +199,24 @@ def _block(stage: Stage) -> dict[str, str]:
 
 def _widths(stage: Stage) -> tuple[int, tuple[int, int], tuple[int, int], int]:
     """Of an Inception block, as the textbooks pass them."""
-    row = stage.config.inception(stage.name)
-    return row.branch1x1, (row.branch3x3_reduce, row.branch3x3), (row.branch5x5_reduce, row.branch5x5), row.pool_proj
+    nodes = spec.nodes(stage.config)
+    c1, *c2, c3, c4, c5 = (nodes[f"{stage.name}.{ours}"].out_channels for ours in BLOCK.values())
+    return c1, tuple(c2), (c3, c4), c5
 
 
 def _statistics(stage: Stage, backend: ModuleType, model: Any) -> dict[str, Array]:
     """The stage's running statistics as they are now."""
     now = backend.dump_params(model) if stage.config.batch_norm else {}
     return {name: x for name, x in now.items() if stage.owns(name) and spec.is_statistic(name)}
+
+
+def _outputs(config: spec.Config, logits: list[Any]) -> spec.Outputs:
+    """Of the classifier's logits, and then those of the heads, which may be left out."""
+    return spec.Outputs(logits[0], dict(zip(spec.head_names(config), logits[1:], strict=False)))
+
+
+def _with_mask(layer: Callable[..., Any], kept: Any) -> Callable[[Any], Any]:
+    return layer if kept is None else lambda x: layer(x, kept)
 
 
 class PyTorch:
@@ -216,7 +228,7 @@ class PyTorch:
         model = _model(backend, stage, dtype)
         model.train(stage.training).zero_grad()
         kept = backend.masks_to_device(model, stage.masks, stage.images)
-        layer, trained = dict(model.layers(kept))[stage.name], dict(model.named_parameters())
+        layer, trained = _with_mask(getattr(model, stage.name), kept.get(stage.name)), dict(model.named_parameters())
         result = self._run(layer, {name: x for name, x in trained.items() if stage.owns(name)}, stage, dtype)
         return replace(result, statistics=_statistics(stage, backend, model))
 
@@ -250,7 +262,7 @@ class PyTorch:
         from googlenet_pt.train import loss
 
         outputs = [torch.tensor(x, dtype=getattr(torch, dtype), requires_grad=True) for x in logits]
-        value = loss(config, spec.Outputs(*outputs), torch.tensor(labels))
+        value = loss(config, _outputs(config, outputs), torch.tensor(labels))
         value.backward()
         return value.detach().numpy(), [x.grad.numpy() for x in outputs]
 
@@ -264,7 +276,8 @@ class MXNet:
         model = _model(backend, stage, dtype)
         from mxnet import autograd
 
-        from googlenet_mx.network import STATIC, BatchNorm, Graph
+        from googlenet_mx.layers import BatchNorm
+        from googlenet_mx.network import STATIC, Graph
         from googlenet_mx.params import named_parameters
 
         class Alone(Graph):
@@ -272,19 +285,16 @@ class MXNet:
 
             def __init__(self) -> None:
                 super().__init__()
-                self.network = model
+                self.part = getattr(model, stage.name)
                 self.hybridize(**STATIC)
 
             def norms(self) -> list[BatchNorm]:
                 found: list[BatchNorm] = []
-                part = getattr(model, stage.name, None)
-                if part is not None:
-                    part.apply(lambda block: found.append(block) if isinstance(block, BatchNorm) else None)
+                self.part.apply(lambda block: found.append(block) if isinstance(block, BatchNorm) else None)
                 return found
 
             def hybrid_forward(self, F: Any, x: Any, *kept: Any) -> tuple[Any, list[Any]]:
-                layers = dict(model.layers(F, dict(zip(stage.masks, kept, strict=True))))
-                return layers[stage.name](x), [norm.batch_statistics for norm in self.norms()]
+                return self.part(x, *kept), [norm.batch_statistics for norm in self.norms()]
 
         kept = backend.masks_to_device(model, stage.masks, stage.images)
         alone, seen = Alone(), []
@@ -342,7 +352,7 @@ class MXNet:
         for x in outputs:
             x.attach_grad()
         with autograd.record():
-            value = loss(config, spec.Outputs(*outputs), nd.array(labels, dtype=dtype))
+            value = loss(config, _outputs(config, outputs), nd.array(labels, dtype=dtype))
         value.backward()
         return value.asnumpy(), [x.grad.asnumpy() for x in outputs]
 
@@ -353,14 +363,15 @@ class JAX:
     def stage(self, stage: Stage, dtype: str, for_gpu: bool = False) -> Result:
         """One stage of the network, as one program; or the program that a GPU would get."""
         backend = load("jax")
-        model = _model(backend, stage, dtype)
+        if for_gpu:
+            from googlenet_jax import fast_cpu
+
+            with mock.patch.object(fast_cpu, "make_fast"):
+                model = loaded(backend, stage.config, stage.params, dtype)
+        else:
+            model = _model(backend, stage, dtype)
         from flax import nnx
 
-        from googlenet_jax.network import leave_to_xla
-
-        if for_gpu:
-            model = nnx.clone(model)
-            leave_to_xla(model)
         model.train() if stage.training else model.eval()
         kept = backend.masks_to_device(model, stage.masks, stage.images)
 
@@ -372,7 +383,7 @@ class JAX:
 
         def forward(params: nnx.State, x: Any) -> tuple[Any, nnx.State]:
             model = nnx.merge(definition, params, others, copy=True)
-            y = dict(model.layers(kept))[stage.name](x)
+            y = _with_mask(getattr(model, stage.name), kept.get(stage.name))(x)
             return y, nnx.state(model, nnx.All(nnx.BatchStat, own))
 
         result, statistics = self._run(forward, params, stage, dtype)
@@ -431,7 +442,7 @@ class JAX:
         from googlenet_jax.train import loss
 
         outputs = [np.asarray(x, select_dtype(dtype)) for x in logits]
-        compute = jax.jit(jax.value_and_grad(lambda outputs: loss(config, spec.Outputs(*outputs), labels)))
+        compute = jax.jit(jax.value_and_grad(lambda outputs: loss(config, _outputs(config, outputs), labels)))
         value, grads = compute(outputs)
         return np.asarray(value), [np.asarray(x) for x in grads]
 

@@ -47,7 +47,7 @@ REFUSED = {
     f"{SMALL} --seed -1": "seed: expected a whole number",
     "compare --preset torchvision --size 28 --batch 1 --backends pt": "take a batch of at least 2",
     "spec vgg": "unknown preset 'vgg'",
-    "spec bvlc --size 96": "the auxiliary head aux1 needs a 4 x 4 map",
+    "spec bvlc --size 96": "the dense layer aux1.fc1 needs maps of 4 x 4",
     "convert a.safetensors b.onnx --dtype bfloat16": "dtype: expected one of float32, float64, got 'bfloat16'",
     "convert a.safetensors b.onnx --from keras": "--from: expected one of safetensors,",
     "convert a.safetensors b.onnx --to keras": "--to: expected one of safetensors,",

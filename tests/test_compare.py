@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import DATA, FIRST, TESTED, googlenet, googlenet_process, interpreter_without, weights_of
+from support import DATA, FIRST, ROOT, TESTED, googlenet, googlenet_process, interpreter_without, weights_of
 
 import spec
 from harness.backend import load
@@ -102,11 +104,16 @@ def test_every_backend_agrees_with_all_defaults(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif("jax" not in TESTED, reason="JAX is not tested")
-@pytest.mark.parametrize("words", ["torchvision --size 64 --batch 4", "bvlc --no-aux --size 64 --batch 2"])
-def test_jax_agrees_by_the_emitters_that_users_have(words):
+def test_jax_agrees_by_the_emitters_that_users_have():
     """What the other tests of JAX have compiled by the older ones, here with what `d2l` above has nothing of."""
     flags = "--xla_backend_optimization_level=1 --xla_backend_extra_options=xla_cpu_optimize_for_size=1"
-    googlenet_process("compare", "--backends", "jax", "--preset", *words.split(), XLA_FLAGS=flags)
+    chosen = "float64 and (torchvision or bvlc)"
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_networks.py", "-k", chosen]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        words, cwd=ROOT, env=env | {"XLA_FLAGS": flags, "GOOGLENET_BACKENDS": "jax"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_report_in_process_is_the_documented_one(report):

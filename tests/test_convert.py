@@ -363,7 +363,7 @@ def test_a_training_s_checkpoint_leaves_its_optimizer_behind(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preset", "channels", "kind"), [("torchvision", 3, "GoogLeNet"), ("lenet-bn-frozen", 1, "Sequence")]
+    ("preset", "channels", "kind"), [("torchvision", 3, "GoogLeNet"), ("lenet-bn-frozen", 1, "LeNet")]
 )
 def test_a_folder_for_hugging_face_explains_itself(preset, channels, kind, tmp_path):
     """To people, and to programs that have never heard of this one."""

@@ -147,7 +147,7 @@ def test_square_layers_and_misprinted_widths_are_those_named():
     assert {name for preset in googlenets for name in square[preset]} == {"conv2_reduce"}
     assert {name for name in square["alexnet"] if name.startswith("fc")} == {"fc7"}
     assert {name for name in square["vgg11"] if name.startswith("fc")} == {"fc7"}
-    assert square["nin"] == {layer.name for layer in spec.layers(spec.preset("nin")) if layer.kernel == 1}
+    assert square["nin"] == {layer.name for layer in spec.layers(spec.preset("nin")) if layer.op.kernel == 1}
     counts = [spec.parameter_count(spec.preset(name)) for name in ("d2lzh-misprint", "d2lzh")]
     assert f"{counts[0]:,} for {counts[1]:,}" in PAGE
 
@@ -369,7 +369,12 @@ def test_table_of_same_padding_is_true():
     d2l, bvlc, torchvision = (spec.PRESETS[name] for name in ("d2l", "bvlc", "torchvision"))
     assert (d2l.pool.pad, bvlc.pool.pad, bvlc.pool.ceil) == (1, 0, True)
     assert (torchvision.pool4.kernel, torchvision.pool4.pad, torchvision.pool4.ceil) == (2, 0, True)
-    assert {(layer.kernel, layer.pad) for layer in spec.layers(d2l) if layer.kernel} == {(7, 3), (1, 0), (3, 1), (5, 2)}
+    assert {(layer.op.kernel, layer.op.pad) for layer in spec.layers(d2l) if not layer.is_dense} == {
+        (7, 3),
+        (1, 0),
+        (3, 1),
+        (5, 2),
+    }
 
 
 @needs("jax")
@@ -381,7 +386,7 @@ def test_same_padding_is_what_jax_does():
     for kernel, stride in ((7, 2), (3, 2), (2, 2), (3, 1), (5, 1)):
         for size in (6, 7, 96, 97):
             assert padtype_to_pads((size,), (kernel,), (stride,), "SAME") == [same(size, kernel, stride)]
-    for size, pool in ((6, spec.Pool(3, 2, ceil=True)), (7, spec.Pool(3, 2, pad=1))):
+    for size, pool in ((6, spec.MaxPool(3, 2, ceil=True)), (7, spec.MaxPool(3, 2, pad=1))):
         x = np.random.default_rng(0).normal(size=(1, 2, size, size)).astype(np.float32)
         got = nnx.max_pool(x.transpose(0, 2, 3, 1), (3, 3), (2, 2), "SAME").transpose(0, 3, 1, 2)
         assert np.array_equal(got, reference.max_pool(x, pool)[0])

@@ -241,7 +241,7 @@ def _run_the_code(backend: ModuleType, **changes: str) -> dict[str, Any]:
 
 def test_shown_code_runs_with_lenet_in_every_backend(backend):
     """The same calls; LeNet, since it compiles in a second."""
-    scope = _run_the_code(backend, **{"GoogLeNet": "Sequence", "d2l": "lenet", "96, 96": "28, 28"})
+    scope = _run_the_code(backend, **{"GoogLeNet": "LeNet", "d2l": "lenet", "96, 96": "28, 28"})
     assert scope["config"].preset == "lenet"
 
 

@@ -10,10 +10,10 @@ import pytest
 import spec
 from spec import reference
 from spec.googlenet import BRANCH_POOL
-from spec.network import LRN, Pool
+from spec.network import LRN, MaxPool
 
-PADDED = Pool(kernel=3, stride=2, pad=1)
-CEIL = Pool(kernel=3, stride=2, ceil=True)
+PADDED = MaxPool(kernel=3, stride=2, pad=1)
+CEIL = MaxPool(kernel=3, stride=2, ceil=True)
 
 
 def image(*rows):
@@ -65,8 +65,8 @@ def test_relu_has_no_gradient_at_zero():
     [
         (PADDED, [[6, 8], [14, 16]]),
         (CEIL, [[11, 12], [15, 16]]),
-        (Pool(kernel=3, stride=2), [[11]]),
-        (Pool(kernel=2, stride=2, ceil=True), [[6, 8], [14, 16]]),
+        (MaxPool(kernel=3, stride=2), [[11]]),
+        (MaxPool(kernel=2, stride=2, ceil=True), [[6, 8], [14, 16]]),
         (BRANCH_POOL, [[6, 7, 8, 8], [10, 11, 12, 12], [14, 15, 16, 16], [14, 15, 16, 16]]),
     ],
 )
@@ -90,10 +90,10 @@ def test_max_pool_never_takes_the_padding(pool, expected):
         (PADDED, 28, 14),
         (CEIL, 29, 14),
         (CEIL, 28, 14),
-        (Pool(kernel=3, stride=2), 29, 14),
-        (Pool(kernel=3, stride=2), 28, 13),
-        (Pool(kernel=2, stride=2, ceil=True), 7, 4),
-        (Pool(kernel=2, stride=2), 7, 3),
+        (MaxPool(kernel=3, stride=2), 29, 14),
+        (MaxPool(kernel=3, stride=2), 28, 13),
+        (MaxPool(kernel=2, stride=2, ceil=True), 7, 4),
+        (MaxPool(kernel=2, stride=2), 7, 3),
         (BRANCH_POOL, 7, 7),
         (CEIL, 2, 1),
         (PADDED, 1, 1),
@@ -110,8 +110,8 @@ def test_ceiling_is_one_more_row_and_column_of_minus_infinity(kernel, size):
     x = np.random.default_rng(1).standard_normal((2, 3, size, size + 1))
     extra = [(0, 0), (0, 0), *((0, (kernel - s) % 2) for s in x.shape[2:])]
     padded = np.pad(x, extra, constant_values=-np.inf)
-    y, back = reference.max_pool(x, Pool(kernel, stride=2, ceil=True))
-    expected, expected_back = reference.max_pool(padded, Pool(kernel, stride=2))
+    y, back = reference.max_pool(x, MaxPool(kernel, stride=2, ceil=True))
+    expected, expected_back = reference.max_pool(padded, MaxPool(kernel, stride=2))
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(back(y), expected_back(y)[:, :, :size, : size + 1])
 
@@ -122,8 +122,8 @@ def test_ceiling_is_one_more_row_and_column_of_minus_infinity(kernel, size):
         (PADDED, np.zeros((3, 3)), [[1, 2], [3, 4]], [[1, 2, 0], [3, 4, 0], [0, 0, 0]]),
         (BRANCH_POOL, np.zeros((3, 3)), [[1, 2, 3], [4, 5, 6], [7, 8, 9]], [[12, 9, 0], [15, 9, 0], [0, 0, 0]]),
         (CEIL, np.zeros((4, 4)), [[1, 2], [3, 4]], [[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]]),
-        (Pool(kernel=2, stride=2), [[0, 1], [1, 0]], [[7]], [[0, 7], [0, 0]]),
-        (Pool(kernel=2, stride=2), [[0, 0], [1, 1]], [[7]], [[0, 0], [7, 0]]),
+        (MaxPool(kernel=2, stride=2), [[0, 1], [1, 0]], [[7]], [[0, 7], [0, 0]]),
+        (MaxPool(kernel=2, stride=2), [[0, 0], [1, 1]], [[7]], [[0, 0], [7, 0]]),
     ],
 )
 def test_max_pool_gradient_goes_to_the_first_maximum(pool, x, dy, dx):
@@ -468,8 +468,8 @@ def make_case(name, *shape, config=None, **settings):
 CASES = {
     "d2l": lambda: make_case("d2l", 2, 33, 37),
     "d2lzh": lambda: make_case("d2lzh", 2, 33, 37),
-    "cnblogs": lambda: make_case("cnblogs", 1, 65, 65, config={"head_pool": 2}),
-    "bvlc": lambda: make_case("bvlc", 1, 28, 27, config={"pool": BRANCH_POOL}),
+    "cnblogs": lambda: make_case("cnblogs", 1, 65, 65, config={"head_pool": 2, "input_size": 65}),
+    "bvlc": lambda: make_case("bvlc", 1, 28, 27, config={"pool": BRANCH_POOL, "input_size": 28}),
     "bvlc-without-heads": lambda: make_case("bvlc", 2, 37, 33, aux=False),
     "torchvision": lambda: make_case("torchvision", 3, 49, 53),
     "torchvision-smoothed": lambda: make_case(
@@ -595,7 +595,7 @@ def test_inception_concatenates_its_branches_in_order(name):
 
     def conv(leaf, x):
         layer, path = layers[f"inception3b.{leaf}"], f"inception3b.{leaf}"
-        y, _ = reference.convolution(x, params[f"{path}.weight"], params.get(f"{path}.bias"), 1, layer.pad)
+        y, _ = reference.convolution(x, params[f"{path}.weight"], params.get(f"{path}.bias"), 1, layer.op.pad)
         if layer.norm:
             norm = [params[f"{path}.norm.{array}"] for array in ("weight", "bias", "running_mean", "running_var")]
             y, _ = reference.batch_norm(y, *norm, epsilon=1e-3, of_batch=False)
@@ -632,7 +632,7 @@ def test_bvlc_normalizes_after_the_first_pool_and_before_the_second(stage, befor
 
 def test_torchvision_ends_with_a_2x2_pool():
     stages = inferred("torchvision")
-    pooled = reference.max_pool(stages["inception4e"], Pool(kernel=2, stride=2, ceil=True))[0]
+    pooled = reference.max_pool(stages["inception4e"], MaxPool(kernel=2, stride=2, ceil=True))[0]
     np.testing.assert_array_equal(stages["pool4"], pooled)
 
 

@@ -10,7 +10,8 @@ from tracing import trace
 
 import spec
 from harness.bench.roofline import Machine, machine_of, stage_flops, work
-from spec.sequences import Conv, Dense, GlobalAverage, SequenceConfig
+from spec.ancestors import SequenceConfig
+from spec.network import Conv, Dense, named
 
 D2L = spec.preset("d2l")
 MULTIPLY_ADDS = 276_066_304  # of d2l at 96 pixels: the sum of the layers', counted by hand in the spec's tests
@@ -97,16 +98,12 @@ def test_a_strided_convolution_reads_each_scalar_once_wherever_it_stands():
     """9 -> 9 -> 5 -> 2 pixels: the second and the third have strides, and the third skips most of what it is given."""
     config = SequenceConfig(
         preset="toy",
+        family="Toy",
         source="",
         in_channels=3,
         num_classes=7,
         input_size=9,
-        rows=(
-            Conv("conv1", 4, kernel=3, pad=1),
-            Conv("conv2", 5, kernel=3, stride=2, pad=1),
-            Conv("conv3", 6, kernel=1, stride=4),
-            Dense("fc", None),
-        ),
+        rows=named(conv1=Conv(4, 3, pad=1), conv2=Conv(5, 3, stride=2, pad=1), conv3=Conv(6, stride=4), fc=Dense(None)),
     )
     costs = spec.layer_costs(config, (3, 9, 9))
     assert {name: (cost.inputs, cost.outputs) for name, cost in costs.items()} == {
@@ -124,7 +121,7 @@ def test_a_strided_convolution_reads_each_scalar_once_wherever_it_stands():
 
 def test_a_pool_counts_whatever_its_name_is():
     config = spec.preset("nin")
-    renamed = replace(config, rows=(*config.rows[:-1], GlobalAverage("mean")))
+    renamed = replace(config, rows=(*config.rows[:-1], ("mean", config.rows[-1][1])))
     assert work(renamed, 67, "infer", 1, "float32") == work(config, 67, "infer", 1, "float32")
 
 

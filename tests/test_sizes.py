@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from tracing import trace
 import spec
 from harness.sizes import COMPARED, draw, measure_all
 from spec import reference
-from spec.network import Layer
+from spec.network import Block, Conv, Dense, named
 from spec.sizes import FLOAT, PARTS, Part, depth, measure
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -118,29 +118,25 @@ def test_heads_are_left_out():
 
 def test_a_shorter_sequence_is_less_deep():
     config = spec.preset("nin")
-    shorter = replace(config, rows=tuple(row for row in config.rows if row.name != "conv3_mlp1"))
+    shorter = replace(config, rows=tuple((name, op) for name, op in config.rows if name != "conv3_mlp1"))
     assert depth(shorter) == 11
 
 
-@dataclass(frozen=True, kw_only=True)
-class Branched(spec.Config):
+def test_the_longest_chain_of_a_block_counts_whatever_its_layers_are_called():
     """A convolution, a block whose longest branch is a chain of three, and a classifier: five layers deep.
 
     No name ends in `_reduce` but that of a layer which no other one reads.
     """
-
-    def layers(self):
-        yield Layer("stem", self.in_channels, 8, kernel=3, pad=1)
-        yield Layer("block.wide_reduce", 8, 2, kernel=1)
-        yield Layer("block.first", 8, 3, kernel=1)
-        yield Layer("block.second", 3, 3, kernel=3, pad=1, reads="block.first")
-        yield Layer("block.third", 3, 4, kernel=3, pad=1, reads="block.second")
-        yield Layer("block.narrow", 8, 2, kernel=1)
-        yield Layer("fc", 8, self.num_classes)
-
-
-def test_the_longest_chain_of_a_block_counts_whatever_its_layers_are_called():
-    assert depth(Branched(preset="toy", source="", in_channels=3, num_classes=10, input_size=8)) == 5
+    block = Block(
+        (
+            named(wide_reduce=Conv(2)),
+            named(first=Conv(3), second=Conv(3, 3, pad=1), third=Conv(4, 3, pad=1)),
+            named(narrow=Conv(2)),
+        )
+    )
+    rows = named(stem=Conv(8, 3, pad=1), block=block, fc=Dense(None))
+    shape = {"in_channels": 3, "num_classes": 10, "input_size": 8}
+    assert depth(spec.SequenceConfig(preset="toy", family="Toy", source="", rows=rows, **shape)) == 5
 
 
 # ------------------------------------------------------------------------------------------------- sizes of images

@@ -233,7 +233,7 @@ def test_without_heads_every_other_array_stays(name):
 
 def test_only_classifiers_and_the_stem_of_d2lzh_are_linear():
     linear = {
-        name: {layer.name for layer in spec.layers(spec.preset(name)) if layer.activation is None}
+        name: {layer.name for layer in spec.layers(spec.preset(name)) if layer.op.activation is None}
         for name in GOOGLENETS
     }
     assert linear == {
@@ -250,9 +250,9 @@ def test_only_classifiers_and_the_stem_of_d2lzh_are_linear():
 def test_every_convolution_but_the_first_keeps_the_size(name):
     for layer in spec.layers(spec.preset(name)):
         if layer.name == "conv1":
-            assert (layer.kernel, layer.stride, layer.pad) == (7, 2, 3)
-        elif layer.kernel is not None:
-            assert (layer.stride, 2 * layer.pad) == (1, layer.kernel - 1)
+            assert (layer.op.kernel, layer.op.stride, layer.op.pad) == (7, 2, 3)
+        elif not layer.is_dense:
+            assert (layer.op.stride, 2 * layer.op.pad) == (1, layer.op.kernel - 1)
 
 
 # -------------------------------------------------------------------------------------------------- stage shapes
@@ -340,10 +340,10 @@ def test_maps_have_the_sides_by_hand(name, size, sides):
 
 
 def test_pools_between_the_stages_pad_or_round_up():
-    ceil, padded = spec.Pool(kernel=3, stride=2, pad=0, ceil=True), spec.Pool(kernel=3, stride=2, pad=1, ceil=False)
+    ceil, padded = spec.MaxPool(3, stride=2, ceil=True), spec.MaxPool(3, stride=2, pad=1)
     pools = {name: (spec.preset(name).pool, spec.preset(name).pool4) for name in GOOGLENETS}
     assert pools.pop("bvlc") == (ceil, ceil)
-    assert pools.pop("torchvision") == (ceil, spec.Pool(kernel=2, stride=2, pad=0, ceil=True))
+    assert pools.pop("torchvision") == (ceil, spec.MaxPool(2, stride=2, ceil=True))
     assert set(pools.values()) == {(padded, padded)}
 
 
@@ -356,8 +356,9 @@ def test_the_misprint_narrows_4a_and_nothing_after_it():
     right, wrong = (spec.stage_shapes(spec.preset(name), (1, 96, 96)) for name in ("d2lzh", "d2lzh-misprint"))
     assert {stage: shape for stage, shape in wrong.items() if shape != right[stage]} == {"inception4a": (412, 6, 6)}
     config = spec.preset("d2lzh-misprint")
-    assert config.inception("inception4b").in_channels == 412
-    assert config.inception("inception4c").branch5x5_reduce == 34
+    nodes = spec.nodes(config)
+    assert nodes["inception4b.branch1x1"].in_channels == 412
+    assert nodes["inception4c.branch5x5_reduce"].out_channels == 34
 
 
 @pytest.mark.parametrize("name", GOOGLENETS)
@@ -433,31 +434,20 @@ def test_costs_of_single_layers_are_those_by_hand():
 
 
 @pytest.mark.parametrize("name", spec.PRESETS)
-def test_a_layer_reads_as_many_channels_as_are_put_out(name):
-    """By the layer of its stage that it reads, or what the stage before puts out."""
-    config = spec.preset(name)
-    given = spec.stage_inputs(config, (config.in_channels, config.input_size, config.input_size))
-    before, costs_before = {}, costs(config)
-    for layer in spec.layers(config):
-        if layer.reads is not None:
-            assert layer.reads.split(".")[0] == layer.stage
-            outputs, channels = costs_before[layer.reads].outputs, before[layer.reads].out_channels
-        else:
-            outputs, channels = math.prod(given[layer.stage]), given[layer.stage][0]
-        assert layer.in_channels == (outputs if layer.kernel is None else channels), layer.name
-        before[layer.name] = layer
+def test_an_operation_reads_what_others_put_out(name):
+    nodes = spec.walk(spec.preset(name))
+    outputs = {node.name: node.out for node in nodes}
+    for node in nodes[1:]:
+        assert node.into == outputs[node.reads[0]], node.name
 
 
-def test_stages_read_what_the_one_before_puts_out():
-    """A head stands beside the trunk: what it reads goes on to the next block."""
+def test_a_head_stands_beside_the_trunk():
+    """What it reads goes on to the next block."""
     config = spec.preset("bvlc")
-    given, maps = spec.stage_inputs(config, (3, 224, 231)), config.maps(224, 231)
-    assert list(given) == list(maps)
-    assert (given["conv1"], given["pool1"], given["norm1"]) == ((3, 224, 231), maps["conv1"], maps["pool1"])
-    assert given["aux1"] == (512, 4, 4)
-    assert given["inception4b"] == maps["inception4a"] == (512, 14, 14)
-    with pytest.raises(spec.InvalidInput, match="cannot take 96 x 96 pixels"):
-        spec.stage_inputs(config, (3, 96, 96))
+    nodes = {node.name: node for node in spec.walk(config, (3, 224, 231))}
+    assert nodes["conv1"].into == (3, 224, 231)
+    assert nodes["aux1.pool"].reads == nodes["inception4b.branch1x1"].reads == ("inception4a",)
+    assert nodes["inception4b.branch1x1"].into == (512, 14, 14)
 
 
 # ------------------------------------------------------------------------------------------------------- the table
@@ -485,9 +475,13 @@ def test_the_table_shows_windows_and_strides(name, changed):
     assert kernels == expected | changed
 
 
+BRANCHES = ("branch1x1", "branch3x3_reduce", "branch3x3", "branch5x5_reduce", "branch5x5", "pool_proj")
+
+
 def test_the_table_shows_the_six_widths_and_the_costs_of_a_block():
     row = table_of("d2l")["inception4e"]
-    assert (row.kernel, row.shape, row.branches) == ("", (832, 6, 6), (256, 160, 320, 32, 128, 128))
+    assert (row.kernel, row.shape) == ("", (832, 6, 6))
+    assert row.branches == dict(zip(BRANCHES, (256, 160, 320, 32, 128, 128), strict=True))
     biases = 256 + 160 + 320 + 32 + 128 + 128
     assert (row.parameters, row.multiply_adds) == (868_352, (868_352 - biases) * 6 * 6)
     assert table_of("d2l")["pool4"].parameters == 0
@@ -511,7 +505,7 @@ STATISTICS_SAID = "running statistics beside the parameters)"
         ),
         ("lenet-bn", f"sigmoid activations; batch norm (452 {STATISTICS_SAID}"),
         ("lenet-bn-frozen", f"sigmoid activations; batch norm without scale and shift (452 {STATISTICS_SAID}"),
-        ("nin", "relu activations; dropout 0.5"),
+        ("nin", "dropout 0.5"),
     ],
 )
 def test_the_table_says_what_its_columns_do_not_show(name, said):
@@ -571,7 +565,8 @@ def test_everything_is_frozen():
         config.pool: "kernel",
         config.lrn: "alpha",
         spec.preset("torchvision").batch_norm: "epsilon",
-        spec.layers(config)[0]: "kernel",
+        spec.layers(config)[0]: "name",
+        spec.layers(config)[0].op: "kernel",
     }
     for part, field in parts.items():
         with pytest.raises(FrozenInstanceError):
@@ -613,11 +608,11 @@ def test_preset_refuses_what_no_network_can_have(name, settings, message):
         ("d2l", (3, 96, 96), "expected images of 1 channels, got 3; .* in_channels=3"),
         ("d2l", (1, 0, 96), "cannot take 0 x 96 pixels: it is empty; .* 1 pixels or more"),
         ("torchvision", (3, 224, 14), "cannot take 224 x 14 pixels: nothing is left at pool3; .* 15 pixels or more"),
-        ("cnblogs", (1, 96, 96), "must leave a 1 x 1 map and leaves 0 x 0; .* 193 to 416 pixels"),
-        ("cnblogs", (1, 224, 417), "must leave a 1 x 1 map and leaves 1 x 2; .* 193 to 416 pixels"),
+        ("cnblogs", (1, 96, 96), "nothing is left at pool5; .* 193 to 416 pixels"),
+        ("cnblogs", (1, 224, 417), "layer fc needs maps of 1 x 1 and gets 1 x 2; .* 193 to 416 pixels"),
         ("bvlc", (3, 16, 16), "nothing is left at pool4; .* 223 to 270 pixels"),
-        ("bvlc", (3, 96, 96), r"head aux1 needs a 4 x 4 map .* gets 1 x 1; .* 223 to 270 pixels; .*aux=False"),
-        ("bvlc", (3, 224, 271), r"head aux1 needs a 4 x 4 map .* gets 4 x 5; .* 223 to 270 pixels; .*aux=False"),
+        ("bvlc", (3, 96, 96), r"aux1.fc1 needs maps of 4 x 4 and gets 1 x 1; .* 223 to 270 pixels; .*aux=False"),
+        ("bvlc", (3, 224, 271), r"aux1.fc1 needs maps of 4 x 4 and gets 4 x 5; .* 223 to 270 pixels; .*aux=False"),
     ],
 )
 def test_stage_shapes_refuses_images_that_do_not_fit(name, shape, message):

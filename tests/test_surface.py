@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import inspect
+import itertools
 import re
 from pathlib import Path
 from types import ModuleType
@@ -17,21 +19,24 @@ from harness.backend import PACKAGES, load
 ROOT = Path(__file__).parent.parent
 FILES = {
     "__init__.py",
+    "ancestors.py",
     "device.py",
     "files.py",
-    "model.py",
+    "googlenet.py",
+    "layers.py",
     "network.py",
     "optimizer.py",
     "parallel.py",
     "params.py",
     "peak.py",
+    "predict.py",
     "presets.py",
     "probe.py",
     "profile.py",
-    "sequence.py",
     "textbook.py",
     "train.py",
 }
+ITS_OWN = {"googlenet_jax": {"fast_cpu.py"}}  # what the other frameworks have within their operators
 
 
 def _source(package: str, file: str) -> ast.Module:
@@ -40,14 +45,18 @@ def _source(package: str, file: str) -> ast.Module:
 
 def test_every_backend_has_the_same_files():
     assert {package: {path.name for path in (ROOT / package).glob("*.py")} for package in PACKAGES.values()} == {
-        package: FILES for package in PACKAGES.values()
+        package: FILES | ITS_OWN.get(package, set()) for package in PACKAGES.values()
     }
 
 
+NETWORKS = ["VGG", "AlexNet", "GoogLeNet", "LeNet", "NiN"]
 NAMES = [
+    "VGG",
+    "AlexNet",
     "GoogLeNet",
+    "LeNet",
     "Network",
-    "Sequence",
+    "NiN",
     "activations",
     "build",
     "describe",
@@ -96,36 +105,41 @@ def test_every_backend_has_the_same_signatures(name, backends):
     assert all(signature == first for signature in others)
 
 
-@pytest.mark.parametrize("name", ["GoogLeNet", "Sequence", "build"])
-def test_the_constructor_is_the_documented_one(name, backends):
+SETTINGS = [("dtype", "float32"), ("device", "auto"), ("seed", 0), ("params", None)]
+
+
+def test_build_and_finish_take_the_documented_settings(backends):
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for backend in backends:
-        assert _signature(backend, name)[1:] == [
-            ("dtype", inspect.Parameter.POSITIONAL_OR_KEYWORD, "float32"),
-            ("device", inspect.Parameter.POSITIONAL_OR_KEYWORD, "auto"),
-            ("seed", inspect.Parameter.POSITIONAL_OR_KEYWORD, 0),
-        ]
+        for function in (backend.build, backend.Network.finish):
+            settings = [parameter for parameter in _parameters(function) if parameter[0] != "config"]
+            assert settings == [(name, kind, default) for name, default in SETTINGS]
+
+
+def _classes(package: str, file: str) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in _source(package, file).body if isinstance(node, ast.ClassDef)}
 
 
 def _attributes(package: str, file: str, name: str) -> list[str]:
-    """``self.x = ...`` in the order of the class's constructor, or of where a network makes its layers."""
-    classes = {node.name: node for node in _source(package, file).body if isinstance(node, ast.ClassDef)}
-    methods = {node.name: node for node in classes[name].body if isinstance(node, ast.FunctionDef)}
-    makes = methods.get("add_layers") or methods["__init__"]
-    targets = [node.targets[0] for node in makes.body if isinstance(node, ast.Assign)]
+    """``self.x = ...`` in the order of the class's constructor."""
+    methods = {node.name: node for node in _classes(package, file)[name].body if isinstance(node, ast.FunctionDef)}
+    targets = [node.targets[0] for node in methods["__init__"].body if isinstance(node, ast.Assign)]
     single = [x for target in targets for x in (target.elts if isinstance(target, ast.Tuple) else [target])]
     return [target.attr for target in single if isinstance(target, ast.Attribute)]
+
+
+def _file(network: str) -> str:
+    return "googlenet.py" if network == "GoogLeNet" else "ancestors.py"
 
 
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        ("model.py", "Conv"),
-        ("model.py", "Inception"),
-        ("model.py", "AuxHead"),
-        ("model.py", "GoogLeNet"),
-        ("sequence.py", "ConvLayer"),
-        ("sequence.py", "DenseLayer"),
-        ("sequence.py", "Sequence"),
+        ("layers.py", "Conv"),
+        ("layers.py", "Dense"),
+        ("googlenet.py", "Inception"),
+        ("googlenet.py", "AuxHead"),
+        *[(_file(name), name) for name in NETWORKS],
     ],
 )
 def test_classes_have_the_same_attributes_in_the_same_order(file, name):
@@ -133,31 +147,34 @@ def test_classes_have_the_same_attributes_in_the_same_order(file, name):
     assert len(set(map(tuple, attributes.values()))) == 1, attributes
 
 
-def _shape_comments(package: str) -> list[tuple[str, str]]:
-    """Stage and trailing comment of every line of `GoogLeNet.layers` that has one."""
-    text = (ROOT / package / "model.py").read_text()
-    return re.findall(r'^ +\("(\w+)", .*?\),  # (.+)$', text, flags=re.MULTILINE)
+SHOWN = {"GoogLeNet": "bvlc", "LeNet": "lenet", "AlexNet": "alexnet", "VGG": "vgg11", "NiN": "nin"}  # by the comments
 
 
-def test_shape_comments_are_the_same_and_true():
-    comments = {package: _shape_comments(package) for package in PACKAGES.values()}
-    shapes = spec.stage_shapes(spec.preset("bvlc"), (3, 224, 224))
-    expected = [
-        (name, "num_classes" if len(shape) == 1 else f"{shape[1]} x {shape[2]} x {shape[0]}")
-        for name, shape in shapes.items()
-    ]
-    for package, found in comments.items():
-        assert found == expected, package
+def _shape_comments(package: str, name: str) -> list[tuple[str, str]]:
+    """Stage and trailing comment of every line of a forward pass that shows a stage."""
+    text = (ROOT / package / _file(name)).read_text()
+    source = ast.get_source_segment(text, _classes(package, _file(name))[name])
+    return re.findall(r'watch\("(\w+)", .*\)  # (.+)$', source, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize(("file", "start"), [("model.py", ""), ("sequence.py", "class Sequence(")])
-def test_most_lines_of_two_models_are_the_same(file, start):
-    """What a reader sees when diffing two: at least half of the lines, from there on, stand in both."""
-    lines = {}
+def _as_comment(config: spec.Config, shape: spec.Shape) -> str:
+    """``112 x 112 x 64``; a number of channels that is that of the classes is called so."""
+    return " x ".join(map(str, [*shape[1:], "num_classes" if shape[0] == config.num_classes else shape[0]]))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_shape_comments_are_the_same_and_true(name):
+    config = spec.preset(SHOWN[name])
+    shapes = spec.stage_shapes(config, (config.in_channels, config.input_size, config.input_size))
+    expected = [(stage, _as_comment(config, shape)) for stage, shape in shapes.items()]
     for package in PACKAGES.values():
-        text = (ROOT / package / file).read_text()
-        lines[package] = [line for line in text[text.index(start) :].splitlines() if line.strip()]
-    pt = lines["googlenet_pt"]
-    for package, other in lines.items():
-        shared = sum(line in set(other) for line in pt)
-        assert shared / len(pt) > 0.5, f"{package}: {shared} of {len(pt)}"
+        assert _shape_comments(package, name) == expected, package
+
+
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(PACKAGES.values(), 2)])
+@pytest.mark.parametrize("file", ["googlenet.py", "ancestors.py"])
+def test_networks_read_like_translations_of_one_page(file, one, other):
+    """Lines that change from one to the other, both sides counted."""
+    texts = [(ROOT / package / file).read_text().splitlines() for package in (one, other)]
+    changed = [line for line in difflib.ndiff(*texts) if line[0] in "+-"]
+    assert len(changed) <= 40, changed

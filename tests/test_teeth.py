@@ -94,8 +94,8 @@ def test_a_transposed_square_kernel_is_found_at_its_stage(backend, expected):
 def test_a_missing_relu_is_found_at_its_stage(backend, expected):
     config, params, _, _ = material(CASE)
     model = loaded(backend, config, params)
-    assert model.conv2.relu
-    model.conv2.relu = False
+    assert model.conv2.activation == "relu"
+    model.conv2.activation = None
     _assert_everything_from_there_on_differs(_report(backend, model, expected), "conv2")
 
 
@@ -110,9 +110,9 @@ def _pad_shifted_mx(model: Any) -> None:
     conv = type(model.conv1).hybrid_forward
     model.conv1._kwargs["pad"] = (0, 0)
 
-    def shifted(F, x, weight, bias):
+    def shifted(F, x, weight, bias=None):
         x = F.pad(x, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 2, 3, 2, 3))
-        return conv(model.conv1, F, x, weight, bias)
+        return conv(model.conv1, F, x, weight=weight, bias=bias)
 
     model.conv1.hybrid_forward = shifted
 
@@ -131,11 +131,13 @@ def test_a_shifted_pad_is_found_at_its_stage(backend, expected):
     _assert_everything_from_there_on_differs(report, "conv1")
 
 
+ENDS = ("branch1x1", "branch3x3", "branch5x5", "pool_proj")
+
+
 def _branches_swapped_pt(model: Any) -> None:
     import torch
 
-    row = model.config.inception("inception3a")
-    sizes = [row.branch1x1, row.branch3x3, row.branch5x5, row.pool_proj]
+    sizes = [spec.nodes(model.config)[f"inception3a.{end}"].out_channels for end in ENDS]
 
     def swapped(block, inputs, output):
         y1, y3, y5, pooled = output.split(sizes, dim=1)
@@ -146,12 +148,13 @@ def _branches_swapped_pt(model: Any) -> None:
 
 def _branches_swapped_mx(model: Any) -> None:
     block = model.inception3a
-    row, forward = model.config.inception("inception3a"), type(block).hybrid_forward
-    first, second = row.branch1x1 + row.branch3x3, row.branch1x1 + row.branch3x3 + row.branch5x5
+    forward = type(block).hybrid_forward
+    edges = np.cumsum([spec.nodes(model.config)[f"inception3a.{end}"].out_channels for end in ENDS]).tolist()
+    _, first, second, last = edges
 
     def swapped(F, x):
         y = forward(block, F, x)
-        parts = [(0, first), (second, row.out_channels), (first, second)]
+        parts = [(0, first), (second, last), (first, second)]
         return F.concat(*[F.slice_axis(y, axis=1, begin=begin, end=end) for begin, end in parts], dim=1)
 
     block.hybrid_forward = swapped

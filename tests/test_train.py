@@ -372,7 +372,14 @@ def test_an_interrupt_saves_and_the_run_goes_on(home, whole_group):
 
 
 def train_until_killed(name: str, dataset: Path, folder: Path) -> None:
-    """Saves after every step. Runs in a process of its own."""
+    """Saves after every step, to a slow disk. Runs in a process of its own."""
+    sync = os.fsync
+
+    def slowly(file: int) -> None:
+        time.sleep(0.05)
+        sync(file)
+
+    os.fsync = slowly
     run(load(name), dataset, folder, recipe=replace(RECIPE, epochs=100_000), save_every=0)
 
 

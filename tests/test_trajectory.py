@@ -48,9 +48,13 @@ LENET, LENET_BN, *_ = LENETS = [
     ),
 ]
 LENET_ADAM = ADAM._replace(steps=20)
-NIN = Run("nin", 67, 2, spec.SGD(0.005), dropout=None, thin=True)
+THIN_ANCESTORS = [
+    Run("nin", 67, 2, spec.SGD(0.005), dropout=None, thin=True),
+    Run("alexnet", 67, 2, spec.SGD(0.005), dropout=None, thin=True, steps=4),
+    Run("vgg11", 33, 2, spec.SGD(0.005), dropout=None, thin=True, steps=4),
+]
 
-RUNS = [*LENETS, LENET_ADAM, NIN]
+RUNS = [*LENETS, LENET_ADAM, *THIN_ANCESTORS]
 THIN_RUNS = [THIN_SGD, THIN_ADAM]  # not in JAX, which takes 20 s for a step of a GoogLeNet
 SLOW_RUNS = [
     Run("d2l", 28, 8, spec.SGD(0.002), pictures=REAL),

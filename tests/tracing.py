@@ -11,6 +11,7 @@ import numpy as np
 
 import spec
 from spec import reference
+from spec.network import Conv
 
 
 @dataclass
@@ -33,17 +34,14 @@ def _traced() -> Iterator[Trace]:
     seen = Trace()
 
     def put_out(x, shape, more):
-        y = np.full(shape, x.max() + more)
+        y = np.full((1, *shape), x.max() + more)
         seen.inputs += x.size
         seen.outputs += y.size
         seen.depth = int(y.max())
         return y, None
 
-    def sides(x, kernel, stride, pad):
-        return ((size + 2 * pad - kernel) // stride + 1 for size in x.shape[2:])
-
     def convolution(x, w, b, stride, pad):
-        y = put_out(x, (1, len(w), *sides(x, w.shape[-1], stride, pad)), 1)
+        y = put_out(x, Conv(len(w), w.shape[2:], stride, pad).output(x.shape[1:]), 1)
         seen.weights += w.size
         seen.multiply_adds += y[0].size * w[0].size
         return y
@@ -51,16 +49,16 @@ def _traced() -> Iterator[Trace]:
     def dense(x, w, b):
         seen.weights += w.size
         seen.multiply_adds += w.size
-        return put_out(x, (1, len(w)), 1)
+        return put_out(x, (len(w),), 1)
 
     def max_pool(x, pool):
-        return put_out(x, (*x.shape[:2], *map(pool.output_size, x.shape[2:])), 0)
+        return put_out(x, pool.output(x.shape[1:]), 0)
 
-    def average_pool(x, rows, columns):
-        return put_out(x, (*x.shape[:2], len(rows), len(columns)), 0)
+    def average_pool(x, rows, columns, divisors=None):
+        return put_out(x, (x.shape[1], len(rows), len(columns)), 0)
 
     def local_response_norm(x, lrn):
-        return put_out(x, x.shape, 0)
+        return put_out(x, x.shape[1:], 0)
 
     def leave(x, *rest, **options):
         return x, None

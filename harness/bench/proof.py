@@ -13,7 +13,6 @@ from harness.bench.subject import SGD, pipeline
 from harness.compare import probe_params, relative_error, relative_errors
 from harness.data import Batch
 from spec import Array, Arrays, reference
-from spec.googlenet import AUX_AFTER
 from spec.tolerances import on_pictures
 
 BATCH = 4  # images of the proof: enough for batch norm, few enough for the referee
@@ -119,20 +118,15 @@ class Referee:
         parts = [
             reference.activations(config, self._params, images[i : i + _PART]) for i in range(0, len(images), _PART)
         ]
-        logits = {
-            head: np.concatenate([part[head] for part in parts])
-            for head in (config.logits, *AUX_AFTER.values())
-            if head in parts[0]
-        }
+        logits = {head: np.concatenate([part[head] for part in parts]) for head in spec.loss_weights(config)}
         self._logits[batch, loaded] = logits[config.logits]
         if config.batch_norm is not None:
             loss = reference.loss_and_grads(config, self._params, images, labels).loss
         else:
-            losses = {
-                head: reference.softmax_cross_entropy(x, labels, config.label_smoothing)[0]
-                for head, x in logits.items()
-            }
-            loss = losses.pop(config.logits) + config.aux_weight * sum(losses.values())
+            loss = sum(
+                weight * reference.softmax_cross_entropy(logits[head], labels, config.label_smoothing)[0]
+                for head, weight in spec.loss_weights(config).items()
+            )
         self._losses[batch, loaded] = float(loss)
 
     def judge(self, arrays: Arrays, tasks: Sequence[str], dtype: str) -> list[Check]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import spec
-from spec.googlenet import AUX_AFTER
+from spec.network import Concat
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _TRAINING = 3  # times the forward pass: it, the gradients of the activations, the gradients of the weights
@@ -60,25 +60,17 @@ def stage_flops(config: spec.Config, size: int, batch: int) -> dict[str, int]:
 
 
 def _parts(config: spec.Config, size: int, *, heads: bool) -> Iterable[tuple[str, int, int, int]]:
-    """(stage, multiply-adds, scalars read and written, both for one image, weights) of every layer and pool."""
+    """(stage, multiply-adds, scalars read and written, both for one image, weights) of every operation but joins."""
     image = (config.in_channels, size, size)
-    maps, given, costs = config.maps(size, size), spec.stage_inputs(config, image), spec.layer_costs(config, image)
-    side_branches = {head: after for after, head in AUX_AFTER.items() if head in maps}
-    with_weights = set()
-    for layer in spec.layers(config):
-        with_weights.add(layer.stage)
-        if heads or layer.stage not in side_branches:
-            cost = costs[layer.name]
-            yield layer.stage, cost.multiply_adds, cost.inputs + cost.outputs, math.prod(layer.weight_shape)
-    for stage, out in maps.items():
-        if stage not in with_weights:  # a pool or a normalization
-            yield stage, 0, math.prod(given[stage]) + math.prod(out), 0
-    if isinstance(config, spec.GoogLeNetConfig):
-        for row in config.inceptions:
-            yield row.name, 0, 2 * math.prod(given[row.name]), 0  # the fourth branch's pool, which leaves the size
-    if heads:
-        for head, after in side_branches.items():
-            yield head, 0, math.prod(maps[after]) + math.prod(given[head]), 0  # the pool that it begins with
+    costs = spec.layer_costs(config, image)
+    for node in spec.walk(config, image):
+        if isinstance(node.op, Concat) or (node.in_head and not heads):
+            continue
+        moved = len(node.reads) * math.prod(node.into) + math.prod(node.out)
+        if node.has_weights:
+            yield node.stage, costs[node.name].multiply_adds, moved, math.prod(node.weight_shape)
+        else:
+            yield node.stage, 0, moved, 0
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ def write_folder(path: Path, weights: Checkpoint) -> None:
     """
     config, prepare = weights.config, preprocessing_of(weights)
     table: dict[str, Any] = {
-        "architectures": [_kind(config)],
-        "model_type": _kind(config).lower(),
+        "architectures": [config.family],
+        "model_type": config.family.lower(),
         "preset": config.preset,
         "num_channels": config.in_channels,
         "num_labels": config.num_classes,
@@ -69,13 +69,8 @@ def write_folder(path: Path, weights: Checkpoint) -> None:
     save(path / WEIGHTS, weights.params, config, weights.metadata)
 
 
-def _kind(config: Config) -> str:
-    """The class of the network in every backend."""
-    return "GoogLeNet" if isinstance(config, spec.GoogLeNetConfig) else "Sequence"
-
-
 def _card(config: Config) -> str:
-    family = "googlenet, inception" if _kind(config) == "GoogLeNet" else config.preset.partition("-")[0]
+    family = "googlenet, inception" if config.family == "GoogLeNet" else config.preset.partition("-")[0]
     rows = "\n".join(
         [
             "---",
@@ -84,7 +79,7 @@ def _card(config: Config) -> str:
             f"tags: [{family}, image-classification]",
             "---",
             "",
-            f"# {_kind(config)}, preset {config.preset}",
+            f"# {config.family}, preset {config.preset}",
             "",
             f"{spec.parameter_count(config):,} parameters; {config}.",
             f"The network: {config.source}.",

@@ -1,7 +1,7 @@
 """ONNX: a network as a graph of ONNX's own operators, written here operator by operator, and read back.
 
-Memory layout (N, C, H, W), inference mode, dropout left out. Input ``images``, outputs ``logits`` and, of networks that
-have auxiliary heads, ``aux1`` and ``aux2``: arrays that no node uses ONNX Runtime drops with a warning each. Number,
+Memory layout (N, C, H, W), inference mode, dropout left out. Input ``images``, outputs ``logits`` and, by their
+names, the auxiliary heads: arrays that no node uses ONNX Runtime drops with a warning each. Number,
 height and width of the images are free, as far as the preset takes them; ONNX Runtime does not notice when they are too
 small. A value that ends a stage has the stage's name, and an initializer its canonical name. Our texts stand in the
 model's metadata.
@@ -15,7 +15,7 @@ Source: onnx/docs/Operators.md and onnx/onnx.proto; every operator is held again
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from math import prod
 from pathlib import Path
@@ -29,9 +29,19 @@ from harness.backend import NotInstalled
 from harness.formats.found import Found
 from spec import Array, Arrays, InvalidInput
 from spec.checkpoint import config_of, describe, understand, write_atomically
-from spec.googlenet import AUX_POOL_KERNEL, AUX_POOL_STRIDE, AUX_SIDE, BRANCH_POOL
-from spec.network import LRN
-from spec.sequences import Conv, Dense, MaxPool, Row
+from spec.network import (
+    IMAGES,
+    LRN,
+    AdaptiveAverage,
+    Add,
+    AveragePool,
+    Concat,
+    Conv,
+    Dense,
+    GlobalAverage,
+    MaxPool,
+    Node,
+)
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -66,19 +76,16 @@ class _Graph:
     def __init__(self, config: spec.Config, dtype: str) -> None:
         self.config = config
         self.dtype = dtype
-        self.layers = {layer.name: layer for layer in spec.layers(config)}
         self.nodes: list[Any] = []
-        self.stages("images")
+        made = {IMAGES: "images"}  # the value that each operation of the network makes
+        operations = spec.walk(config)
+        ends = {node.stage: node for node in operations}
+        for node in operations:
+            read = [made[name] for name in node.reads]
+            made[node.name] = self.join(node, *read) if isinstance(node.op, Concat | Add) else self.compute(node, *read)
+            if ends[node.stage] is node:  # which makes a value of the stage's name
+                made[node.name] = self.nodes[-1].output[0] = node.stage
         self.node("Identity", "logits", config.logits)
-
-    def stages(self, x: str) -> None:
-        """Every stage, each under its name."""
-        raise NotImplementedError
-
-    def stage(self, name: str, x: str) -> str:
-        """The value x, which the last node made, under the name of the stage that ends with it."""
-        self.nodes[-1].output[0] = name
-        return name
 
     def node(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
         """One node, called as the value that it makes."""
@@ -87,140 +94,104 @@ class _Graph:
         self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name
 
-    def conv(self, name: str, x: str) -> str:
+    def join(self, node: Node, *read: str) -> str:
+        """Branches side by side, or a sum of two."""
+        if isinstance(node.op, Concat):
+            return self.node("Concat", f"{node.name}.concat", *read, axis=1)
+        scale = self.constant(f"{node.name}.scale", np.array(node.op.scale, self.dtype))
+        scaled = self.node("Mul", f"{node.name}.scaled", read[1], scale)
+        return self.activation(node, self.node("Add", f"{node.name}.sum", read[0], scaled))
+
+    def compute(self, node: Node, x: str) -> str:
+        """An operation on one input."""
+        return _OPERATORS[type(node.op)](self, node, x)
+
+    def conv(self, node: Node, x: str) -> str:
         """Convolution, then batch norm and activation where the layer has them."""
-        layer = self.layers[name]
-        sides, strides, pads = [layer.kernel] * 2, [layer.stride] * 2, [layer.pad] * 4
-        x = self.node("Conv", f"{name}.conv", x, *self.weights(layer), kernel_shape=sides, strides=strides, pads=pads)
-        return self.activation(layer, self.batch_norm(layer, x))
+        x = self.node("Conv", f"{node.name}.conv", x, *self.weights(node), **_window(node.op))
+        return self.activation(node, self.batch_norm(node, x))
 
-    def dense(self, name: str, x: str) -> str:
-        """Dense layer on (N, values), then batch norm and activation where the layer has them."""
-        layer = self.layers[name]
-        x = self.node("Gemm", f"{name}.dense", x, *self.weights(layer), transB=1)
-        return self.activation(layer, self.batch_norm(layer, x))
+    def dense(self, node: Node, x: str) -> str:
+        """Dense layer on the map as (C, H, W), then batch norm and activation where the layer has them."""
+        if len(node.into) == 3 or not node.in_head:
+            # Names and nodes are those of the first files: a graph must be the one that `build` makes.
+            flat = "flatten" if self.config.family == "GoogLeNet" and not node.in_head else f"{node.stage}.flatten"
+            x = self.node("Flatten", flat, x, axis=1)
+        x = self.node("Gemm", f"{node.name}.dense", x, *self.weights(node), transB=1)
+        return self.activation(node, self.batch_norm(node, x))
 
-    def weights(self, layer: spec.Layer) -> list[str]:
+    def weights(self, node: Node) -> list[str]:
         """The layer's own arrays."""
-        return [f"{layer.name}.{leaf}" for leaf in (["weight", "bias"] if layer.bias else ["weight"])]
+        return [f"{node.name}.{leaf}" for leaf in (["weight", "bias"] if node.has_bias else ["weight"])]
 
-    def batch_norm(self, layer: spec.Layer, x: str) -> str:
+    def batch_norm(self, node: Node, x: str) -> str:
         """Batch norm of each channel, of maps and of dense layers' outputs alike."""
-        if layer.norm is None:
+        if node.norm is None:
             return x
-        name = f"{layer.name}.norm"
+        name = f"{node.name}.norm"
         arrays = [f"{name}.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")]
-        if not layer.norm.affine:  # the operator does not go without
-            arrays[0] = self.constant(f"{name}.scale", np.ones(layer.out_channels, self.dtype))
-            arrays[1] = self.constant(f"{name}.shift", np.zeros(layer.out_channels, self.dtype))
-        return self.node("BatchNormalization", name, x, *arrays, epsilon=layer.norm.epsilon)
+        if not node.norm.affine:  # the operator does not go without
+            arrays[0] = self.constant(f"{name}.scale", np.ones(node.out_channels, self.dtype))
+            arrays[1] = self.constant(f"{name}.shift", np.zeros(node.out_channels, self.dtype))
+        return self.node("BatchNormalization", name, x, *arrays, epsilon=node.norm.epsilon)
 
-    def activation(self, layer: spec.Layer, x: str) -> str:
+    def activation(self, node: Node, x: str) -> str:
         """What ends the layer."""
-        if layer.activation is None:
-            return x
-        return self.node(_ACTIVATIONS[layer.activation], f"{layer.name}.{layer.activation}", x)
+        kind = node.op.activation
+        return x if kind is None else self.node(_ACTIVATIONS[kind], f"{node.name}.{kind}", x)
 
-    def max_pool(self, name: str, x: str, pool: spec.Pool) -> str:
+    def max_pool(self, node: Node, x: str) -> str:
         """Largest value of each window; ONNX pads with minus infinity.
 
         Rounding up is rounding down with stride - 1 more pixels below and to the right: what `ceil_mode` does at the
         edge has changed between versions of ONNX.
         """
-        near, far = pool.pad, pool.pad + (pool.stride - 1 if pool.ceil else 0)
-        sides, strides, pads = [pool.kernel] * 2, [pool.stride] * 2, [near, near, far, far]
-        return self.node("MaxPool", name, x, kernel_shape=sides, strides=strides, pads=pads)
+        window = _window(node.op)
+        if node.op.ceil:
+            more = (0, 0, *(stride - 1 for stride in node.op.strides))
+            window["pads"] = [pad + further for pad, further in zip(window["pads"], more, strict=True)]
+        return self.node("MaxPool", node.name, x, **window)
 
-    def constant(self, name: str, value: Array) -> str:
-        """A constant."""
-        from onnx import numpy_helper
+    def average_pool(self, node: Node, x: str) -> str:
+        """Mean of each window, rounded down."""
+        window = _window(node.op)
+        if any(window["pads"]):
+            window["count_include_pad"] = int(node.op.count_pad)
+        return self.node("AveragePool", node.name, x, **window)
 
-        return self.node("Constant", name, value=numpy_helper.from_array(_plain(value)))
-
-
-class _GoogLeNet(_Graph):
-    """The nodes of the network of a `spec.GoogLeNetConfig`."""
-
-    config: spec.GoogLeNetConfig
-
-    def stages(self, x: str) -> None:
-        """Every stage, each under its name."""
-        config, stage = self.config, self.stage
-        x = stage("conv1", self.conv("conv1", x))  # 112 x 112 x 64
-        x = stage("pool1", self.max_pool("pool1", x, config.pool))  # 56 x 56 x 64
-        if config.lrn:
-            x = stage("norm1", self.lrn("norm1", x, config.lrn))  # 56 x 56 x 64
-        x = stage("conv2_reduce", self.conv("conv2_reduce", x))  # 56 x 56 x 64
-        x = stage("conv2", self.conv("conv2", x))  # 56 x 56 x 192
-        if config.lrn:
-            x = stage("norm2", self.lrn("norm2", x, config.lrn))  # 56 x 56 x 192
-        x = stage("pool2", self.max_pool("pool2", x, config.pool))  # 28 x 28 x 192
-        x = stage("inception3a", self.inception("inception3a", x))  # 28 x 28 x 256
-        x = stage("inception3b", self.inception("inception3b", x))  # 28 x 28 x 480
-        x = stage("pool3", self.max_pool("pool3", x, config.pool))  # 14 x 14 x 480
-        x = stage("inception4a", self.inception("inception4a", x))  # 14 x 14 x 512
-        if config.aux:
-            stage("aux1", self.aux_head("aux1", x))  # num_classes
-        x = stage("inception4b", self.inception("inception4b", x))  # 14 x 14 x 512
-        x = stage("inception4c", self.inception("inception4c", x))  # 14 x 14 x 512
-        x = stage("inception4d", self.inception("inception4d", x))  # 14 x 14 x 528
-        if config.aux:
-            stage("aux2", self.aux_head("aux2", x))  # num_classes
-        x = stage("inception4e", self.inception("inception4e", x))  # 14 x 14 x 832
-        x = stage("pool4", self.max_pool("pool4", x, config.pool4))  # 7 x 7 x 832
-        x = stage("inception5a", self.inception("inception5a", x))  # 7 x 7 x 832
-        x = stage("inception5b", self.inception("inception5b", x))  # 7 x 7 x 1024
-        x = stage("pool5", self.head_pool("pool5", x))  # 1 x 1 x 1024
-        stage("fc", self.dense("fc", self.node("Flatten", "flatten", x, axis=1)))  # num_classes
-
-    def average_pool(self, name: str, x: str, kernel: int, stride: int) -> str:
-        """Mean of each window; no padding, rounded down."""
-        return self.node("AveragePool", name, x, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[0] * 4)
-
-    def lrn(self, name: str, x: str, lrn: LRN) -> str:
+    def lrn(self, node: Node, x: str) -> str:
         """Local response normalization; ONNX divides alpha by the size as Caffe does."""
-        return self.node("LRN", name, x, size=lrn.size, alpha=lrn.alpha, beta=lrn.beta, bias=lrn.k)
+        lrn = node.op
+        return self.node("LRN", node.name, x, size=lrn.size, alpha=lrn.alpha, beta=lrn.beta, bias=lrn.k)
 
-    def inception(self, name: str, x: str) -> str:
-        """Four branches side by side, concatenated over the channels."""
-        branches = [
-            self.conv(f"{name}.branch1x1", x),
-            self.conv(f"{name}.branch3x3", self.conv(f"{name}.branch3x3_reduce", x)),
-            self.conv(f"{name}.branch5x5", self.conv(f"{name}.branch5x5_reduce", x)),
-            self.conv(f"{name}.pool_proj", self.max_pool(f"{name}.pool", x, BRANCH_POOL)),
-        ]
-        return self.node("Concat", f"{name}.concat", *branches, axis=1)
+    def global_average(self, node: Node, x: str) -> str:
+        """(N, C): the mean of every map."""
+        return self.node("Flatten", node.name, self.node("GlobalAveragePool", f"{node.name}.average", x), axis=1)
 
-    def aux_head(self, name: str, x: str) -> str:
-        """A classifier on an early stage."""
-        if self.config.aux_adaptive:
-            x = self.adaptive_average_pool(f"{name}.pool", x)  # 4 x 4 x channels
-        else:
-            x = self.average_pool(f"{name}.pool", x, AUX_POOL_KERNEL, AUX_POOL_STRIDE)  # 4 x 4 x channels
-        x = self.conv(f"{name}.conv", x)  # 4 x 4 x 128
-        x = self.node("Flatten", f"{name}.flatten", x, axis=1)  # 2048, in the order (C, H, W)
-        return self.dense(f"{name}.fc2", self.dense(f"{name}.fc1", x))
-
-    def adaptive_average_pool(self, name: str, x: str) -> str:
-        """Means of 4 x 4 windows that cover the map: a matrix of weights for its rows, one for its columns."""
-        rows = self.averaging_matrix(f"{name}.rows", x, axis=2)
-        columns = self.node("Transpose", f"{name}.across", self.averaging_matrix(f"{name}.columns", x, axis=3))
+    def adaptive_average(self, node: Node, x: str) -> str:
+        """Means of windows that cover the map: a matrix of weights for its rows, one for its columns."""
+        name, side = node.name, node.op.side
+        if side == 1:
+            return self.node("GlobalAveragePool", name, x)
+        rows = self.averaging_matrix(f"{name}.rows", x, axis=2, side=side)
+        columns = self.node("Transpose", f"{name}.across", self.averaging_matrix(f"{name}.columns", x, 3, side))
         return self.node("MatMul", f"{name}.mean", rows, self.node("MatMul", f"{name}.row_means", x, columns))
 
-    def averaging_matrix(self, name: str, x: str, axis: int) -> str:
-        """(4, size) as `spec.reference.averaging_matrix` makes it of `adaptive_windows`, of a size not known yet.
+    def averaging_matrix(self, name: str, x: str, axis: int, side: int) -> str:
+        """(side, size) as `spec.reference.averaging_matrix` makes it of `adaptive_windows`, of a size not known yet.
 
-        Pixel p is in window i, floor(i·size / 4) <= p < ceil((i + 1)·size / 4), where -4 < 4·p - i·size < size.
+        Pixel p is in window i, floor(i·size / side) <= p < ceil((i + 1)·size / side), where
+        -side < side·p - i·size < size.
         """
         from onnx import helper
 
         node, value = self.node, self.integers
         size = node("Shape", f"{name}.size", x, start=axis, end=axis + 1)
-        end = node("Squeeze", f"{name}.end", node("Mul", f"{name}.sides", size, value(f"{name}.side", [AUX_SIDE])))
-        pixels = node("Range", f"{name}.pixels", value(f"{name}.first", 0), end, value(f"{name}.step", AUX_SIDE))
-        windows = value(f"{name}.windows", [[i] for i in range(AUX_SIDE)])
+        end = node("Squeeze", f"{name}.end", node("Mul", f"{name}.sides", size, value(f"{name}.side", [side])))
+        pixels = node("Range", f"{name}.pixels", value(f"{name}.first", 0), end, value(f"{name}.step", side))
+        windows = value(f"{name}.windows", [[i] for i in range(side)])
         offsets = node("Sub", f"{name}.offsets", pixels, node("Mul", f"{name}.starts", windows, size))
-        after = node("Greater", f"{name}.after", offsets, value(f"{name}.before_first", -AUX_SIDE))
+        after = node("Greater", f"{name}.after", offsets, value(f"{name}.before_first", -side))
         inside = node("And", f"{name}.inside", after, node("Less", f"{name}.before", offsets, size))
         ones = node("Cast", f"{name}.ones", inside, to=helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
         length = node("ReduceSum", f"{name}.length", ones, value(f"{name}.across", [1]), keepdims=1)
@@ -230,35 +201,28 @@ class _GoogLeNet(_Graph):
         """A constant."""
         return self.constant(name, np.array(value, np.int64))
 
-    def head_pool(self, name: str, x: str) -> str:
-        """The average before the classifier: the whole map, or one window of `head_pool` pixels."""
-        side = self.config.head_pool
-        return self.node("GlobalAveragePool", name, x) if side is None else self.average_pool(name, x, side, side)
+    def constant(self, name: str, value: Array) -> str:
+        """A constant."""
+        from onnx import numpy_helper
+
+        return self.node("Constant", name, value=numpy_helper.from_array(_plain(value)))
 
 
-class _Sequence(_Graph):
-    """The nodes of the network of a `spec.SequenceConfig`."""
-
-    config: spec.SequenceConfig
-
-    def stages(self, x: str) -> None:
-        """Every row under its name."""
-        for row in self.config.rows:
-            x = self.stage(row.name, self.row(row, x))
-
-    def row(self, row: Row, x: str) -> str:
-        """What the row computes."""
-        if isinstance(row, Conv):
-            return self.conv(row.name, x)
-        if isinstance(row, Dense):
-            return self.dense(row.name, self.node("Flatten", f"{row.name}.flatten", x, axis=1))  # as (C, H, W)
-        if isinstance(row, MaxPool):
-            return self.max_pool(row.name, x, row.pool)
-        average = self.node("GlobalAveragePool", f"{row.name}.average", x)
-        return self.node("Flatten", row.name, average, axis=1)
+_OPERATORS: dict[type, Callable[[_Graph, Node, str], str]] = {
+    Conv: _Graph.conv,
+    Dense: _Graph.dense,
+    MaxPool: _Graph.max_pool,
+    AveragePool: _Graph.average_pool,
+    AdaptiveAverage: _Graph.adaptive_average,
+    GlobalAverage: _Graph.global_average,
+    LRN: _Graph.lrn,
+}
 
 
-_KINDS: dict[type[spec.Config], type[_Graph]] = {spec.GoogLeNetConfig: _GoogLeNet, spec.SequenceConfig: _Sequence}
+def _window(op: Conv | MaxPool | AveragePool) -> dict[str, Any]:
+    """ONNX's attributes of what slides."""
+    (above, below), (left, right) = op.pads
+    return {"kernel_shape": list(op.sides), "strides": list(op.strides), "pads": [above, left, below, right]}
 
 
 def build(config: spec.Config, params: Arrays) -> ModelProto:
@@ -284,11 +248,11 @@ def _without_weights(config: spec.Config, dtype: str) -> ModelProto:
     from onnx import TensorProto, helper
 
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    ends = ["logits", *(name for name in ("aux1", "aux2") if config.aux)]
+    ends = ["logits", *spec.head_names(config)]
     images = helper.make_tensor_value_info("images", kind, ["batch", config.in_channels, "height", "width"])
     graph = helper.make_graph(
-        _KINDS[type(config)](config, dtype).nodes,
-        "googlenet" if isinstance(config, spec.GoogLeNetConfig) else config.preset,
+        _Graph(config, dtype).nodes,
+        "googlenet" if config.family == "GoogLeNet" else config.preset,
         inputs=[images],
         outputs=[helper.make_tensor_value_info(name, kind, ["batch", config.num_classes]) for name in ends],
         initializer=[

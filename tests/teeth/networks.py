@@ -16,27 +16,39 @@ _TRAINING = "tests/test_trajectory.py::test_a_training_equals_the_referees"
 _PREDICTOR = "tests/test_tuned.py::test_the_predictor_computes_what_the_referee_does"
 _KEEPS = "tests/test_tuned.py::test_the_predictor_keeps_the_weights_that_it_was_made_with"
 
-_CONV2 = "self.conv2 = conv(64, 192, 3, pad=1, relu=relu)"
+_CONV2 = 'self.conv2 = Conv(nodes["conv2"])\n        self.norm2'
+_POOL1 = '        x = watch("pool1", self.pool1(x))  # 56 x 56 x 64\n'
+_NORM1 = '        if self.norm1 is not None:\n            x = watch("norm1", self.norm1(x))  # 56 x 56 x 64\n'
+_CONV2_1 = '        x = watch("conv2_1", self.conv2_1(x))  # 112 x 112 x 128\n'
+_BEHIND = '# {}\n        x = watch("fc6", self.fc6(x))  # 4096\n        x = watch("fc7", self.fc7(x'
+_POOL2 = '        x = watch("pool2", self.pool2(x))  # 56 x 56 x 128\n'
 _WIRING = [
     fault
     for backend in ("pt", "mx", "jax")
-    for model in (f"googlenet_{backend}/model.py",)
+    for model, ancestors in ((f"googlenet_{backend}/googlenet.py", f"googlenet_{backend}/ancestors.py"),)
     for heads in ((f"{_LOSS}[jax-torchvision-33-4-float64]",) if backend == "jax" else (f"{_HEADS}[{backend}]",),)
     for fault in (
         Fault(
             f"{backend}: ReLU in stage 2, whatever the preset says",
             model,
             _CONV2,
-            _CONV2.replace(", relu=relu", ""),
+            _CONV2.replace("\n", '\n        self.conv2.activation = "relu"\n'),
             (f"{_STAGES}[{backend}-d2lzh-29-1-float64]",),
         ),
         Fault(
             f"{backend}: no ReLU after the second convolution of stage 2",
             model,
             _CONV2,
-            _CONV2.replace("relu=relu", "relu=False"),
+            _CONV2.replace("\n", "\n        self.conv2.activation = None\n"),
             (f"{_STAGES}[{backend}-bvlc-32-2-float64]",),
             trap="relu-missing" if backend == "pt" else None,
+        ),
+        Fault(
+            f"{backend}: LRN comes before the first pool",
+            model,
+            _POOL1 + _NORM1,
+            _NORM1 + _POOL1,
+            (f"{_STAGES}[{backend}-bvlc-32-2-float64]",),
         ),
         Fault(
             f"{backend}: the second head drops by the first head's mask",
@@ -45,45 +57,79 @@ _WIRING = [
             'masks.get("aux1")',
             heads,
         ),
+        Fault(
+            f"{backend}: the second head's logits take the first's place",
+            model,
+            'heads["aux2"] = watch(',
+            'heads["aux1"] = watch(',
+            (f"{_LOSS}[{backend}-torchvision-33-4-float64]",),
+        ),
+        Fault(
+            f"{backend}: LeNet's second dense layer leads nowhere",
+            ancestors,
+            'x = watch("fc4", self.fc4(x))',
+            'watch("fc4", self.fc4(x))',
+            (f"{_STAGES}[{backend}-lenet-28-4-float64]",),
+        ),
+        Fault(
+            f"{backend}: AlexNet's fourth convolution leads nowhere",
+            ancestors,
+            'x = watch("conv4", self.conv4(x))',
+            'watch("conv4", self.conv4(x))',
+            (f"{_STAGES}[{backend}-alexnet-67-2-float64]",),
+        ),
+        Fault(
+            f"{backend}: VGG pools before its second convolution",
+            ancestors,
+            _CONV2_1 + _POOL2,
+            _POOL2 + _CONV2_1,
+            (f"{_STAGES}[{backend}-vgg11-33-2-float64]",),
+        ),
+        Fault(
+            f"{backend}: NiN applies the last convolution of a block twice, and the one before it not at all",
+            ancestors,
+            'watch("conv2_mlp1", self.conv2_mlp1(x))',
+            'watch("conv2_mlp1", self.conv2_mlp2(x))',
+            (f"{_STAGES}[{backend}-nin-67-4-float64]",),
+        ),
+        Fault(
+            f"{backend}: AlexNet's first mask is not handed over",
+            ancestors,
+            _BEHIND.format("5 x 5 x 256") + ', masks.get("fc7")))',
+            _BEHIND.format("5 x 5 x 256") + "))",
+            (f"{_TRAINING}[{backend}-thin-alexnet-dropout-67-SGD]",),
+        ),
+        Fault(
+            f"{backend}: VGG's first mask is not handed over",
+            ancestors,
+            _BEHIND.format("7 x 7 x 512") + ', masks.get("fc7")))',
+            _BEHIND.format("7 x 7 x 512") + "))",
+            (f"{_TRAINING}[{backend}-thin-vgg11-dropout-33-SGD]",),
+        ),
+        Fault(
+            f"{backend}: NiN's mask is not handed over",
+            ancestors,
+            'self.conv4(x, masks.get("conv4"))',
+            "self.conv4(x)",
+            (f"{_TRAINING}[{backend}-thin-nin-dropout-67-SGD]",),
+        ),
     )
 ]
 
 FAULTS = [
     *_WIRING,
-    # ------------------------------------------------------------------------------------------------------- sequences
-    Fault(
-        "pt: a dropout before a dense layer is forgotten",
-        "googlenet_pt/sequence.py",
-        "(lambda x: layer(self.dropout(x, kept))) if row.drop else layer",
-        "layer",
-        (f"{_TRAINING}[pt-thin-nin-dropout-67-SGD]",),
-    ),
-    Fault(
-        "mx: a dropout before a convolution is forgotten",
-        "googlenet_mx/sequence.py",
-        "(lambda x: layer(self.dropout(x, kept))) if row.drop else layer",
-        "layer",
-        (f"{_TRAINING}[mx-thin-nin-dropout-67-SGD]",),
-    ),
-    Fault(
-        "jax: a dropout before a convolution is forgotten",
-        "googlenet_jax/sequence.py",
-        "(lambda x: layer(self.dropout(x, kept))) if row.drop else layer",
-        "layer",
-        (f"{_TRAINING}[jax-thin-nin-dropout-67-SGD]",),
-    ),
     # ----------------------------------------------------------------------------------------------------------- modes
     Fault(
         "pt: prediction in training mode: dropout is on, and batch norm uses the batch",
-        "googlenet_pt/probe.py",
-        "with _mode(model, training=False), torch.inference_mode(), full_precision():",
-        "with _mode(model, training=True), torch.inference_mode(), full_precision():",
+        "googlenet_pt/predict.py",
+        "with mode(model, training=False), torch.inference_mode(), full_precision():",
+        "with mode(model, training=True), torch.inference_mode(), full_precision():",
         (f"{_STAGES}[pt-lenet-bn-29-4-float64]", "tests/test_training.py::test_inference_drops_nothing[pt]"),
         trap="norm-training",
     ),
     Fault(
         "pt: dropout stays on in inference",
-        "googlenet_pt/network.py",
+        "googlenet_pt/layers.py",
         "return super().forward(x) if kept is None",
         "return F.dropout(x, self.p) if kept is None",
         ("tests/test_training.py::test_inference_drops_nothing[pt]",),
@@ -91,17 +137,38 @@ FAULTS = [
     ),
     Fault(
         "mx: prediction in training mode",
-        "googlenet_mx/probe.py",
+        "googlenet_mx/predict.py",
         "    with autograd.predict_mode():\n        return model(",
         "    with autograd.train_mode():\n        return model(",
         (f"{_STAGES}[mx-lenet-bn-29-4-float64]",),
     ),
     Fault(
         "jax: prediction in training mode",
-        "googlenet_jax/probe.py",
+        "googlenet_jax/predict.py",
         "    with mode(model, training=False), full_precision():\n        return np.array(_logits(",
         "    with mode(model, training=True), full_precision():\n        return np.array(_logits(",
         (f"{_LOOK}[jax]",),
+    ),
+    Fault(
+        "pt: the heads run for whoever watches, and not in training",
+        "googlenet_pt/network.py",
+        "self.config.aux and (self.training or watch is not ignore)",
+        "self.config.aux and watch is not ignore",
+        (f"{_LOSS}[pt-torchvision-33-4-float64]",),
+    ),
+    Fault(
+        "mx: the heads run for whoever watches, and not in training",
+        "googlenet_mx/network.py",
+        "self.config.aux and (autograd.is_training() or watch is not ignore)",
+        "self.config.aux and watch is not ignore",
+        (f"{_LOSS}[mx-torchvision-33-4-float64]",),
+    ),
+    Fault(
+        "jax: the heads run for whoever watches, and not in training",
+        "googlenet_jax/network.py",
+        "self.config.aux and (not self.deterministic or watch is not ignore)",
+        "self.config.aux and watch is not ignore",
+        (f"{_LOSS}[jax-torchvision-33-4-float64]",),
     ),
     Fault(
         "pt: a step in inference mode",
@@ -358,80 +425,73 @@ FAULTS = [
     # ------------------------------------------------------------------------------------------------------- predictors
     Fault(
         "pt: the predictor follows the model's weights",
-        "googlenet_pt/probe.py",
+        "googlenet_pt/predict.py",
         "frozen = copy.deepcopy(model).eval()",
         "frozen = copy.copy(model).eval()",
         (f"{_KEEPS}[pt]",),
     ),
     Fault(
         "pt: batch norm's epsilon is left out where it is folded into the weights",
-        "googlenet_pt/probe.py",
+        "googlenet_pt/predict.py",
         "torch.sqrt(norm.running_var + norm.eps)",
         "torch.sqrt(norm.running_var)",
         (f"{_PREDICTOR}[pt-torchvision-33-4-float32]",),
     ),
     Fault(
         "pt: a fused convolution has no ReLU",
-        "googlenet_pt/probe.py",
-        'self.relu = "relu" if conv.relu else "none"',
-        'self.relu = "none"',
+        "googlenet_pt/predict.py",
+        'self.activation = conv.activation or "none"',
+        'self.activation = "none"',
         (f"{_PREDICTOR}[pt-bvlc-32-2-float32]",),
     ),
     Fault(
         "pt: the fused block joins its branches in another order",
-        "googlenet_pt/probe.py",
+        "googlenet_pt/predict.py",
         "[branch1x1, self.branch3x3(reduced3x3), self.branch5x5(reduced5x5), pooled]",
         "[branch1x1, self.branch3x3(reduced3x3), pooled, self.branch5x5(reduced5x5)]",
         (f"{_PREDICTOR}[pt-bvlc-32-2-float32]",),
     ),
     Fault(
         "mx: the predictor follows the model's weights",
-        "googlenet_mx/probe.py",
+        "googlenet_mx/predict.py",
         "arguments = {name: arrays[name].copy() for",
         "arguments = {name: arrays[name] for",
         (f"{_KEEPS}[mx]",),
     ),
     Fault(
         "mx: the predictor's result is written again by its next call",
-        "googlenet_mx/probe.py",
+        "googlenet_mx/predict.py",
         "data=x)[0].copy()",
         "data=x)[0]",
         (f"{_PREDICTOR}[mx-bvlc-32-2-float32]",),
     ),
     Fault(
         "jax: the predictor's weights go with the model's next step",
-        "googlenet_jax/probe.py",
+        "googlenet_jax/predict.py",
         "partial(compiled, jax.tree.map(jnp.copy, state))",
         "partial(compiled, state)",
         (f"{_KEEPS}[jax]",),
     ),
-    Fault(
-        "jax: a 1x1 convolution beside others loses its bias",
-        "googlenet_jax/model.py",
-        "[y if conv.bias is None else y + conv.bias.astype(y.dtype) for",
-        "[y for",
-        (f"{_STAGES}[jax-d2lzh-29-1-float64]",),
-    ),
     # ----------------------------------------------------------------------------- traps of the documentation, as faults
     Fault(
         "pt: an average over 7 x 7 pixels for the global one",
-        "googlenet_pt/model.py",
-        "F.adaptive_avg_pool2d(x, 1) if side is None",
-        "F.avg_pool2d(x, min(7, *x.shape[2:])) if side is None",
+        "googlenet_pt/layers.py",
+        "F.adaptive_avg_pool2d(x, op.side)",
+        "F.adaptive_avg_pool2d(x, op.side) if op.side > 1 else F.avg_pool2d(x, min(7, *x.shape[2:]))",
         ("tests/test_operations.py",),
         trap="pool-fixed",
     ),
     Fault(
         "pt: epsilon is rounded to float32",
-        "googlenet_pt/model.py",
-        "eps=norm.epsilon",
-        "eps=torch.tensor(norm.epsilon).item()",
+        "googlenet_pt/layers.py",
+        "kind(node.out_channels, norm.epsilon,",
+        "kind(node.out_channels, torch.tensor(norm.epsilon).item(),",
         (f"{_STAGES}[pt-torchvision-33-4-float64]",),
         trap="norm-epsilon-float32",
     ),
     Fault(
         "mx: LRN's k is MXNet's default",
-        "googlenet_mx/model.py",
+        "googlenet_mx/layers.py",
         "(lrn.k + lrn.alpha",
         "(2 + lrn.alpha",
         (f"{_STAGES}[mx-bvlc-32-2-float64]",),
