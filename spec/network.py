@@ -432,6 +432,7 @@ def nodes(config: Config) -> Nodes:
     return {node.name: node for node in walk(config)}
 
 
+@lru_cache(maxsize=512)
 def layers(config: Config) -> tuple[Node, ...]:
     """Every convolution and dense layer, in forward order; the auxiliary heads' where they branch off."""
     return tuple(node for node in walk(config) if node.has_weights)
