@@ -336,7 +336,7 @@ def adaptive_pool() -> tuple[Stages, Stages]:
 def pool_divisor() -> tuple[Stages, Stages]:
     """An average pool that does not count its padding, as ONNX's does not, over the channels of an LRN."""
     right = scene("bvlc", 96)
-    lrn = right.config.lrn
+    lrn = dict(right.config.stages)["norm1"]
 
     def norm(self, F, x):
         rows = F.reshape(x**2, shape=(0, -4, 1, -1, -3))  # N x 1 x C x HW
@@ -354,7 +354,7 @@ def pool_divisor() -> tuple[Stages, Stages]:
 def lrn_alpha() -> tuple[Stages, Stages]:
     """LRN's alpha not divided by the number of channels, as TensorFlow's is not."""
     right = scene("bvlc", 96)
-    lrn = right.config.lrn
+    lrn = dict(right.config.stages)["norm1"]
     model = right.model("pt")
     model.norm1.op = model.norm2.op = replace(lrn, alpha=lrn.alpha * lrn.size)
     return load("pt").activations(model, right.images), right.right()
@@ -364,7 +364,7 @@ def lrn_alpha() -> tuple[Stages, Stages]:
 def lrn_k() -> tuple[Stages, Stages]:
     """LRN's k left at MXNet's default, 2, where Caffe's, PyTorch's and ONNX's is 1."""
     right = scene("bvlc", 96)
-    lrn = right.config.lrn
+    lrn = dict(right.config.stages)["norm1"]
 
     def norm(self, F, x):
         y = F.LRN(x.astype("float32"), nsize=lrn.size, alpha=lrn.alpha, beta=lrn.beta)  # it refuses float64

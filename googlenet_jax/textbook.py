@@ -22,7 +22,7 @@ from googlenet_jax.device import describe, peak_memory, select_device, select_dt
 from googlenet_jax.params import canonical_name, to_canonical, to_jax
 from googlenet_jax.train import images_to_device, to_device
 from harness.names import SCHEMES, foreign_names
-from harness.textbook import check_config, check_optimizer
+from harness.textbook import block_widths, check_config, check_optimizer
 
 __all__ = [
     "GoogLeNet",
@@ -78,13 +78,12 @@ class GoogLeNet(nnx.Sequential):
     def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> None:
         check_config(config, dtype)
         how = {"dtype": select_dtype(dtype), "param_dtype": select_dtype(dtype), "rngs": nnx.Rngs(seed)}
-        conv = partial(nnx.Conv, **how)
+        conv, nodes = partial(nnx.Conv, **how), spec.nodes(config)
         pool = partial(nnx.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
         def inception(name: str) -> Inception:
-            row = config.inception(name)
-            c2, c3 = (row.branch3x3_reduce, row.branch3x3), (row.branch5x5_reduce, row.branch5x5)
-            return Inception(row.in_channels, row.branch1x1, c2, c3, row.pool_proj, conv)
+            first = nodes[f"{name}.branch1x1"]
+            return Inception(first.in_channels, *block_widths(nodes, name), conv)
 
         b1 = nnx.Sequential(conv(config.in_channels, 64, (7, 7), strides=2, padding=3), nnx.relu, pool)
         b2 = nnx.Sequential(conv(64, 64, (1, 1)), nnx.relu, conv(64, 192, (3, 3), padding=1), nnx.relu, pool)

@@ -65,10 +65,10 @@ class GoogLeNet(Network):
         nodes = spec.nodes(config)
         self.conv1 = Conv(nodes["conv1"])
         self.pool1 = MaxPool(nodes["pool1"])
-        self.norm1 = LRN(nodes["norm1"]) if config.lrn else None
+        self.norm1 = LRN(nodes["norm1"]) if "norm1" in nodes else None
         self.conv2_reduce = Conv(nodes["conv2_reduce"])
         self.conv2 = Conv(nodes["conv2"])
-        self.norm2 = LRN(nodes["norm2"]) if config.lrn else None
+        self.norm2 = LRN(nodes["norm2"]) if "norm2" in nodes else None
         self.pool2 = MaxPool(nodes["pool2"])
         self.inception3a = Inception(nodes, "inception3a")
         self.inception3b = Inception(nodes, "inception3b")

@@ -19,7 +19,7 @@ import spec
 from googlenet_pt.device import describe, full_precision, peak_memory, select_device, select_dtype, wait
 from googlenet_pt.train import images_to_device, masks_to_device, to_device
 from harness.names import SCHEMES, foreign_names
-from harness.textbook import check_config, check_optimizer
+from harness.textbook import block_widths, check_config, check_optimizer
 
 __all__ = [
     "GoogLeNet",
@@ -73,7 +73,8 @@ class GoogLeNet(nn.Sequential):
 
     def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> None:
         check_config(config, dtype)
-        inceptions = [_inception(row) for row in config.inceptions]
+        nodes = spec.nodes(config)
+        inceptions = [_inception(nodes, name) for name in spec.stage_names(config) if name.startswith("inception")]
         b1 = nn.Sequential(nn.Conv2d(config.in_channels, 64, kernel_size=7, stride=2, padding=3), nn.ReLU(), _pool())
         b2 = nn.Sequential(
             nn.Conv2d(64, 64, kernel_size=1),
@@ -99,9 +100,9 @@ class GoogLeNet(nn.Sequential):
 build = GoogLeNet  # the only network that the textbooks have here
 
 
-def _inception(row: spec.Inception) -> Inception:
-    c2, c3 = (row.branch3x3_reduce, row.branch3x3), (row.branch5x5_reduce, row.branch5x5)
-    return Inception(row.in_channels, row.branch1x1, c2, c3, row.pool_proj)
+def _inception(nodes: spec.Nodes, name: str) -> Inception:
+    first = nodes[f"{name}.branch1x1"]
+    return Inception(first.in_channels, *block_widths(nodes, name))
 
 
 def _pool() -> nn.MaxPool2d:

@@ -7,10 +7,8 @@ Read in this order: `python -m spec` prints the table; `spec/googlenet.py` is th
 it needs safetensors, and is imported by whoever wants it.
 """
 
-from spec.ancestors import SequenceConfig
 from spec.arrays import Array, Arrays, array_dtype
 from spec.errors import InvalidInput
-from spec.googlenet import GoogLeNetConfig, Inception
 from spec.init import SCHEMES, init_params
 from spec.inputs import check_images, check_labels, check_training_batch
 from spec.masks import check_masks, dropout_masks, dropout_rates, mask_shapes
@@ -53,8 +51,6 @@ __all__ = [
     "BatchNorm",
     "Config",
     "GlobalAverage",
-    "GoogLeNetConfig",
-    "Inception",
     "InvalidInput",
     "MaxPool",
     "Node",
@@ -62,7 +58,6 @@ __all__ = [
     "Optimizer",
     "Outputs",
     "Recipe",
-    "SequenceConfig",
     "Shape",
     "Step",
     "array_dtype",

@@ -5,22 +5,9 @@ Source: Zhang et al., Dive into Deep Learning, chapters 7.6, 8.1 to 8.3 and 8.5;
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from spec.network import CLASSES, BatchNorm, Config, Conv, Dense, GlobalAverage, MaxPool, Operation, Stages
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequenceConfig(Config):
-    """One complete ancestor: every stage is a single operation. Make it with `preset`."""
-
-    rows: Stages
-
-    @property
-    def stages(self) -> Stages:
-        """The rows."""
-        return self.rows
-
+from spec.network import CLASSES, BatchNorm, Config, Conv, Dense, GlobalAverage, MaxPool, Operation
 
 _LENET: dict[str, Operation] = {
     "conv1": Conv(6, 5, activation="sigmoid"),  # 24 x 24 x 6
@@ -92,8 +79,8 @@ _LIBRARY = BatchNorm(epsilon=1e-5, after_bias=True)
 _NOTEBOOK = replace(_LIBRARY, momentum=1.0, unbiased=False, written_out=True)
 
 
-def _lenet(preset: str, source: str, batch_norm: BatchNorm | None = None) -> SequenceConfig:
-    return SequenceConfig(
+def _lenet(preset: str, source: str, batch_norm: BatchNorm | None = None) -> Config:
+    return Config(
         preset=preset,
         family="LeNet",
         source=source,
@@ -101,12 +88,12 @@ def _lenet(preset: str, source: str, batch_norm: BatchNorm | None = None) -> Seq
         num_classes=10,
         input_size=28,
         batch_norm=batch_norm,
-        rows=tuple(_LENET.items()),
+        table=tuple(_LENET.items()),
     )
 
 
-def _large(preset: str, family: str, source: str, rows: dict[str, Operation]) -> SequenceConfig:
-    return SequenceConfig(
+def _large(preset: str, family: str, source: str, stages: dict[str, Operation]) -> Config:
+    return Config(
         preset=preset,
         family=family,
         source=source,
@@ -114,7 +101,7 @@ def _large(preset: str, family: str, source: str, rows: dict[str, Operation]) ->
         num_classes=10,
         input_size=224,
         dropout=0.5,
-        rows=tuple(rows.items()),
+        table=tuple(stages.items()),
     )
 
 

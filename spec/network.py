@@ -252,7 +252,7 @@ class BatchNorm:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What every network has. Make one with `preset`."""
+    """A network: its table, and what the table leaves open. Make one with `preset`."""
 
     preset: str
     family: str  # the class of the network in every backend
@@ -260,10 +260,10 @@ class Config:
     in_channels: int
     num_classes: int
     input_size: int  # pixels: the default side; other sizes work wherever `stage_shapes` says so
-    lrn: LRN | None = None
-    batch_norm: BatchNorm | None = None
-    dropout: float = 0.0  # fraction dropped, in the trunk
-    aux: bool = False
+    table: Stages
+    batch_norm: BatchNorm | None = None  # of every layer that the table gives one
+    dropout: float = 0.0  # fraction dropped in training where the table says so, in the trunk
+    aux: bool = False  # whether the table's heads are part of it
     aux_dropout: float = 0.0
     aux_weight: float = 0.3  # weight of each auxiliary loss
     label_smoothing: float = 0.0  # share of the loss that asks for all classes alike
@@ -275,8 +275,8 @@ class Config:
 
     @property
     def stages(self) -> Stages:
-        """The table, heads included if the network has them."""
-        raise NotImplementedError
+        """The table, without its heads if the network has none."""
+        return tuple((name, part) for name, part in self.table if self.aux or not isinstance(part, Head))
 
     @property
     def logits(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from spec.network import Config
+from spec.network import LRN, Config, walk
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def of_onnx(config: Config, dtype: str) -> Tolerances:
     ONNX holds the numbers of an operator in float32: epsilon of batch norm, alpha and beta of LRN. Float64 shows that.
     Measured: 5e-12 (bvlc), 6.5e-11 (torchvision), 3.9e-9 (torchvision where the statistics are those of pictures).
     """
-    bounds = TOLERANCES[dtype]
-    rounded = dtype == "float64" and (config.batch_norm is not None or config.lrn is not None)
+    bounds, has_lrn = TOLERANCES[dtype], any(isinstance(node.op, LRN) for node in walk(config))
+    rounded = dtype == "float64" and (config.batch_norm is not None or has_lrn)
     return replace(bounds, activations=2e-8, logits=2e-8) if rounded else bounds
 
 

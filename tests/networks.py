@@ -6,6 +6,7 @@ are wired shows in it as well, and it costs next to nothing. Widths are the spec
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
@@ -19,7 +20,7 @@ from harness.compare import SGD, Expected, expect, probe_params
 from harness.processes import Answer
 from harness.worker import probe
 from spec import reference
-from spec.network import Conv, Dense, Operation
+from spec.network import Block, Conv, Dense, Operation
 
 ABOUT = {"framework": "", "version": "", "device": "cpu", "threads": None}
 
@@ -36,20 +37,47 @@ def thin(preset: str, size: int | None = None, **settings: Any) -> spec.Config:
         **settings: Of `spec.preset`.
     """
     config = spec.preset(preset, **{"num_classes": 10, **settings})
-    if isinstance(config, spec.SequenceConfig):
-        rows = tuple((name, _thin(op)) for name, op in config.rows)
-        return replace(config, rows=rows, input_size=size or config.input_size)
-    rows: list[spec.Inception] = []
-    for i, row in enumerate(config.inceptions):
-        into = rows[-1].out_channels if rows else row.in_channels
-        rows.append(spec.Inception(row.name, into, 5 + i, 3, 7, 2, 4 + i % 3, 4 + i % 3))
-    return replace(config, inceptions=tuple(rows))
+    if config.family != "GoogLeNet":
+        table = tuple((name, _thin(op)) for name, op in config.table)
+        return replace(config, table=table, input_size=size or config.input_size)
+    blocks = [name for name, part in config.table if isinstance(part, Block)]
+    widths = {
+        name: {
+            "branch1x1": 5 + i,
+            "branch3x3_reduce": 3,
+            "branch3x3": 7,
+            "branch5x5_reduce": 2,
+            "branch5x5": 4 + i % 3,
+            "pool_proj": 4 + i % 3,
+        }
+        for i, name in enumerate(blocks)
+    }
+    return with_widths(config, lambda block, leaf, channels: widths[block][leaf])
 
 
 def _thin(op: Operation) -> Operation:
     if isinstance(op, Conv | Dense) and op.channels is not None and op.channels > 16:
         return replace(op, channels=4 + op.channels // 64)
     return op
+
+
+def with_widths(config: spec.Config, width: Callable[[str, str, int], int]) -> spec.Config:
+    """The network with other channels in its blocks: of the block's name, the convolution's, and its own channels."""
+
+    def of(stage: str, part: Block) -> Block:
+        return Block(tuple(tuple((leaf, one(stage, leaf, op)) for leaf, op in branch) for branch in part.branches))
+
+    def one(stage: str, leaf: str, op: Operation) -> Operation:
+        return replace(op, channels=width(stage, leaf, op.channels)) if isinstance(op, Conv) else op
+
+    table = tuple((name, of(name, part) if isinstance(part, Block) else part) for name, part in config.table)
+    return replace(config, table=table)
+
+
+def with_stages(config: spec.Config, **changed: Operation) -> spec.Config:
+    """The network with other operations for some of its stages."""
+    assert changed.keys() <= dict(config.table).keys()
+    return replace(config, table=tuple((name, changed.get(name, part)) for name, part in config.table))
 
 
 class Case(NamedTuple):

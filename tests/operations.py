@@ -64,12 +64,12 @@ class Result:
 # ---------------------------------------------------------------------------------------------------------- networks
 
 
-def small(op: Operation, channels: int, size: int = 16, **settings: Any) -> spec.SequenceConfig:
+def small(op: Operation, channels: int, size: int = 16, **settings: Any) -> spec.Config:
     """A network of this operation, ``one``, and of a last one."""
     last = Conv(None, norm=False) if isinstance(op, Conv | MaxPool) else Dense(None, activation=None)
     shape = {"in_channels": channels, "num_classes": 5, "input_size": size}
     rows = (("one", op), ("last", last))
-    return spec.SequenceConfig(preset="small", family="Small", source="tests", rows=rows, **shape, **settings)
+    return spec.Config(preset="small", family="Small", source="tests", table=rows, **shape, **settings)
 
 
 @lru_cache

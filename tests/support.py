@@ -38,8 +38,8 @@ ROOT = Path(__file__).parent.parent
 TESTED = tuple(check_names(os.environ.get("GOOGLENET_BACKENDS", ",".join(BACKENDS)).split(",")))
 FIRST = TESTED[0]
 DATA = Path(os.environ["GOOGLENET_DATA"]) if os.environ.get("GOOGLENET_DATA") else None
-GOOGLENETS = [name for name, config in spec.PRESETS.items() if isinstance(config, spec.GoogLeNetConfig)]
-SEQUENCES = [name for name, config in spec.PRESETS.items() if isinstance(config, spec.SequenceConfig)]
+GOOGLENETS = [name for name, config in spec.PRESETS.items() if config.family == "GoogLeNet"]
+SEQUENCES = [name for name, config in spec.PRESETS.items() if config.family != "GoogLeNet"]
 
 
 # ------------------------------------------------------------------------------------------- networks and their inputs

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import thin
+from networks import thin, with_stages
 from recorded import torchvision_googlenet
 from support import TESTED, loaded, numbered
 
@@ -20,6 +20,7 @@ from harness.backend import load
 from harness.compare import probe_params, relative_error
 from harness.formats import gluon
 from harness.names import SCHEMES, Scheme, foreign, foreign_names, identify, nearest, rename
+from harness.textbook import block_widths
 from spec import reference
 
 Arrays = dict[str, np.ndarray]
@@ -326,17 +327,13 @@ PATHS = ("p1_1", "p2_1", "p2_2", "p3_1", "p3_2", "p4_1", "p4_2")
 BRANCHES = ("branch1", "branch2_1", "branch2_2", "branch3_1", "branch3_2", "branch4_1", "branch4_2")
 
 
-def rows_of(config: spec.GoogLeNetConfig) -> Rows:
+def rows_of(config: spec.Config) -> Rows:
     """What a notebook with the widths of that network would have for `ROWS`."""
+    nodes = spec.nodes(config)
+    blocks = [name for name in spec.stage_names(config) if name.startswith("inception")]
     return {
-        row.name.removeprefix("inception"): (
-            row.in_channels,
-            row.branch1x1,
-            (row.branch3x3_reduce, row.branch3x3),
-            (row.branch5x5_reduce, row.branch5x5),
-            row.pool_proj,
-        )
-        for row in config.inceptions
+        name.removeprefix("inception"): (nodes[f"{name}.branch1x1"].in_channels, *block_widths(nodes, name))
+        for name in blocks
     }
 
 
@@ -432,7 +429,12 @@ def test_a_notebook_s_googlenet_in_torch_computes_what_the_referee_does(scheme, 
     arrays = {name: x.numpy() for name, x in notebook.state_dict().items()}
     params = rename(arrays, SCHEMES[scheme], config)
     assert relative_error(reference.predict(config, params, images), expected) <= 1e-12
-    other = replace(config, stem_relu=not config.stem_relu)  # the ReLUs of stage 2: nothing that names could tell
+    stages = dict(config.stages)  # the ReLUs of stage 2: nothing that names could tell
+    flipped = {
+        name: replace(stages[name], activation=None if stages[name].activation else "relu")
+        for name in ("conv2_reduce", "conv2")
+    }
+    other = with_stages(config, **flipped)
     assert relative_error(reference.predict(other, params, images), expected) > 1e-6
 
 

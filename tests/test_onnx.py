@@ -22,7 +22,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from networks import thin
+from networks import thin, with_stages
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import spec
@@ -32,6 +32,7 @@ from harness.formats.onnx_file import build, read, write
 from harness.judges import onnx_reference, onnx_runtime
 from spec import Config, InvalidInput, reference
 from spec.checkpoint import describe, understand
+from spec.network import LRN
 from spec.tolerances import TOLERANCES
 
 Arrays = dict[str, np.ndarray]
@@ -104,11 +105,12 @@ def with_rounded_numbers(config: Config) -> Config:
     def rounded(x: float) -> float:
         return float(np.float32(x))
 
-    if lrn := config.lrn:
-        lrn = replace(lrn, alpha=rounded(lrn.alpha), beta=rounded(lrn.beta), k=rounded(lrn.k))
+    norms = {name: op for name, op in config.table if isinstance(op, LRN)}
+    numbers = ("alpha", "beta", "k")
+    of_onnx = {name: replace(op, **{x: rounded(getattr(op, x)) for x in numbers}) for name, op in norms.items()}
     if norm := config.batch_norm:
         norm = replace(norm, epsilon=rounded(norm.epsilon))
-    return replace(config, lrn=lrn, batch_norm=norm)
+    return with_stages(replace(config, batch_norm=norm), **of_onnx)
 
 
 # ------------------------------------------------------------------------------------------------------ the judges

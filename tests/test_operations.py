@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from networks import thin
+from networks import thin, with_stages
 from operations import ADAPTERS, QUICKLY, Result, Stage, draw, in_referee, register, small
 from support import TESTED, loaded
 
@@ -63,10 +63,16 @@ def norm(setting: str, op: Conv | Dense, settings: BatchNorm, training: bool = T
 
 CEIL = MaxPool(3, 2, ceil=True)
 # Max pools that round up, heads with the paper's pool; the average before the classifier is that of the whole map.
-CAFFE = replace(thin("bvlc"), lrn=LRN(size=5, alpha=0.5, beta=0.6, k=2.0))
+NORM = LRN(size=5, alpha=0.5, beta=0.6, k=2.0)
+CAFFE = with_stages(thin("bvlc"), norm1=NORM, norm2=NORM)
 # Batch norm, a pool4 of its own, 3x3 in the "5x5" branch, heads with an adaptive pool; and from other presets no ReLU
 # in stage 2, and an average over 7x7 pixels.
-NORMED = replace(thin("torchvision"), stem_relu=False, head_pool=7)
+NORMED = with_stages(
+    thin("torchvision"),
+    conv2_reduce=Conv(64, activation=None),
+    conv2=Conv(192, 3, pad=1, activation=None),
+    pool5=AveragePool(7, stride=7),
+)
 BLOCKS = ("inception3b", "inception4a", "inception4d", "inception5b")
 WIDTHS = [spec.nodes(CAFFE)[name].out_channels for name in BLOCKS]
 INTO_4A, INTO_AUX1, INTO_AUX2, INTO_FC = WIDTHS
@@ -221,7 +227,7 @@ def test_without_a_mask_dropout_draws_one_of_the_right_share_and_scales_what_it_
     register(backend.__name__)
     last = ("last", Dense(None, activation=None, drop_input=True))
     config = small(GlobalAverage(), 1000, 1, dropout=0.3)
-    config = replace(config, rows=(config.rows[0], last))
+    config = replace(config, table=(config.table[0], last))
     rng = np.random.default_rng(5)
     params = {name: rng.normal(size=shape) for name, shape in spec.param_shapes(config).items()}
     images, labels = rng.normal(size=(1, 1000, 1, 1)), np.array([2])

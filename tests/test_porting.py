@@ -143,7 +143,7 @@ def test_square_layers_and_misprinted_widths_are_those_named():
         preset: {layer.name for layer in spec.layers(config) if layer.in_channels == layer.out_channels}
         for preset, config in spec.PRESETS.items()
     }
-    googlenets = {name for name, config in spec.PRESETS.items() if isinstance(config, spec.GoogLeNetConfig)}
+    googlenets = {name for name, config in spec.PRESETS.items() if config.family == "GoogLeNet"}
     assert {name for preset in googlenets for name in square[preset]} == {"conv2_reduce"}
     assert {name for name in square["alexnet"] if name.startswith("fc")} == {"fc7"}
     assert {name for name in square["vgg11"] if name.startswith("fc")} == {"fc7"}
@@ -366,15 +366,12 @@ def test_table_of_same_padding_is_true():
         kernel, stride = map(int, re.fullmatch(r"(\d)x\d, stride (\d)", layer).groups())
         for sizes, pads in ((range(6, 300, 2), even), (range(7, 300, 2), odd)):
             assert {str(same(size, kernel, stride)) for size in sizes} == {pads}, layer
-    d2l, bvlc, torchvision = (spec.PRESETS[name] for name in ("d2l", "bvlc", "torchvision"))
-    assert (d2l.pool.pad, bvlc.pool.pad, bvlc.pool.ceil) == (1, 0, True)
-    assert (torchvision.pool4.kernel, torchvision.pool4.pad, torchvision.pool4.ceil) == (2, 0, True)
-    assert {(layer.op.kernel, layer.op.pad) for layer in spec.layers(d2l) if not layer.is_dense} == {
-        (7, 3),
-        (1, 0),
-        (3, 1),
-        (5, 2),
-    }
+    d2l, bvlc, torchvision = (dict(spec.PRESETS[name].table) for name in ("d2l", "bvlc", "torchvision"))
+    assert d2l["pool1"] == spec.MaxPool(3, stride=2, pad=1)
+    assert bvlc["pool1"] == spec.MaxPool(3, stride=2, ceil=True)
+    assert torchvision["pool4"] == spec.MaxPool(2, stride=2, ceil=True)
+    convolutions = [layer.op for layer in spec.layers(spec.PRESETS["d2l"]) if not layer.is_dense]
+    assert {(op.kernel, op.pad) for op in convolutions} == {(7, 3), (1, 0), (3, 1), (5, 2)}
 
 
 @needs("jax")

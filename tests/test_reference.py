@@ -6,11 +6,12 @@ from functools import cache, lru_cache
 
 import numpy as np
 import pytest
+from networks import with_stages, with_widths
 
 import spec
 from spec import reference
 from spec.googlenet import BRANCH_POOL
-from spec.network import LRN, MaxPool
+from spec.network import LRN, AveragePool, MaxPool
 
 PADDED = MaxPool(kernel=3, stride=2, pad=1)
 CEIL = MaxPool(kernel=3, stride=2, ceil=True)
@@ -435,18 +436,14 @@ class Case:
 
 def quarter(name, **settings):
     """A GoogLeNet with a quarter of the channels in its blocks: every kind of fault shows, in a tenth of the time."""
-    config = spec.preset(name, **settings)
-    rows = []
-    for row in config.inceptions:
-        into = rows[-1].out_channels if rows else row.in_channels
-        widths = (row.branch1x1, row.branch3x3_reduce, row.branch3x3, row.branch5x5_reduce, row.branch5x5)
-        rows.append(spec.Inception(row.name, into, *(width // 4 for width in (*widths, row.pool_proj))))
-    return replace(config, inceptions=tuple(rows))
+    return with_widths(spec.preset(name, **settings), lambda block, leaf, channels: channels // 4)
 
 
-def make_case(name, *shape, config=None, **settings):
+def make_case(name, *shape, stages=None, **settings):
     """Random weights with nothing at its starting value, images of (N, height, width), and dropout masks."""
-    config = replace(quarter(name, **{"in_channels": 2, "num_classes": 7, **settings}), **(config or {}))
+    config = quarter(name, **{"in_channels": 2, "num_classes": 7, **settings})
+    if stages:
+        config = with_stages(replace(config, input_size=shape[1]), **stages)
     rng = np.random.default_rng(7)
     params = spec.init_params(config, seed=3, scheme="he")
     for leaf, value in params.items():
@@ -468,8 +465,8 @@ def make_case(name, *shape, config=None, **settings):
 CASES = {
     "d2l": lambda: make_case("d2l", 2, 33, 37),
     "d2lzh": lambda: make_case("d2lzh", 2, 33, 37),
-    "cnblogs": lambda: make_case("cnblogs", 1, 65, 65, config={"head_pool": 2, "input_size": 65}),
-    "bvlc": lambda: make_case("bvlc", 1, 28, 27, config={"pool": BRANCH_POOL, "input_size": 28}),
+    "cnblogs": lambda: make_case("cnblogs", 1, 65, 65, stages={"pool5": AveragePool(2, stride=2)}),
+    "bvlc": lambda: make_case("bvlc", 1, 28, 27, stages=dict.fromkeys(["pool1", "pool2", "pool3"], BRANCH_POOL)),
     "bvlc-without-heads": lambda: make_case("bvlc", 2, 37, 33, aux=False),
     "torchvision": lambda: make_case("torchvision", 3, 49, 53),
     "torchvision-smoothed": lambda: make_case(

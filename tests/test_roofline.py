@@ -10,7 +10,7 @@ from tracing import trace
 
 import spec
 from harness.bench.roofline import Machine, machine_of, stage_flops, work
-from spec.ancestors import SequenceConfig
+from spec.googlenet import TABLE
 from spec.network import Conv, Dense, named
 
 D2L = spec.preset("d2l")
@@ -76,11 +76,12 @@ def test_bytes_of_the_smallest_image_are_those_of_its_channels():
     """At 1 x 1 pixels every map is 1 x 1: every layer and pool moves its channels, in and out."""
     moved = 1 + 64  # conv1
     moved += (64 + 64) + (64 + 192) + (64 + 64) + (192 + 192)  # the stem's other convolutions and its pools
-    for row in D2L.inceptions:
-        into = row.in_channels
-        moved += (into + row.branch1x1) + (into + row.branch3x3_reduce) + (row.branch3x3_reduce + row.branch3x3)
-        moved += (into + row.branch5x5_reduce) + (row.branch5x5_reduce + row.branch5x5) + (into + row.pool_proj)
+    into = 192
+    for one, three_reduce, three, five_reduce, five, proj in TABLE.values():
+        moved += (into + one) + (into + three_reduce) + (three_reduce + three)
+        moved += (into + five_reduce) + (five_reduce + five) + (into + proj)
         moved += 2 * into  # the fourth branch's pool
+        into = one + three + five + proj
     moved += 2 * 480 + 2 * 832 + 2 * 1024 + (1024 + 10)  # pool3, pool4, pool5, fc
     assert work(D2L, 1, "infer", 1, "float32").bytes == 4 * (moved + weights_of(D2L))
 
@@ -96,14 +97,16 @@ def test_a_convolution_without_padding_reads_all_of_its_map():
 
 def test_a_strided_convolution_reads_each_scalar_once_wherever_it_stands():
     """9 -> 9 -> 5 -> 2 pixels: the second and the third have strides, and the third skips most of what it is given."""
-    config = SequenceConfig(
+    config = spec.Config(
         preset="toy",
         family="Toy",
         source="",
         in_channels=3,
         num_classes=7,
         input_size=9,
-        rows=named(conv1=Conv(4, 3, pad=1), conv2=Conv(5, 3, stride=2, pad=1), conv3=Conv(6, stride=4), fc=Dense(None)),
+        table=named(
+            conv1=Conv(4, 3, pad=1), conv2=Conv(5, 3, stride=2, pad=1), conv3=Conv(6, stride=4), fc=Dense(None)
+        ),
     )
     costs = spec.layer_costs(config, (3, 9, 9))
     assert {name: (cost.inputs, cost.outputs) for name, cost in costs.items()} == {
@@ -121,7 +124,7 @@ def test_a_strided_convolution_reads_each_scalar_once_wherever_it_stands():
 
 def test_a_pool_counts_whatever_its_name_is():
     config = spec.preset("nin")
-    renamed = replace(config, rows=(*config.rows[:-1], ("mean", config.rows[-1][1])))
+    renamed = replace(config, table=(*config.table[:-1], ("mean", config.table[-1][1])))
     assert work(renamed, 67, "infer", 1, "float32") == work(config, 67, "infer", 1, "float32")
 
 

@@ -257,8 +257,8 @@ def test_the_library_and_the_notebook_store_different_variances():
 def test_the_padding_of_the_first_convolution_shows_in_logits_and_not_in_shapes():
     """Published AlexNets differ in it (Dive into Deep Learning, chapter 8.1)."""
     for config, size in ((spec.preset("alexnet"), 224), (thin("alexnet", 67, dropout=0.0), 67)):
-        (name, first), *rest = config.rows
-        other = replace(config, rows=((name, replace(first, pad=0)), *rest))
+        (name, first), *rest = config.table
+        other = replace(config, table=((name, replace(first, pad=0)), *rest))
         assert spec.param_shapes(other) == spec.param_shapes(config)
         assert spec.stage_shapes(other, (1, size, size)) == spec.stage_shapes(config, (1, size, size))
     params = spec.init_params(config, 0, "he")

@@ -73,7 +73,7 @@ def test_the_pool_inside_an_inception_block_counts():
     """At 1 x 1 pixel every map is one value a channel."""
     config = spec.preset("d2l")
     between = 64 + 192 + 480 + 832 + 1024  # pool1 to pool5
-    inside = sum(row.in_channels for row in config.inceptions)
+    inside = sum(node.into[0] for node in spec.walk(config) if node.name.endswith(".pool"))
     assert measure(config, 1).parts["pools"].activation_bytes == FLOAT * (between + inside)
 
 
@@ -118,7 +118,7 @@ def test_heads_are_left_out():
 
 def test_a_shorter_sequence_is_less_deep():
     config = spec.preset("nin")
-    shorter = replace(config, rows=tuple((name, op) for name, op in config.rows if name != "conv3_mlp1"))
+    shorter = replace(config, table=tuple((name, op) for name, op in config.table if name != "conv3_mlp1"))
     assert depth(shorter) == 11
 
 
@@ -136,7 +136,7 @@ def test_the_longest_chain_of_a_block_counts_whatever_its_layers_are_called():
     )
     rows = named(stem=Conv(8, 3, pad=1), block=block, fc=Dense(None))
     shape = {"in_channels": 3, "num_classes": 10, "input_size": 8}
-    assert depth(spec.SequenceConfig(preset="toy", family="Toy", source="", rows=rows, **shape)) == 5
+    assert depth(spec.Config(preset="toy", family="Toy", source="", table=rows, **shape)) == 5
 
 
 # ------------------------------------------------------------------------------------------------- sizes of images

@@ -3,7 +3,6 @@
 import math
 import re
 from dataclasses import FrozenInstanceError, replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -341,10 +340,11 @@ def test_maps_have_the_sides_by_hand(name, size, sides):
 
 def test_pools_between_the_stages_pad_or_round_up():
     ceil, padded = spec.MaxPool(3, stride=2, ceil=True), spec.MaxPool(3, stride=2, pad=1)
-    pools = {name: (spec.preset(name).pool, spec.preset(name).pool4) for name in GOOGLENETS}
-    assert pools.pop("bvlc") == (ceil, ceil)
-    assert pools.pop("torchvision") == (ceil, spec.MaxPool(2, stride=2, ceil=True))
-    assert set(pools.values()) == {(padded, padded)}
+    names = ("pool1", "pool2", "pool3", "pool4")
+    pools = {name: [dict(spec.preset(name).table)[pool] for pool in names] for name in GOOGLENETS}
+    assert pools.pop("bvlc") == [ceil] * 4
+    assert pools.pop("torchvision") == [*[ceil] * 3, spec.MaxPool(2, stride=2, ceil=True)]
+    assert all(each == [padded] * 4 for each in pools.values())
 
 
 def test_height_and_width_are_independent():
@@ -363,11 +363,11 @@ def test_the_misprint_narrows_4a_and_nothing_after_it():
 
 @pytest.mark.parametrize("name", GOOGLENETS)
 def test_blocks_fit_each_other(name):
-    rows = spec.preset(name).inceptions
-    assert rows[0].in_channels == 192
-    for before, row in pairwise(rows):
-        assert row.in_channels == before.out_channels
-    assert rows[-1].out_channels == 1024
+    nodes = spec.nodes(spec.preset(name))
+    blocks = [stage for stage in nodes if stage.startswith("inception") and "." not in stage]
+    first = [nodes[f"{block}.branch1x1"].in_channels for block in blocks]
+    assert first == [192, *(nodes[block].out_channels for block in blocks[:-1])]
+    assert nodes[blocks[-1]].out_channels == 1024
 
 
 @pytest.mark.parametrize("name", spec.PRESETS)
@@ -561,9 +561,9 @@ def test_everything_is_frozen():
     config = spec.preset("bvlc")
     parts = {
         config: "num_classes",
-        config.inceptions[0]: "branch1x1",
-        config.pool: "kernel",
-        config.lrn: "alpha",
+        dict(config.table)["inception3a"]: "branches",
+        dict(config.table)["pool1"]: "kernel",
+        dict(config.table)["norm1"]: "alpha",
         spec.preset("torchvision").batch_norm: "epsilon",
         spec.layers(config)[0]: "name",
         spec.layers(config)[0].op: "kernel",

@@ -74,12 +74,12 @@ def test_the_compiled_network_of_the_textbooks_equals_the_referees(textbook):
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        (spec.preset("bvlc"), "lrn, dropout, aux"),
+        (spec.preset("bvlc"), "dropout, aux"),
         (spec.preset("torchvision", dropout=0.0, aux=False), "batch_norm"),
-        (spec.preset("lenet"), "input_size, inceptions"),
-        (spec.preset("cnblogs", dropout=0.0), "head_pool"),
-        (spec.preset("d2lzh"), "stem_relu"),
-        (spec.preset("d2lzh-misprint"), "inceptions"),
+        (spec.preset("lenet"), "family, input_size, conv1, pool1"),
+        (spec.preset("cnblogs", dropout=0.0), "pool5"),
+        (spec.preset("d2lzh"), "conv2_reduce, conv2"),
+        (spec.preset("d2lzh-misprint"), "conv2, inception4a, inception4c"),
         (spec.preset("d2l", label_smoothing=0.1), "label_smoothing"),
     ],
     ids=lambda x: x.preset if isinstance(x, spec.Config) else "",

@@ -38,7 +38,7 @@ BESIDE = named(
     branches=Block((named(branch1x1=Conv(2)), named(branch3x3_reduce=Conv(2), branch3x3=Conv(3, 3, pad=1)))),
     up=Conv(6, norm=False, activation=None),
 )
-TOY = spec.SequenceConfig(
+TOY = spec.Config(
     preset="toy",
     family="Toy",
     source="this test",
@@ -46,7 +46,7 @@ TOY = spec.SequenceConfig(
     num_classes=3,
     input_size=13,
     batch_norm=BatchNorm(epsilon=1e-3),
-    rows=named(
+    table=named(
         conv1=Conv(4, 3, stride=2),  # 6 x 6 x 4
         mixed=MIXED,  # 6 x 6 x 6
         block=Residual(BESIDE, scale=0.17),  # 6 x 6 x 6

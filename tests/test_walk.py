@@ -33,8 +33,8 @@ from spec.shapes import find_misfit
 
 def network(*rows, **settings):
     shape = {"in_channels": 2, "num_classes": 3, "input_size": 7}
-    return spec.SequenceConfig(
-        **{"preset": "small", "family": "Small", "source": "tests"} | shape | settings, rows=rows
+    return spec.Config(
+        **{"preset": "small", "family": "Small", "source": "tests"} | shape | settings, table=rows, aux=True
     )
 
 
@@ -168,7 +168,7 @@ def test_a_misfit_of_the_trunk_comes_before_that_of_a_head():
     assert find_misfit(CONFIG, (2, 7, 7)) is None
     assert find_misfit(CONFIG, (2, 7, 8)) == ("the dense layer aux.fc needs maps of 7 x 7 and gets 7 x 8", True)
     too_large = ("wide", Conv(3, 9))  # nothing is left of 7 pixels, after a head that takes no others
-    config = network(CONFIG.rows[3], too_large, ("mean", GlobalAverage()))
+    config = network(CONFIG.table[3], too_large, ("mean", GlobalAverage()))
     assert find_misfit(config, (2, 8, 8)) == ("nothing is left at wide", False)
 
 
@@ -269,7 +269,7 @@ def test_a_residual_adds_its_scaled_chain_to_what_the_chain_reads():
     np.testing.assert_allclose(stages["sum"], 1 / (1 + np.exp(-stages["block"] - 0.5 * chain)), rtol=1e-12)
 
 
-NODES_OF_SUM = dict(CONFIG.rows)["sum"].chain
+NODES_OF_SUM = dict(CONFIG.table)["sum"].chain
 
 
 def test_a_block_joins_its_branches_in_the_order_of_the_table():

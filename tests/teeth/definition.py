@@ -5,6 +5,10 @@ from __future__ import annotations
 from teeth.fault import Fault
 
 _R, _N, _G, _A = "spec/reference.py", "spec/network.py", "spec/googlenet.py", "spec/ancestors.py"
+_FIVE = """            named(branch5x5_reduce=Conv(five_reduce), branch5x5=Conv(five, kernel5, pad=kernel5 // 2)),
+"""
+_PROJ = """            named(pool=BRANCH_POOL, pool_proj=Conv(proj)),
+"""
 _SH = "spec/shapes.py"
 _O, _I, _RC, _M = "spec/optimizers.py", "spec/init.py", "spec/recipe.py", "spec/masks.py"
 _DATA, _SET, _LOAD, _ROOF = "harness/data.py", "harness/dataset.py", "harness/loader.py", "harness/bench/roofline.py"
@@ -650,36 +654,36 @@ FAULTS = [
     Fault(
         "GoogLeNet: a misprinted width",
         _G,
-        '"inception4d": (     112,      144, 288,       32,  64,        64)',
-        '"inception4d": (     112,      144, 288,       24,  64,        64)',
+        '"inception4d": (             112,      144, 288,       32,  64,        64)',
+        '"inception4d": (             112,      144, 288,       24,  64,        64)',
         (f"{_spec}::test_stages_have_the_parameter_counts_by_hand",),
     ),
     Fault(
         "GoogLeNet: two rows exchanged",
         _G,
-        '"inception4b": (     160,      112, 224,       24,  64,        64),\n    "inception4c": (     128,      128, 256,       24,  64,        64),',
-        '"inception4b": (     128,      128, 256,       24,  64,        64),\n    "inception4c": (     160,      112, 224,       24,  64,        64),',
+        '"inception4b": (             160,      112, 224,       24,  64,        64),\n    "inception4c": (             128,      128, 256,       24,  64,        64),',
+        '"inception4b": (             128,      128, 256,       24,  64,        64),\n    "inception4c": (             160,      112, 224,       24,  64,        64),',
         (f"{_spec}::test_stages_have_the_parameter_counts_by_hand",),
     ),
     Fault(
         "GoogLeNet: the second head stands a block late",
         _G,
-        '"aux2": self._head(),\n            "inception4e": block["inception4e"],',
-        '"inception4e": block["inception4e"],\n            "aux2": self._head(),',
+        '"aux2": head,\n        "inception4e": block["inception4e"],',
+        '"inception4e": block["inception4e"],\n        "aux2": head,',
         (f"{_spec}::test_the_heads_stand_where_they_branch_off",),
     ),
     Fault(
         "GoogLeNet: the heads' pools are exchanged",
         _G,
-        "AdaptiveAverage(4) if self.aux_adaptive",
-        "AdaptiveAverage(4) if not self.aux_adaptive",
+        "aux_pool=AdaptiveAverage(4)",
+        "aux_pool=AUX_POOL",
         (f"{_spec}::test_the_table_shows_windows_and_strides",),
     ),
     Fault(
         "GoogLeNet: the 5x5 and the pool branch are exchanged",
         _G,
-        "                named(branch5x5_reduce=Conv(row.branch5x5_reduce), branch5x5=Conv(row.branch5x5, k, pad=k // 2)),\n                named(pool=BRANCH_POOL, pool_proj=Conv(row.pool_proj)),\n",
-        "                named(pool=BRANCH_POOL, pool_proj=Conv(row.pool_proj)),\n                named(branch5x5_reduce=Conv(row.branch5x5_reduce), branch5x5=Conv(row.branch5x5, k, pad=k // 2)),\n",
+        _FIVE + _PROJ,
+        _PROJ + _FIVE,
         (f"{_ref}::test_inception_concatenates_its_branches_in_order",),
     ),
     Fault(
@@ -692,29 +696,29 @@ FAULTS = [
     Fault(
         "GoogLeNet: the second normalization stands after its pool",
         _G,
-        '            "norm2": self.lrn,\n            "pool2": self.pool,  # 28 x 28 x 192\n',
-        '            "pool2": self.pool,  # 28 x 28 x 192\n            "norm2": self.lrn,\n',
+        '        "norm2": lrn,\n        "pool2": pool,  # 28 x 28 x 192\n',
+        '        "pool2": pool,  # 28 x 28 x 192\n        "norm2": lrn,\n',
         (f"{_ref}::test_bvlc_normalizes_after_the_first_pool_and_before_the_second",),
     ),
     Fault(
         "GoogLeNet: the fourth pool is like the others",
         _G,
-        '"pool4": self.pool4,',
-        '"pool4": self.pool,',
+        '"pool4": pool4,',
+        '"pool4": pool,',
         (f"{_ref}::test_torchvision_ends_with_a_2x2_pool",),
     ),
     Fault(
         "GoogLeNet: d2lzh has a ReLU in stage 2",
         _G,
-        'source="Dive into Deep Learning, first Chinese edition: no activation in stage 2",\n        in_channels=1,\n        num_classes=10,\n        input_size=96,\n        inceptions=_rows(),\n        stem_relu=False,',
-        'source="Dive into Deep Learning, first Chinese edition: no activation in stage 2",\n        in_channels=1,\n        num_classes=10,\n        input_size=96,\n        inceptions=_rows(),',
+        'source="Dive into Deep Learning, first Chinese edition: no activation in stage 2",\n        in_channels=1,\n        num_classes=10,\n        input_size=96,\n        stage2_activation=None,',
+        'source="Dive into Deep Learning, first Chinese edition: no activation in stage 2",\n        in_channels=1,\n        num_classes=10,\n        input_size=96,',
         (f"{_spec}::test_only_classifiers_and_the_stem_of_d2lzh_are_linear",),
     ),
     Fault(
         "GoogLeNet: torchvision's '5x5' branch is 5x5",
         _G,
-        "branch5x5_kernel=3",
-        "branch5x5_kernel=5",
+        "kernel5=3",
+        "kernel5=5",
         (f"{_spec}::test_networks_have_the_published_parameter_counts",),
     ),
     Fault(
@@ -727,8 +731,8 @@ FAULTS = [
     Fault(
         "GoogLeNet: the heads drop as little as the classifier",
         _G,
-        "dropout=0.4,\n        aux=True,\n        aux_dropout=0.7",
-        "dropout=0.4,\n        aux=True,\n        aux_dropout=0.4",
+        "dropout=0.4,\n        aux_pool=AUX_POOL,\n        aux_dropout=0.7",
+        "dropout=0.4,\n        aux_pool=AUX_POOL,\n        aux_dropout=0.4",
         (f"{_spec}::test_presets_drop_the_published_fractions",),
     ),
     Fault(

@@ -401,14 +401,14 @@ FAULTS = [
         _CANONICAL,
         '"rescale_factor": prepare.scale,',
         '"rescale_factor": 1 / 255,',
-        (f"{_convert}::test_a_folder_for_hugging_face_explains_itself[lenet-bn-frozen-1-Sequence]",),
+        (f"{_convert}::test_a_folder_for_hugging_face_explains_itself[lenet-bn-frozen-1-LeNet]",),
     ),
     Fault(
         "hugging face: mean and deviation of the pictures are exchanged",
         _CANONICAL,
         '"image_mean": list(prepare.mean),\n        "image_std": list(prepare.std),',
         '"image_mean": list(prepare.std),\n        "image_std": list(prepare.mean),',
-        (f"{_convert}::test_a_folder_for_hugging_face_explains_itself[lenet-bn-frozen-1-Sequence]",),
+        (f"{_convert}::test_a_folder_for_hugging_face_explains_itself[lenet-bn-frozen-1-LeNet]",),
     ),
     # ----------------------------------------------------------------------------------------------------- ONNX
     Fault(
