@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -229,7 +230,8 @@ SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in _SCHEMES}
 # --------------------------------------------------------------------------------------------------------- renaming
 
 
-def foreign_names(scheme: Scheme, config: spec.Config) -> dict[str, str]:
+@lru_cache(maxsize=1024)  # recognizing a file asks for each hundreds of times
+def foreign_names(scheme: Scheme, config: spec.Config) -> Mapping[str, str]:
     """The scheme's name for every array of the network, by canonical name, in forward order.
 
     Raises:

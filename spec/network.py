@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, SupportsFloat, SupportsInt
 
@@ -260,7 +260,7 @@ class Config:
     in_channels: int
     num_classes: int
     input_size: int  # pixels: the default side; other sizes work wherever `stage_shapes` says so
-    table: Stages
+    table: Stages = field(hash=False)  # which would take long, and hardly tells two networks apart
     batch_norm: BatchNorm | None = None  # of every layer that the table gives one
     dropout: float = 0.0  # fraction dropped in training where the table says so, in the trunk
     aux: bool = False  # whether the table's heads are part of it
@@ -455,6 +455,11 @@ def param_shapes(config: Config) -> dict[str, Shape]:
     ``norm.bias``, where they are learned, and the statistics ``norm.running_mean`` and ``norm.running_var``, which are
     not trained.
     """
+    return dict(_arrays(config))
+
+
+@lru_cache(maxsize=512)
+def _arrays(config: Config) -> tuple[tuple[str, Shape], ...]:
     shapes: dict[str, Shape] = {}
     for layer in layers(config):
         shapes[f"{layer.name}.weight"] = layer.weight_shape
@@ -464,7 +469,7 @@ def param_shapes(config: Config) -> dict[str, Shape]:
             learned = ("weight", "bias") if layer.norm.affine else ()
             for leaf in (*learned, "running_mean", "running_var"):
                 shapes[f"{layer.name}.norm.{leaf}"] = (layer.out_channels,)
-    return shapes
+    return tuple(shapes.items())
 
 
 def is_statistic(name: str) -> bool:

@@ -245,7 +245,7 @@ def test_a_class_may_be_called_like_a_part(flowers):
         ("folder:", 1, 8, "got 'folder:'"),
         ("folder:nowhere", 1, 8, r"nowhere: expected a folder .* \(No such file or directory\)"),
         ("folder:README.md", 1, 8, r"README.md: expected a folder .* \(Not a directory\)"),
-        ("folder:docs", 1, 8, "expected at least 2 subfolders"),
+        ("folder:docs/results", 1, 8, "expected at least 2 subfolders"),
         ("digits", 2, 0, "1 or 3 channels; this network takes 2; size: expected at least 1 pixel, got 0"),
     ],
 )

@@ -45,6 +45,9 @@ PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
 SCALE = (ROOT / "docs" / "scale.md").read_text()
 ANCESTORS = (ROOT / "docs" / "ancestors.md").read_text()
 SIZES = (ROOT / "docs" / "sizes.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
+NETWORKS = (ROOT / "docs" / "presets.md").read_text()
+COMPARING = (ROOT / "docs" / "comparing.md").read_text()
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -53,7 +56,7 @@ def _blocks(language: str, text: str = README) -> list[str]:
 
 COMMANDS = [
     line[2:].split("  #")[0].strip()
-    for text in (README, TRAINING, RESULTS, PORTING, PERFORMANCE, SCALE, ANCESTORS, SIZES)
+    for text in (README, TRAINING, RESULTS, PORTING, PERFORMANCE, SCALE, ANCESTORS, SIZES, NETWORKS, COMPARING)
     for block in _blocks("console", text)
     for line in block.splitlines()
 ]
@@ -263,7 +266,7 @@ def test_every_direction_is_shown_and_moves_a_model():
     packages = {name: load(name) for name in TESTED}
     models = {"pt": "torch_model", "mx": "mx_model", "jax": "jax_model"}
     scope: dict = {package.__name__: package for package in packages.values()}
-    lines = re.findall(r"^\| \w+ to \w+ \| `(.+)` \|$", README, flags=re.MULTILINE)
+    lines = re.findall(r"^\| \w+ to \w+ \| `(.+)` \|$", API, flags=re.MULTILINE)
     pairs = [(one, other) for one in TESTED for other in TESTED if one != other]
     for line, (one, other) in zip(lines, pairs, strict=True):
         for seed, name in enumerate((one, other)):
@@ -274,11 +277,11 @@ def test_every_direction_is_shown_and_moves_a_model():
 
 
 def test_every_exported_name_is_explained(backend):
-    assert set(re.findall(r"^\| `(\w+)\(", README, flags=re.MULTILINE)) == set(backend.__all__)
+    assert set(re.findall(r"^\| `(\w+)\(", API, flags=re.MULTILINE)) == set(backend.__all__)
 
 
 def test_table_of_presets_is_true():
-    rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| (\d)x(\d+)x\d+, (\d+) \| ([\d,]+) \|$", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| (\d)x(\d+)x\d+, (\d+) \| ([\d,]+) \|$", NETWORKS, flags=re.MULTILINE)
     assert [
         (name, int(channels), int(size), int(classes), int(count.replace(",", "")))
         for name, channels, size, classes, count in rows
@@ -302,12 +305,11 @@ def test_every_key_of_the_comparison_is_documented():
     report = Report("d2l", "digits", [1], "float64", 0, None, 1, TOLERANCES["float64"], {"pt": BackendReport()})
     table = report.as_json()
     keys = [*table, *table["input"], *table["backends"]["pt"], *vars(StageReport("conv1", [1], 0.0))]
-    text = README[README.index("`--json` writes") :]
-    assert [key for key in keys if f"`{key}`" not in text] == []
+    assert [key for key in keys if f"`{key}`" not in COMPARING] == []
 
 
 def test_rules_of_naming_describe_every_array():
-    """The README's normative section, as an expression: it describes all arrays and nothing else."""
+    """The rules of docs/names.md as an expression: it describes all arrays and nothing else."""
     block = (
         r"inception(3[ab]|4[a-e]|5[ab])\.(branch1x1|branch3x3_reduce|branch3x3|branch5x5_reduce|branch5x5|pool_proj)"
     )
