@@ -78,9 +78,9 @@ class Team(harness.parallel.Team):
         high, low = multihost_utils.process_allgather(parts).astype(np.int64).sum(0).T
         return ((high << 16) + low).tolist()
 
-    def build(self, config: spec.Config, dtype: str, device: str) -> Network:
+    def build(self, config: spec.Config, dtype: str, device: str, params: spec.Arrays | None = None) -> Network:
         """The network, with its parameters on every device."""
-        model = build(config, dtype, device)
+        model = build(config, dtype, device, params=params)
         nnx.update(model, self._spread(nnx.state(model)))
         model.device = self.everywhere
         return model

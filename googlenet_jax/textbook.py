@@ -63,7 +63,7 @@ class Inception(nnx.Module):
 
 
 class GoogLeNet(nnx.Sequential):
-    """The notebooks' GoogLeNet with the initial parameters of `spec.init_params(config, seed)`.
+    """The notebooks' GoogLeNet, with those parameters, else `spec.init_params(config, seed)`.
 
     Args:
         config: From `spec.preset`.
@@ -75,7 +75,14 @@ class GoogLeNet(nnx.Sequential):
         spec.InvalidInput: for a network that the notebooks do not have, a device that is not there, another dtype.
     """
 
-    def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: spec.Config,
+        dtype: str = "float32",
+        device: str = "auto",
+        seed: int = 0,
+        params: spec.Arrays | None = None,
+    ) -> None:
         check_config(config, dtype)
         how = {"dtype": select_dtype(dtype), "param_dtype": select_dtype(dtype), "rngs": nnx.Rngs(seed)}
         conv, nodes = partial(nnx.Conv, **how), spec.nodes(config)
@@ -92,7 +99,7 @@ class GoogLeNet(nnx.Sequential):
         b5 = nnx.Sequential(*map(inception, ("inception5a", "inception5b")), lambda x: x.mean(axis=(1, 2)))
         super().__init__(b1, b2, b3, b4, b5, nnx.Linear(1024, config.num_classes, **how))
         self.config, self.device = config, select_device(device)
-        load_params(self, spec.init_params(config, seed))
+        load_params(self, spec.init_params(config, seed) if params is None else params)
 
     @property
     def stored_dtype(self) -> jnp.dtype:

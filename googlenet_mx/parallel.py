@@ -93,9 +93,9 @@ class Team(harness.parallel.Team):
         self.store.pull(_TOTAL, out=array)
         return array[: len(values)].asnumpy().tolist()
 
-    def build(self, config: spec.Config, dtype: str, device: str) -> Network:
+    def build(self, config: spec.Config, dtype: str, device: str, params: spec.Arrays | None = None) -> Network:
         """The network, with a copy of its parameters in every context."""
-        model = build(config, dtype, device)
+        model = build(config, dtype, device, params=params)
         model.collect_params().reset_ctx(self.contexts)
         return model
 

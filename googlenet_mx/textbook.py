@@ -64,7 +64,7 @@ class Inception(HybridBlock):
 
 
 class GoogLeNet(nn.HybridSequential):
-    """The notebook's network, with the initial parameters of `spec.init_params(config, seed)`.
+    """The notebook's network, with those parameters, else `spec.init_params(config, seed)`.
 
     Args:
         config: The preset ``d2l``, with any number of channels and classes.
@@ -76,7 +76,14 @@ class GoogLeNet(nn.HybridSequential):
         spec.InvalidInput: for another network, a device that is not there or an unknown dtype.
     """
 
-    def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: spec.Config,
+        dtype: str = "float32",
+        device: str = "auto",
+        seed: int = 0,
+        params: spec.Arrays | None = None,
+    ) -> None:
         super().__init__()
         check_config(config, dtype)
         self.config = config
@@ -103,7 +110,7 @@ class GoogLeNet(nn.HybridSequential):
         for name, shape in spec.param_shapes(config).items():
             _parameters(self)[name].shape = shape
         self.initialize(ctx=select_device(device))
-        load_params(self, spec.init_params(config, seed))
+        load_params(self, spec.init_params(config, seed) if params is None else params)
 
     @property
     def parameter(self) -> nd.NDArray:

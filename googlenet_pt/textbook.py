@@ -64,14 +64,21 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Sequential):
-    """The network of a plain `spec.Config`, with the initial parameters of `spec.init_params(config, seed)`.
+    """The network of a plain `spec.Config`, with those parameters, else `spec.init_params(config, seed)`.
 
     Raises:
         spec.InvalidInput: for a configuration or dtype that the textbooks do not have, and for a device that is not
             there.
     """
 
-    def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto", seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: spec.Config,
+        dtype: str = "float32",
+        device: str = "auto",
+        seed: int = 0,
+        params: spec.Arrays | None = None,
+    ) -> None:
         check_config(config, dtype)
         nodes = spec.nodes(config)
         inceptions = [_inception(nodes, name) for name in spec.stage_names(config) if name.startswith("inception")]
@@ -89,7 +96,7 @@ class GoogLeNet(nn.Sequential):
         super().__init__(b1, b2, b3, b4, b5, nn.Linear(1024, config.num_classes))
         self.config = config
         self.to(select_device(device), select_dtype(dtype))
-        load_params(self, spec.init_params(config, seed))
+        load_params(self, spec.init_params(config, seed) if params is None else params)
 
     @property
     def parameter(self) -> nn.Parameter:

@@ -141,8 +141,8 @@ class _Loop:
         else:
             params = spec.init_params(self.config, self.settings.seed, self.settings.recipe.init)
         self._agree()
-        self.model = team.build(self.config, dtype=self.settings.dtype, device=self.settings.device)
-        team.load_params(self.model, params)
+        where = {"dtype": self.settings.dtype, "device": self.settings.device}
+        self.model = team.build(self.config, **where, params=params)
         self.optimizer = team.make_optimizer(self.model, self.settings.recipe.optimizer)
         if state is not None:
             team.load_optimizer(self.model, self.optimizer, state)
@@ -152,8 +152,7 @@ class _Loop:
         self.waiting: list[tuple[spec.Step, int]] = []  # steps whose results have not been asked for, and their images
         self.recent: deque[float] = deque(maxlen=_PATIENCE)
         self.stalled = False
-        heads = 2 * self.config.aux
-        self.guessing = math.log(self.config.num_classes) * (1 + heads * self.config.aux_weight)
+        self.guessing = math.log(self.config.num_classes) * sum(spec.loss_weights(self.config).values())
         self.saved = self.told = time.monotonic()
         self.started = time.monotonic() - (records[-1]["seconds"] if records else 0.0)
         # Since the last logged step, or since the start: a run that goes on does not know how long the rest took.

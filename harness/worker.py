@@ -134,8 +134,7 @@ def _evaluate(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     package, task = request.package, request.task
     found = checkpoint.load(Path(task["checkpoint"]))
     dataset = open_dataset(Path(task["dataset"]))
-    model = package.build(found.config, dtype=task["dtype"], device=task["device"])
-    package.load_params(model, found.params)
+    model = package.build(found.config, dtype=task["dtype"], device=task["device"], params=found.params)
     split = {"train": dataset.train, "test": dataset.test}[task["part"]]
     scores = evaluate(
         package,
@@ -162,10 +161,8 @@ def _predict(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
 
 def _built(request: Request, params: spec.Arrays) -> Any:
     """The task's network with those parameters."""
-    task = request.task
-    model = request.package.build(spec.preset(**task["config"]), dtype=task["dtype"], device=task["device"])
-    request.package.load_params(model, params)
-    return model
+    task, config = request.task, spec.preset(**request.task["config"])
+    return request.package.build(config, dtype=task["dtype"], device=task["device"], params=params)
 
 
 def _file(request: Request) -> tuple[Facts, dict[str, spec.Array]]:

@@ -22,19 +22,13 @@ class Network:
         spec.InvalidInput: for another dtype or device, or when ONNX Runtime is not installed.
     """
 
-    def __init__(self, config: spec.Config, dtype: str = "float32", device: str = "auto") -> None:
+    def __init__(self, config: spec.Config, dtype: str, device: str, params: Arrays) -> None:
         if dtype != "float32" or device == "gpu":
             raise spec.InvalidInput(f"onnx: measured in float32 on the CPU only, got {dtype} and device {device}")
-        self.config = config
-        self.session: Any = None
+        self.session: Any = open_session(graph_of(config, params).SerializeToString())
 
 
 build = Network
-
-
-def load_params(model: Network, params: Arrays) -> None:
-    """Build graph and session."""
-    model.session = open_session(graph_of(model.config, params).SerializeToString())
 
 
 def images_to_device(model: Network, images: Array) -> Array:

@@ -74,8 +74,7 @@ class Subject:
 
     def _build(self) -> Any:
         config = spec.preset(**self.job["config"])
-        model = self.package.build(config, dtype=self.job["dtype"], device=self.job["device"])
-        self.package.load_params(model, self.params)
+        model = self.package.build(config, dtype=self.job["dtype"], device=self.job["device"], params=self.params)
         return self.package.compiled(model) if self.job["variant"] == "compiled" else model
 
     def prove(self, images: str, tasks: list[str]) -> dict[str, Any]:
