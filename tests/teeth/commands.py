@@ -58,7 +58,7 @@ FAULTS = [
         "        raise typer.Exit(1)",
         '        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False)\n'
         "        raise typer.Exit(0)",
-        (f"{_TRAIN}[googlenet eval runs/d2l/pt]",),
+        (f"{_TRAIN}[googlenet eval runs/d2l/pt --backend mx]",),
     ),
     Fault(
         "doctor exits with 0 beside a problem",
