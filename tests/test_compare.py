@@ -243,12 +243,12 @@ def test_gpu_is_refused_where_there_is_none():
 def test_backend_that_computes_something_else_fails(monkeypatch):
     """One bias off by a millionth: exit status 1, the stage named in the table, the verdict and the JSON."""
     package = load(FIRST)
-    load_params = package.load_params
+    build = package.build
 
-    def slightly_wrong(model: Any, params: spec.Arrays) -> None:
-        load_params(model, {**params, "conv2.bias": params["conv2.bias"] + 1e-6})
+    def slightly_wrong(config: spec.Config, *, params: spec.Arrays, **where: str) -> Any:
+        return build(config, **where, params={**params, "conv2.bias": params["conv2.bias"] + 1e-6})
 
-    monkeypatch.setattr(package, "load_params", slightly_wrong)
+    monkeypatch.setattr(package, "build", slightly_wrong)
     done = googlenet("compare", "--preset", "lenet", "--backends", FIRST, "--json", "-", status=1)
     report = json.loads(done.stdout)
     assert report["passed"] is False
