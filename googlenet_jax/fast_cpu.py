@@ -20,7 +20,7 @@ from googlenet_jax.layers import Conv, beyond
 
 
 def make_fast(model: nnx.Module) -> None:
-    """Put what is here in the place of XLA's convolutions and of the gradients of its max pools."""
+    """Replace XLA's convolutions, and the gradients of its max pools, by those of this file."""
     for _, part in nnx.iter_graph(model):
         if isinstance(part, Conv):
             part.conv_general_dilated = convolution

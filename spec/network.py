@@ -217,7 +217,7 @@ class Residual:
 
 @dataclass(frozen=True)
 class Head:
-    """An auxiliary classifier beside the trunk, which goes on with what the head reads. Trained, not used."""
+    """An auxiliary classifier beside the trunk, for training only. The trunk goes on with what the head reads."""
 
     chain: Chain
 
@@ -227,7 +227,7 @@ Stages = tuple[tuple[str, Operation | Block | Residual | Head], ...]
 
 
 def named(**parts: Operation | Block | Residual) -> Chain:
-    """A chain of operations, each by its name: what follows the stage's in the canonical names."""
+    """A chain of operations by name. A canonical name is the stage's name, a dot, and this one."""
     return tuple(parts.items())
 
 
@@ -260,7 +260,7 @@ class Config:
     in_channels: int
     num_classes: int
     input_size: int  # pixels: the default side; other sizes work wherever `stage_shapes` says so
-    table: Stages = field(hash=False)  # which would take long, and hardly tells two networks apart
+    table: Stages = field(hash=False)  # it is slow to hash; equality compares it
     batch_norm: BatchNorm | None = None  # of every layer that the table gives one
     dropout: float = 0.0  # fraction dropped in training where the table says so, in the trunk
     aux: bool = False  # whether the table's heads are part of it
@@ -356,8 +356,8 @@ def walk(config: Config, shape: Shape | None = None) -> tuple[Node, ...]:
 
     Args:
         config: The network.
-        shape: (channels, height, width) of the image; None for the preset's own. Whether it fits is not asked: see
-            `spec.shapes`.
+        shape: (channels, height, width) of the image; None for the preset's own. Whether it fits is checked in
+            `spec.shapes`, not here.
     """
     shape = shape or (config.in_channels, config.input_size, config.input_size)
     return tuple(_Walk(config, shape).nodes())

@@ -275,7 +275,7 @@ class _Pass:
     def backward(self, gradients: dict[str, Array]) -> dict[str, Array]:
         """Send the gradients of stages' outputs back to every array, and return what arrives at the first input.
 
-        What several operations read adds up what they send.
+        Where several operations read the same output, their gradients add up.
         """
         ends = {node.stage: node.name for node, _ in self.backs}
         arriving = {ends[stage]: gradient for stage, gradient in gradients.items()}

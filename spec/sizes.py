@@ -71,7 +71,7 @@ def depth(config: Config) -> int:
 
 
 def _costs(config: Config, shape: Shape) -> Iterator[tuple[str, Part]]:
-    """Every operation's that puts out an array of its own, with the part that it belongs to."""
+    """The cost of every operation that puts out an array of its own, with the part that it belongs to."""
     costs, arrays = layer_costs(config, shape), param_shapes(config)
     for node in walk(config, shape):
         activations = FLOAT * math.prod(node.out)
@@ -80,7 +80,7 @@ def _costs(config: Config, shape: Shape) -> Iterator[tuple[str, Part]]:
             stored = sum(math.prod(array) for name, array in arrays.items() if name.startswith(f"{node.name}."))
             kind = "dense layers" if node.is_dense else "convolutions"
             yield kind, Part(cost.parameters, cost.multiply_adds, FLOAT * stored, activations)
-        elif not isinstance(node.op, Concat):  # what it joins is counted
+        elif not isinstance(node.op, Concat):  # its branches are counted
             yield "pools", Part(activation_bytes=activations)
 
 

@@ -20,6 +20,7 @@ from support import loaded
 import spec
 from harness.backend import load
 from harness.compare import probe_params
+from harness.textbook import block_widths
 from spec import Array, reference
 from spec.network import Conv, Dense, MaxPool, Operation
 
@@ -199,9 +200,7 @@ def _block(stage: Stage) -> dict[str, str]:
 
 def _widths(stage: Stage) -> tuple[int, tuple[int, int], tuple[int, int], int]:
     """Of an Inception block, as the textbooks pass them."""
-    nodes = spec.nodes(stage.config)
-    c1, *c2, c3, c4, c5 = (nodes[f"{stage.name}.{ours}"].out_channels for ours in BLOCK.values())
-    return c1, tuple(c2), (c3, c4), c5
+    return block_widths(spec.nodes(stage.config), stage.name)
 
 
 def _statistics(stage: Stage, backend: ModuleType, model: Any) -> dict[str, Array]:

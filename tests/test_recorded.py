@@ -1,8 +1,7 @@
 """Files that the code wrote before its tables had one form are read as before.
 
-`recorded/formats.tar.xz` was written by `googlenet convert` and `googlenet train` of commit c212ed8: a LeNet with batch
-norm and two classes in every format, torchvision's network with two classes (its values repeat, so that it is small),
-and a run of three steps.
+`recorded/formats.py` wrote `recorded/formats.tar.xz` with the code of commit c212ed8: a LeNet with batch norm and two
+classes in every format, torchvision's network with two classes, and a run of three steps.
 """
 
 from __future__ import annotations

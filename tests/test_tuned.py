@@ -57,7 +57,7 @@ def _assert_predictor_computes(backend, model, images: np.ndarray, expected: np.
 THIN = [Case("d2l", 28, 4), Case("bvlc", 32, 2, dtype="float32"), Case("torchvision", 33, 4, dtype="float32")]
 
 
-# PyTorch's has no parameters left of the second, and of the third those of its dense layers.
+# PyTorch's predictor of NiN has no parameters left; AlexNet's has those of its dense layers.
 ANCESTORS = [LENET, Case("nin", 67, 2, dtype="float32"), Case("alexnet", 67, 2, dtype="float32")]
 
 
