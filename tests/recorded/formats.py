@@ -1,6 +1,7 @@
 """Files of every format, and a run, as the code of commit c212ed8 wrote them.
 
-This remakes `formats.tar.xz` beside it, but for times and the names of Orbax's own files, and needs a checkout of that commit:
+This remakes `formats.tar.xz` beside it, but for times and the names of Orbax's own files, and needs a checkout of that
+commit:
 
     git worktree add ../before c212ed8
     PYTHONPATH=../before python tests/recorded/formats.py
