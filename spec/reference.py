@@ -248,6 +248,22 @@ def _inside(padded: Array, edges: Pads, x: Array) -> Array:
 # ------------------------------------------------------------------------------------------------------- network
 
 
+Backs = list[tuple[Node, Callable[[Array], tuple[Array, ...]]]]
+
+
+def send_back(backs: Backs, gradients: dict[str, Array]) -> dict[str, Array]:
+    """Send the gradients of stages' outputs back to every array, and return what arrives at the first input.
+
+    Where several operations read the same output, their gradients add up.
+    """
+    ends = {node.stage: node.name for node, _ in backs}
+    arriving = {ends[stage]: gradient for stage, gradient in gradients.items()}
+    for node, back in reversed(backs):
+        for name, dx in zip(node.reads, back(arriving.pop(node.name)), strict=True):
+            arriving[name] = arriving[name] + dx if name in arriving else dx
+    return arriving
+
+
 @dataclass
 class _Pass:
     """One run through a network; collects gradients and running statistics by canonical name."""
@@ -256,33 +272,25 @@ class _Pass:
     params: Arrays
     training: bool
     masks: Arrays
-    outputs: dict[str, Array] = field(default_factory=dict)  # by node
-    backs: list[tuple[Node, Callable[[Array], tuple[Array, ...]]]] = field(default_factory=list)
     grads: dict[str, Array] = field(default_factory=dict)
     statistics: dict[str, Array] = field(default_factory=dict)
 
-    def forward(self, nodes: Sequence[Node], x: Array) -> dict[str, Array]:
-        """The output of every stage that has some of these nodes, in forward order; the first of them reads x."""
-        self.outputs[nodes[0].reads[0]] = x
-        stages: dict[str, Array] = {}
-        for node in nodes:
-            read = [self.outputs[name] for name in node.reads]
-            y, back = self.join(node, read) if isinstance(node.op, Concat | Add) else self.compute(node, read[0])
-            stages[node.stage] = self.outputs[node.name] = y
-            self.backs.append((node, back))
-        return stages
+    def forward(self, nodes: Sequence[Node], x: Array) -> tuple[dict[str, Array], Backs]:
+        """Run these nodes, the first of which reads x.
 
-    def backward(self, gradients: dict[str, Array]) -> dict[str, Array]:
-        """Send the gradients of stages' outputs back to every array, and return what arrives at the first input.
-
-        Where several operations read the same output, their gradients add up.
+        Returns:
+            Every stage's output, and every node's `back`, in forward order. The pass keeps neither: `back` refers to
+            the pass, and all arrays would live on until Python looks for cycles.
         """
-        ends = {node.stage: node.name for node, _ in self.backs}
-        arriving = {ends[stage]: gradient for stage, gradient in gradients.items()}
-        for node, back in reversed(self.backs):
-            for name, dx in zip(node.reads, back(arriving.pop(node.name)), strict=True):
-                arriving[name] = arriving[name] + dx if name in arriving else dx
-        return arriving
+        outputs = {nodes[0].reads[0]: x}
+        stages: dict[str, Array] = {}
+        backs: Backs = []
+        for node in nodes:
+            read = [outputs[name] for name in node.reads]
+            y, back = self.join(node, read) if isinstance(node.op, Concat | Add) else self.compute(node, read[0])
+            stages[node.stage] = outputs[node.name] = y
+            backs.append((node, back))
+        return stages, backs
 
     def join(self, node: Node, read: list[Array]) -> tuple[Array, Callable[[Array], tuple[Array, ...]]]:
         """Branches side by side, or a sum of two."""
@@ -419,7 +427,8 @@ def activations(config: Config, params: Arrays, images: Array) -> dict[str, Arra
     check_params(config, params)
     images = check_images(config, images)
     run = _Pass(config, _float64(params), training=False, masks={})
-    return run.forward(walk(config, images.shape[1:]), images.astype(np.float64))
+    stages, _ = run.forward(walk(config, images.shape[1:]), images.astype(np.float64))
+    return stages
 
 
 def predict(config: Config, params: Arrays, images: Array) -> Array:
@@ -450,13 +459,13 @@ def loss_and_grads(
     check_training_batch(config, images.shape)
     masks = check_masks(config, masks or {}, images.shape)
     run = _Pass(config, _float64(params), training=True, masks=masks)
-    outputs = run.forward(walk(config, images.shape[1:]), images.astype(np.float64))
+    outputs, backs = run.forward(walk(config, images.shape[1:]), images.astype(np.float64))
     loss, gradients = 0.0, {}
     for name, weight in loss_weights(config).items():
         own, gradient = softmax_cross_entropy(outputs[name], labels, config.label_smoothing)
         loss += weight * own
         gradients[name] = weight * gradient
-    run.backward(gradients)
+    send_back(backs, gradients)
     trained = (name for name in param_shapes(config) if not is_statistic(name))
     correct = int((outputs[config.logits].argmax(1) == labels).sum())
     return Training(loss, correct, {name: run.grads[name] for name in trained}, run.statistics)

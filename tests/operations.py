@@ -175,8 +175,8 @@ def in_referee(stage: Stage) -> Result:
 def _forward(stage: Stage) -> tuple[Any, Array, reference.Back]:
     nodes = [node for node in spec.walk(stage.config) if node.stage == stage.name]
     run = reference._Pass(stage.config, stage.params, stage.training, stage.masks)
-    y = run.forward(nodes, stage.x)[stage.name]
-    return run, y, lambda dy: run.backward({stage.name: dy})[nodes[0].reads[0]]
+    stages, backs = run.forward(nodes, stage.x)
+    return run, stages[stage.name], lambda dy: reference.send_back(backs, {stage.name: dy})[nodes[0].reads[0]]
 
 
 # ------------------------------------------------------------------------------------------------------- frameworks

@@ -1,5 +1,6 @@
 """The NumPy network: each operation worked out by hand, and every gradient against finite differences."""
 
+import gc
 import math
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -854,6 +855,20 @@ def test_a_training_step_refuses_what_the_gradients_refuse_and_keeps_the_state()
     with pytest.raises(spec.InvalidInput, match="labels: "):
         reference.train_step(c.config, c.params, state, spec.Adam(), c.images, c.labels[:1])
     assert state == {}
+
+
+def test_a_pass_leaves_nothing_for_the_garbage_collector():
+    """What it computed may be gigabytes, and would fill the memory before Python looks for cycles."""
+    config = spec.preset("lenet")
+    params, images = spec.init_params(config), np.zeros((1, 1, 28, 28))
+    gc.collect()
+    gc.disable()
+    try:
+        reference.activations(config, params, images)
+        reference.loss_and_grads(config, params, images, np.zeros(1, int))
+        assert [x for x in gc.get_objects() if isinstance(x, reference._Pass)] == []
+    finally:
+        gc.enable()
 
 
 def test_misfits_are_refused_before_any_arithmetic():
