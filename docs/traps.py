@@ -24,9 +24,9 @@ from unittest import mock
 import numpy as np
 
 import spec
-from harness.backend import load
-from harness.compare import probe_params, relative_error
-from harness.data import load_batch
+from harness.agreement import probe_params, relative_error
+from harness.backends.registry import load
+from harness.images.sources import load_batch
 from spec import Array, reference
 
 Stages = dict[str, Array]  # by name, in forward order; of a loss, that alone

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jaxlib
 
 import spec
-from harness.backend import Description
+from harness.backends.registry import Description
 
 
 def select_device(device: str) -> jax.Device:

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import googlenet_jax
-import harness.parallel
+import harness.backends.team
 import spec
 from googlenet_jax.device import select_device
 from googlenet_jax.network import Network
@@ -26,11 +26,11 @@ from googlenet_jax.optimizer import make_optimizer
 from googlenet_jax.predict import predict
 from googlenet_jax.presets import build
 from googlenet_jax.train import masks_to_device, to_device, update
-from harness.parallel import processes
+from harness.backends.team import processes
 
 
-class Team(harness.parallel.Team):
-    """The mesh of a run; see `harness.parallel.Team`."""
+class Team(harness.backends.team.Team):
+    """The mesh of a run; see `harness.backends.team.Team`."""
 
     def __init__(self, device: str, devices: int) -> None:
         super().__init__(googlenet_jax)

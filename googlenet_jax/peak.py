@@ -1,4 +1,4 @@
-"""What JAX reaches on this device in the workloads of `harness.ceilings`."""
+"""What JAX reaches on this device in the workloads of `harness.backends.ceilings`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from googlenet_jax.device import select_device, select_dtype, wait
-from harness.ceilings import BYTES, CHANNELS, CONVOLUTION, COPY, IMAGES, KERNEL, PIXELS, PRODUCT, SIDE, Workload
+from harness.backends.ceilings import (
+    BYTES,
+    CHANNELS,
+    CONVOLUTION,
+    COPY,
+    IMAGES,
+    KERNEL,
+    PIXELS,
+    PRODUCT,
+    SIDE,
+    Workload,
+)
 
 
 def workloads(device: str, dtype: str) -> list[Workload]:

@@ -21,8 +21,8 @@ import spec
 from googlenet_jax.device import describe, peak_memory, select_device, select_dtype, wait
 from googlenet_jax.params import canonical_name, to_canonical, to_jax
 from googlenet_jax.train import images_to_device, to_device
-from harness.names import SCHEMES, foreign_names
-from harness.textbook import block_widths, check_config, check_optimizer
+from harness.backends.textbook import block_widths, check_config, check_optimizer
+from harness.weights.names import SCHEMES, foreign_names
 
 __all__ = [
     "GoogLeNet",

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy
 
 import spec
-from harness.backend import Description, processors
+from harness.backends.registry import Description, processors
 
 
 def _load_cuda() -> None:

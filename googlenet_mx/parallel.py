@@ -15,14 +15,14 @@ import mxnet as mx
 from mxnet import autograd, gluon, nd
 
 import googlenet_mx
-import harness.parallel
+import harness.backends.team
 import spec
 from googlenet_mx.device import select_device
 from googlenet_mx.network import Network
 from googlenet_mx.optimizer import clip, make_optimizer
 from googlenet_mx.presets import build
 from googlenet_mx.train import loss, masks_to_device, to_device
-from harness.parallel import check_shares, processes, shares
+from harness.backends.team import check_shares, processes, shares
 
 _TOTAL = 1 << 20  # key of `Team.total` in the store; gradients have the keys from 0
 
@@ -48,8 +48,8 @@ class Trainer(gluon.Trainer):
                 first.copyto(copy)
 
 
-class Team(harness.parallel.Team):
-    """The contexts of a run, and the machines; see `harness.parallel.Team`."""
+class Team(harness.backends.team.Team):
+    """The contexts of a run, and the machines; see `harness.backends.team.Team`."""
 
     def __init__(self, device: str, devices: int) -> None:
         super().__init__(googlenet_mx)

@@ -1,4 +1,4 @@
-"""What MXNet reaches on this device in the workloads of `harness.ceilings`."""
+"""What MXNet reaches on this device in the workloads of `harness.backends.ceilings`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import numpy as np
 from mxnet import nd
 
 from googlenet_mx.device import select_device, select_dtype, wait
-from harness.ceilings import BYTES, CHANNELS, CONVOLUTION, COPY, IMAGES, KERNEL, PIXELS, PRODUCT, SIDE, Workload
+from harness.backends.ceilings import (
+    BYTES,
+    CHANNELS,
+    CONVOLUTION,
+    COPY,
+    IMAGES,
+    KERNEL,
+    PIXELS,
+    PRODUCT,
+    SIDE,
+    Workload,
+)
 
 
 def workloads(device: str, dtype: str) -> list[Workload]:

@@ -17,8 +17,8 @@ from mxnet.gluon import HybridBlock, nn
 import spec
 from googlenet_mx.device import describe, peak_memory, select_device, select_dtype, wait
 from googlenet_mx.train import images_to_device, to_device
-from harness.names import SCHEMES, foreign_names
-from harness.textbook import check_config, check_optimizer
+from harness.backends.textbook import check_config, check_optimizer
+from harness.weights.names import SCHEMES, foreign_names
 
 __all__ = [
     "GoogLeNet",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import spec
-from harness.backend import Description
+from harness.backends.registry import Description
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 

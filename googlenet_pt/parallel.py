@@ -16,13 +16,13 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import googlenet_pt
-import harness.parallel
+import harness.backends.team
 import spec
 from googlenet_pt.device import select_device
 from googlenet_pt.network import Network
 from googlenet_pt.optimizer import make_optimizer
 from googlenet_pt.train import masks_to_device, to_device, update
-from harness.parallel import check_shares, shares
+from harness.backends.team import check_shares, shares
 
 _PATIENCE = timedelta(minutes=10)  # for a process that no longer answers; one that has ended is noticed at once
 
@@ -47,8 +47,8 @@ class Replica(DistributedDataParallel):
         return work.get_future().then(lambda done: done.value()[0])
 
 
-class Team(harness.parallel.Team):
-    """The processes of a run, of which this is one; see `harness.parallel.Team`."""
+class Team(harness.backends.team.Team):
+    """The processes of a run, of which this is one; see `harness.backends.team.Team`."""
 
     def __init__(self, device: str, devices: int) -> None:
         super().__init__(googlenet_pt)

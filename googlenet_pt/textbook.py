@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import spec
 from googlenet_pt.device import describe, full_precision, peak_memory, select_device, select_dtype, wait
 from googlenet_pt.train import images_to_device, masks_to_device, to_device
-from harness.names import SCHEMES, foreign_names
-from harness.textbook import block_widths, check_config, check_optimizer
+from harness.backends.textbook import block_widths, check_config, check_optimizer
+from harness.weights.names import SCHEMES, foreign_names
 
 __all__ = [
     "GoogLeNet",

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 import spec
-from harness.backend import PACKAGES, NotInstalled, load, processors
+from harness.backends.registry import PACKAGES, NotInstalled, load, processors
+from harness.backends.threads import busy_threads, ticks_by_thread
 
 _BATCH = 32  # images of a prediction that are computed together
 
@@ -116,7 +117,7 @@ def _teller(stopped: threading.Event) -> Tell:
 
 
 def _train(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
-    from harness.loop import Diverged, train
+    from harness.training.loop import Diverged, train
 
     try:
         step, complete, rank = train(request.package, request.backend, request.task, request.tell, request.stopped)
@@ -127,9 +128,9 @@ def _train(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
 
 def _evaluate(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     """The scores of a checkpoint on a prepared dataset."""
-    from harness.loader import open_dataset
-    from harness.scores import evaluate
-    from spec import checkpoint
+    from harness.images.batches import open_dataset
+    from harness.training.evaluate import evaluate
+    from harness.weights import checkpoint
 
     package, task = request.package, request.task
     found = checkpoint.load(Path(task["checkpoint"]))
@@ -192,22 +193,6 @@ def _describe(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     description["busy_threads"] = busy_threads(before)
     description["processors"] = processors()
     return description, {}
-
-
-def busy_threads(before: dict[str, int]) -> int | None:
-    """How many threads have worked since `ticks_by_thread` said this; None where that is too short, or nobody tells."""
-    worked = [ticks - before.get(thread, 0) for thread, ticks in ticks_by_thread().items()]
-    # Threads that did a good part of what the busiest one did: a share of the time would say how busy others are.
-    return sum(ticks > max(worked) / 4 for ticks in worked) if any(worked) else None
-
-
-def ticks_by_thread() -> dict[str, int]:
-    """Processor time of each of this process's threads in clock ticks; empty where the system does not tell."""
-    ticks = {}
-    for stat in Path("/proc/self/task").glob("*/stat"):
-        fields = stat.read_text().rsplit(")", 1)[1].split()  # what follows the name, which may hold spaces
-        ticks[stat.parent.name] = int(fields[11]) + int(fields[12])  # user and system
-    return ticks
 
 
 def _probe(request: Request) -> tuple[Facts, dict[str, spec.Array]]:

@@ -1,10 +1,9 @@
-"""What the network is, independent of any framework. NumPy and the standard library only, but for checkpoints.
+"""What the networks are, and what one training step is, independent of any framework. NumPy and the standard library.
 
 Read in this order: `python -m spec` prints the table; `spec/googlenet.py` is the table as data,
 `spec/ancestors.py` the textbook ancestors; `spec/network.py` is what networks are made of, and the walk through one;
 `spec/shapes.py` is what follows from an image's size; `spec/reference.py` is arithmetic, forward and backward;
-`spec/optimizers.py` is one training step, `spec/recipe.py` a whole training. `spec/checkpoint.py` is networks in files;
-it needs safetensors, and is imported by whoever wants it.
+`spec/optimizers.py` is one training step.
 """
 
 from spec.arrays import Array, Arrays, array_dtype
@@ -36,7 +35,6 @@ from spec.network import (
 from spec.optimizers import SGD, Adam, AdamW, Optimizer
 from spec.params import check_params, check_state, state_shapes
 from spec.presets import PRESETS, preset
-from spec.recipe import Recipe
 from spec.shapes import fits, layer_costs, minimum_input_size, stage_names, stage_shapes
 
 __all__ = [
@@ -57,7 +55,6 @@ __all__ = [
     "Nodes",
     "Optimizer",
     "Outputs",
-    "Recipe",
     "Shape",
     "Step",
     "array_dtype",

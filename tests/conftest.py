@@ -19,7 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 from support import DATA, TESTED
 
-from harness.backend import load
+from harness.backends.registry import load
 
 # Seconds of processor time, children's included: a busy machine changes them little. `make test` lists what is above
 # LISTED, and fails for what is above a limit.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import data
+from harness.images import sources
 
 
 def stand_in(
@@ -32,5 +32,5 @@ def stand_in(
             packed = gzip.compress(header + array.tobytes())
             (folder / name).write_bytes(packed)
             official[name] = hashlib.md5(packed).hexdigest(), array.shape
-    monkeypatch.setattr(data, "_FASHION_FILES", official)
+    monkeypatch.setattr(sources, "_FASHION_FILES", official)
     return parts

@@ -1,4 +1,4 @@
-"""Short trainings through `harness.loop`, without a process, and the referee's own."""
+"""Short trainings through `harness.training.loop`, without a process, and the referee's own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 import spec
-from harness import loop
-from harness.loader import open_dataset, training_batches
-from harness.runs import CHECKPOINT, of_checkpoint, read_metrics
-from harness.train import settings_for
-from spec import checkpoint, reference
-from spec.recipe import OneCycle, Recipe
+from harness.images.batches import open_dataset, training_batches
+from harness.training import loop
+from harness.training.recipe import OneCycle, Recipe
+from harness.training.runs import CHECKPOINT, of_checkpoint, read_metrics
+from harness.training.train import settings_for
+from harness.weights import checkpoint
+from spec import reference
 
 SEED = 5
 # 5 steps an epoch (9, 9, 9, 9 and 4 images): momentum, decay, a rate that changes at every step. A small network will

@@ -16,8 +16,9 @@ import numpy as np
 from support import loaded
 
 import spec
-from harness.compare import SGD, Expected, expect, probe_params
-from harness.processes import Answer
+from harness.agreement import probe_params
+from harness.backends.process import Answer
+from harness.compare.backends import SGD, Expected, expect
 from harness.worker import probe
 from spec import reference
 from spec.network import Block, Conv, Dense, Operation

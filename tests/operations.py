@@ -18,9 +18,9 @@ import numpy as np
 from support import loaded
 
 import spec
-from harness.backend import load
-from harness.compare import probe_params
-from harness.textbook import block_widths
+from harness.agreement import probe_params
+from harness.backends.registry import load
+from harness.backends.textbook import block_widths
 from spec import Array, reference
 from spec.network import Conv, Dense, MaxPool, Operation
 

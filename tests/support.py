@@ -20,19 +20,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import harness.compare
-import harness.doctor
-import harness.processes
-import harness.train
+import harness.backends.doctor
+import harness.backends.process
+import harness.compare.backends
+import harness.training.train
 import spec
-from harness.backend import BACKENDS, check_names, load
-from harness.cli import main
-from harness.compare import probe_params
-from harness.data import digits, load_batch
-from harness.processes import Answer, run_worker
+from harness.agreement import probe_params
+from harness.backends.process import Answer, run_worker
+from harness.backends.registry import BACKENDS, check_names, load
+from harness.cli.main import main
+from harness.images.sources import digits, load_batch
+from harness.weights.checkpoint import Checkpoint
 from harness.worker import handle
 from spec import reference
-from spec.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parent.parent
 TESTED = tuple(check_names(os.environ.get("GOOGLENET_BACKENDS", ",".join(BACKENDS)).split(",")))
@@ -158,7 +158,7 @@ def here(
     listen: Callable[[dict[str, Any]], None] | None = None,
     devices: int = 1,
 ) -> Answer:
-    """`harness.processes.run_worker` without the process: what crashes there raises here.
+    """`harness.backends.process.run_worker` without the process: what crashes there raises here.
 
     Another interpreter has a process all the same.
     """
@@ -177,7 +177,12 @@ def here(
 def workers_here() -> Iterator[None]:
     """Within this, backends work in this process."""
     with contextlib.ExitStack() as stack:
-        for module in (harness.compare, harness.doctor, harness.processes, harness.train):
+        for module in (
+            harness.compare.backends,
+            harness.backends.doctor,
+            harness.backends.process,
+            harness.training.train,
+        ):
             stack.enter_context(mock.patch.object(module, "run_worker", here))
         yield
 
@@ -213,7 +218,7 @@ def googlenet(
 
 def command(*arguments: str, **environment: str) -> tuple[list[str], dict[str, str]]:
     """The words of the command in a process of its own, and its environment."""
-    words = [sys.executable, "-m", "harness.cli", *arguments]
+    words = [sys.executable, "-m", "harness.cli.main", *arguments]
     return words, _variables(environment) | {"PYTHONPATH": str(ROOT)}
 
 

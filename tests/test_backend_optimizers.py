@@ -27,8 +27,8 @@ from trajectories import (
 )
 
 import spec
-from harness.backend import load
-from harness.compare import relative_errors
+from harness.agreement import relative_errors
+from harness.backends.registry import load
 from spec.tolerances import TOLERANCES, TRAJECTORY
 
 pytestmark = pytest.mark.usefixtures("pictures")

@@ -29,21 +29,22 @@ from support import TESTED, command, googlenet, googlenet_process
 from typer.testing import CliRunner
 
 import spec
-from harness.bench import crew, machine, plots, profiles, screen, statistics
+from harness.bench import crew, machine, profiles, statistics
 from harness.bench import proof as proofs
 from harness.bench.candidates import Candidate, candidates, groups
 from harness.bench.crew import Died, Process, environment
-from harness.bench.page import write_folder, write_profile
 from harness.bench.profiles import Profile, profile
 from harness.bench.profiles import render as render_profile
 from harness.bench.proof import BATCH, Referee
 from harness.bench.record import Record, Row
+from harness.bench.report import plots, tables
+from harness.bench.report.page import write_folder, write_profile
 from harness.bench.roofline import machine_of, stage_flops
 from harness.bench.statistics import Ratio, speed_ratio, summarize
-from harness.bench.subject import SGD, Subject
 from harness.bench.turns import benchmark, enough, warm_up
-from harness.cli import app
-from harness.data import Batch
+from harness.bench.worker.subject import SGD, Subject
+from harness.cli.main import app
+from harness.images.sources import Batch
 from spec import reference
 
 ROOT = Path(__file__).parent.parent
@@ -762,7 +763,7 @@ def test_bars_of_stages_show_the_way_back_behind_the_way_forth(referee, proof, d
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_tables_fit_the_terminal(shown, width):
     console = Console(width=width, file=io.StringIO())
-    screen.render(shown, console)
+    tables.render(shown, console)
     text = console.file.getvalue()
     lines = [line.strip() for line in text.splitlines() if re.match(r" *(pt|mx) (textbook|tuned)  ", line)]
     assert len(lines) == 14  # of 16: in inference mx tuned was refused
@@ -772,14 +773,14 @@ def test_tables_fit_the_terminal(shown, width):
 
 
 def test_markdown_holds_tables_environment_and_command(shown):
-    text = screen.markdown(shown)
+    text = tables.markdown(shown)
     assert "lenet, 28 x 28, training, batch 2, 2 threads, 3 rounds" in text
     assert "\n| pt textbook | 4 |" in text  # 2 images in 0.5 s
     assert "    $ googlenet bench" in text
     assert "mx tuned | not timed, since it differs" in text
     assert "**" not in text  # nobody wins
-    tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.count(" |") + line.count("|---") for line in tables if not line.startswith("|---")}) == 1
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count(" |") + line.count("|---") for line in lines if not line.startswith("|---")}) == 1
 
 
 def test_a_row_is_shown_in_the_units_of_its_columns(shown):
@@ -788,7 +789,7 @@ def test_a_row_is_shown_in_the_units_of_its_columns(shown):
     assert (row.candidate.label, row.candidate.task, row.candidate.batch) == ("pt textbook", "train", 2)
     row.peak_memory = 3 * 2**29
     operations = 3 * sum(stage_flops(CONFIG, SIZE, 2).values())
-    cells = {name: cell(shown, row) for name, cell in screen.COLUMNS.items()}
+    cells = {name: cell(shown, row) for name, cell in tables.COLUMNS.items()}
     assert cells == {
         "images/s": "4",
         "spread": "0%",
@@ -801,13 +802,13 @@ def test_a_row_is_shown_in_the_units_of_its_columns(shown):
         "GFLOP/s": f"{operations / 0.5 / 1e9:.3g}",
         "% of roof": f"{operations / 0.5 / machine_of(shown.peaks).roof(shown.work(row)['intensity'], 'float32'):.1%}",
     }
-    assert screen.describe_peak(shown.peaks[0]) == "pt, float32, matrix product: 200 GFLOP/s"
-    assert screen.describe_peak(shown.peaks[1]) == "pt, float32, copy: 10 GB/s"
+    assert tables.describe_peak(shown.peaks[0]) == "pt, float32, matrix product: 200 GFLOP/s"
+    assert tables.describe_peak(shown.peaks[1]) == "pt, float32, copy: 10 GB/s"
 
 
 def test_several_runs_go_into_one_markdown_file(shown, tmp_path):
     for _ in range(2):
-        screen.append_markdown(shown, tmp_path / "BENCHMARKS.md")
+        tables.append_markdown(shown, tmp_path / "BENCHMARKS.md")
     text = (tmp_path / "BENCHMARKS.md").read_text()
     assert re.findall("^#.*", text, flags=re.MULTILINE) == [
         "# Benchmarks",

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 import spec
-from spec import checkpoint
-from spec.checkpoint import Checkpoint, load, save, write_atomically
+from harness import atomic
+from harness.atomic import write_atomically
+from harness.weights import checkpoint
+from harness.weights.checkpoint import Checkpoint, load, save
 
 # A network with every kind of array: formats do not know topologies.
 LENET = spec.preset("lenet-bn")
@@ -581,7 +583,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(where, error, raise
         assert path.with_name("a.safetensors.partial").exists()
         raise error
 
-    monkeypatch.setattr(*{"fsync": (checkpoint.os, "fsync", fail), "replace": (Path, "replace", fail)}[where])
+    monkeypatch.setattr(*{"fsync": (atomic.os, "fsync", fail), "replace": (Path, "replace", fail)}[where])
     with pytest.raises(raised) as caught:
         save(path, network(seed=2), LENET)
     monkeypatch.undo()
@@ -596,7 +598,7 @@ FILL_THE_DISK = """
 import resource, sys
 from pathlib import Path
 import spec
-from spec import checkpoint
+from harness.weights import checkpoint
 path = Path(sys.argv[1])
 found = checkpoint.load(path)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
@@ -640,7 +642,7 @@ def test_a_folder_that_cannot_be_synchronized_does_not_fail_a_file_in_place(monk
             raise OSError(22, "Invalid argument")
         return original(path, flags, *rest, **named)
 
-    monkeypatch.setattr(checkpoint.os, "open", refuse)
+    monkeypatch.setattr(atomic.os, "open", refuse)
     write_atomically(tmp_path / "a", b"content")
     assert (tmp_path / "a").read_bytes() == b"content"
 

@@ -13,10 +13,10 @@ import pytest
 from support import googlenet, weights_of
 
 import spec
-from harness.cli import app
-from harness.convert import Verification
+from harness.cli.main import app
+from harness.weights.checkpoint import save
+from harness.weights.convert import Verification
 from harness.worker import HANDLERS
-from spec.checkpoint import save
 
 VERBS = [command.name or command.callback.__name__ for command in app.registered_commands]
 
@@ -170,7 +170,7 @@ def test_doctor_fails_where_it_has_found_a_problem(busy, status, monkeypatch):
     """Whatever the machine is: the backends' answers are given, and so is that there is no GPU."""
     monkeypatch.setitem(HANDLERS, "describe", lambda request: (_described(busy), {}))
     monkeypatch.setattr("harness.worker.load", lambda name: None)
-    monkeypatch.setattr("harness.doctor._nvidia_gpus", list)
+    monkeypatch.setattr("harness.backends.doctor._nvidia_gpus", list)
     findings = json.loads(googlenet("doctor", "--json", status=status).stdout)
     assert set(findings) == {"python", "numpy", "platform", "gpus", "backends"}
     assert list(findings["backends"]) == ["pt", "mx", "jax"]
@@ -193,7 +193,7 @@ def _verification(difference: float) -> Verification:
 
 @pytest.mark.parametrize(("difference", "status"), [(0.0, 0), (0.5, 1)])
 def test_conversion_that_does_not_agree_fails(difference, status, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.convert.convert", lambda *_, **__: _verification(difference))
+    monkeypatch.setattr("harness.weights.convert.convert", lambda *_, **__: _verification(difference))
     words = ["convert", str(_weights(tmp_path)), str(tmp_path / "b.onnx")]
     done = googlenet(*words, status=status)
     assert (f"wrote {tmp_path / 'b.onnx'}" in done.stdout) == (status == 0)

@@ -15,9 +15,9 @@ from PIL import Image
 from support import DATA, FIRST, ROOT, TESTED, googlenet, googlenet_process, interpreter_without, weights_of
 
 import spec
-from harness.backend import load
-from harness.processes import Answer
-from spec.checkpoint import save
+from harness.backends.process import Answer
+from harness.backends.registry import load
+from harness.weights.checkpoint import save
 from spec.tolerances import TOLERANCES, of_onnx, on_pictures
 
 LENET = spec.preset("lenet")

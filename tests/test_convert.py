@@ -24,13 +24,13 @@ from safetensors.numpy import save_file
 from support import TESTED, googlenet, here, import_frameworks, interpreter_without, weights_of
 
 import spec
-from harness import names
-from harness.backend import load
-from harness.compare import probe_params, relative_error
-from harness.convert import Source, convert, fingerprint, prepared, read_weights, verified
-from harness.formats import FORMATS, format_for, gluon
-from spec import checkpoint, reference
-from spec.checkpoint import Checkpoint, config_table, describe
+from harness.agreement import probe_params, relative_error
+from harness.backends.registry import load
+from harness.weights import checkpoint, names
+from harness.weights.checkpoint import Checkpoint, config_table, describe
+from harness.weights.convert import Source, convert, fingerprint, prepared, read_weights, verified
+from harness.weights.formats import FORMATS, format_for, gluon
+from spec import reference
 from spec.tolerances import TOLERANCES
 
 NEEDS = {"pytorch": "pt", "mxnet": "mx", "orbax": "jax"}  # who reads or writes it; the rest needs no framework
@@ -485,7 +485,7 @@ def test_a_large_file_needs_little_memory_and_no_framework(suffix, tmp_path):
     weights = weights_of("torchvision")  # 52 MB
     source = written("safetensors", weights, tmp_path)
     script = (
-        "import sys; from harness.cli import main\n"
+        "import sys; from harness.cli.main import main\n"
         f"sys.argv = ['googlenet', 'convert', {str(source.path)!r}, {str(tmp_path / f'a{suffix}')!r}, '--no-verify']\n"
         "try:\n    main()\nexcept SystemExit: pass\n"
         "high = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"

@@ -12,8 +12,8 @@ from PIL import Image
 from support import DATA
 
 import spec
-from harness import data
-from harness.data import fashion_mnist, load_batch
+from harness.images import sources
+from harness.images.sources import fashion_mnist, load_batch
 
 GREY, COLOR = spec.preset("d2l"), spec.preset("torchvision")
 
@@ -168,7 +168,7 @@ def _download(monkeypatch, tmp_path, arrives: bytes) -> bytes:
     packed = gzip.compress(bytes(8) + bytes(range(10)), mtime=0)  # else it says which second it is
     name = "t10k-labels-idx1-ubyte.gz"
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / project)
-    monkeypatch.setitem(data._FASHION_FILES, name, (hashlib.md5(packed).hexdigest(), (10,)))
+    monkeypatch.setitem(sources._FASHION_FILES, name, (hashlib.md5(packed).hexdigest(), (10,)))
 
     def download(url, output_file, pooch_, check_only=False):
         output_file = getattr(output_file, "name", output_file)
@@ -182,17 +182,17 @@ def _download(monkeypatch, tmp_path, arrives: bytes) -> bytes:
 def test_a_download_goes_to_the_cache_once(monkeypatch, tmp_path):
     packed = _download(monkeypatch, tmp_path, b"")
     for _ in range(2):
-        path = data._cached("t10k-labels-idx1-ubyte.gz")
+        path = sources._cached("t10k-labels-idx1-ubyte.gz")
         assert path == tmp_path / "googlenet" / "fashion-mnist" / "t10k-labels-idx1-ubyte.gz"
         assert path.read_bytes() == packed
         _download(monkeypatch, tmp_path, b"from now on the network delivers something else")
-    assert data._read_idx(path).tolist() == list(range(10))
+    assert sources._read_idx(path).tolist() == list(range(10))
 
 
 def test_a_download_of_other_data_is_kept_aside_and_not_used(monkeypatch, tmp_path):
     _download(monkeypatch, tmp_path, b"plain MNIST, from a proxy")
     with pytest.raises(spec.InvalidInput, match=r"not the official file .* kept as t10k-labels-idx1-ubyte\.rejected"):
-        data._cached("t10k-labels-idx1-ubyte.gz")
+        sources._cached("t10k-labels-idx1-ubyte.gz")
     folder = tmp_path / "googlenet" / "fashion-mnist"
     assert [path.name for path in folder.iterdir()] == ["t10k-labels-idx1-ubyte.rejected"]
     assert (folder / "t10k-labels-idx1-ubyte.rejected").read_bytes() == b"plain MNIST, from a proxy"
@@ -208,4 +208,4 @@ def test_a_failed_download_names_what_to_do(monkeypatch, tmp_path):
 
     monkeypatch.setattr(pooch.core, "choose_downloader", no_network)
     with pytest.raises(spec.InvalidInput, match=r"could not download .*network is unreachable.* or use --data digits"):
-        data._cached("t10k-labels-idx1-ubyte.gz")
+        sources._cached("t10k-labels-idx1-ubyte.gz")

@@ -20,10 +20,10 @@ from fashion import stand_in
 from PIL import Image
 
 import spec
-from harness import data
-from harness.data import load_batch
-from harness.dataset import prepare
-from harness.loader import Split, evaluation_batches, open_dataset, pixels, shuffled, training_batches
+from harness.images import sources
+from harness.images.batches import Split, evaluation_batches, open_dataset, pixels, shuffled, training_batches
+from harness.images.prepared import prepare
+from harness.images.sources import load_batch
 
 GREY, COLOR = spec.preset("d2l"), spec.preset("torchvision")
 ROOT = Path(__file__).parent.parent
@@ -266,7 +266,7 @@ def test_progress_is_reported_and_nothing_is_done_the_second_time(flowers, monke
         raise AssertionError("work was done")
 
     for name in ("digits", "read_picture", "resized"):
-        monkeypatch.setattr(data, name, refuse)
+        monkeypatch.setattr(sources, name, refuse)
     assert prepare("digits", 1, 8, progress=refuse) == folder
     assert prepare(f"folder:{flowers}", 1, 8, progress=refuse) == pictures
     with pytest.raises(AssertionError, match="work was done"):
@@ -288,7 +288,7 @@ def test_an_interrupted_preparation_leaves_nothing(error, cache):
 def test_a_killed_process_leaves_nothing_under_the_name(flowers, cache):
     script = """
 import os, signal, sys
-from harness.dataset import prepare
+from harness.images.prepared import prepare
 prepare(sys.argv[1], 1, 8, progress=lambda done, total: os.kill(os.getpid(), signal.SIGKILL))
 """
     process = run(script, cache, f"folder:{flowers}")
@@ -304,7 +304,7 @@ def test_two_processes_at_once_prepare_one_folder(flowers, cache, tmp_path):
     script = """
 import sys, time
 from pathlib import Path
-from harness.dataset import prepare
+from harness.images.prepared import prepare
 mine, other = map(Path, sys.argv[2:])
 def progress(done, total):
     mine.touch()
@@ -331,7 +331,7 @@ def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
 def test_a_full_disk_is_an_error_and_leaves_nothing(flowers, cache):
     script = """
 import resource, sys, spec
-from harness.dataset import prepare
+from harness.images.prepared import prepare
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
     prepare(sys.argv[1], 1, 100)
@@ -405,7 +405,7 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 
 def test_the_loader_imports_nothing_but_numpy():
-    script = "import sys, harness.loader; print(*{name.split('.')[0] for name in sys.modules})"
+    script = "import sys, harness.images.batches; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert {"numpy", "spec", "harness"} <= loaded
@@ -570,7 +570,7 @@ def test_an_error_in_the_thread_is_raised_in_the_loop(split):
 def test_a_process_ends_with_batches_waiting():
     script = """
 import numpy as np
-from harness.loader import Split, evaluation_batches
+from harness.images.batches import Split, evaluation_batches
 split = Split(np.zeros((100, 1, 8, 8), np.uint8), np.zeros(100, np.int64))
 batches = evaluation_batches(split, 1, dtype="float32", mean=0, std=1)
 next(batches)

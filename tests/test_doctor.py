@@ -8,10 +8,10 @@ import subprocess
 import pytest
 from support import TESTED, googlenet_process
 
-from harness import doctor
-from harness.backend import BACKENDS, Description
-from harness.doctor import finding
-from harness.processes import Answer
+from harness.backends import doctor
+from harness.backends.doctor import finding
+from harness.backends.process import Answer
+from harness.backends.registry import BACKENDS, Description
 
 HOPPER = {"name": "NVIDIA H100", "compute_capability": "9.0", "driver": "580.1"}
 ADA = {"name": "NVIDIA L4", "compute_capability": "8.9", "driver": "580.1"}

@@ -33,12 +33,13 @@ from safetensors.numpy import save_file
 from support import TESTED, here, import_frameworks
 
 import spec
-from harness.backend import PACKAGES
-from harness.convert import read_weights
-from harness.formats import FORMATS, TEXTS, detect, flax, format_for, gluon, pytorch
-from harness.formats.found import Found
-from spec import InvalidInput, checkpoint
-from spec.checkpoint import Checkpoint, describe
+from harness.backends.registry import PACKAGES
+from harness.weights import checkpoint
+from harness.weights.checkpoint import Checkpoint, describe
+from harness.weights.convert import read_weights
+from harness.weights.formats import FORMATS, TEXTS, detect, flax, format_for, gluon, pytorch
+from harness.weights.formats.found import Found
+from spec import InvalidInput
 
 Arrays = dict[str, np.ndarray]
 # Networks with every kind of array, learned and fixed: formats do not know topologies.

@@ -8,8 +8,9 @@ import pytest
 from support import Case, expected_activations, expected_training, material
 
 import spec
-from harness.bench.subject import to_numpy
-from harness.compare import SGD, relative_error, relative_errors
+from harness.agreement import relative_error, relative_errors
+from harness.bench.worker.subject import to_numpy
+from harness.compare.backends import SGD
 from spec.tolerances import TOLERANCES, on_pictures
 
 pytestmark = pytest.mark.gpu

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.backend import PACKAGES
+from harness.backends.registry import PACKAGES
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "mxnet", "jax", "jaxlib", "flax", "optax", "orbax"}
@@ -42,10 +42,53 @@ def test_packages_import_only_what_they_may(package):
         assert _imports(path) & watched <= ALLOWED[package], path
 
 
-def test_the_spec_needs_numpy_only_and_its_files_safetensors():
-    outside = {path.name: _imports(path) - {"spec"} - sys.stdlib_module_names for path in (ROOT / "spec").glob("*.py")}
-    assert outside.pop("checkpoint.py") == {"numpy", "safetensors"}
-    assert set().union(*outside.values()) == {"numpy"}
+def test_the_spec_needs_numpy_only():
+    outside = set().union(*(_imports(path) for path in (ROOT / "spec").rglob("*.py")))
+    assert outside - {"spec"} - sys.stdlib_module_names == {"numpy"}
+
+
+# The wings of the harness, bottom to top. A wing imports those below it, and of its own floor only itself.
+FLOORS = [
+    {"agreement", "atomic"},
+    {"figures", "images"},
+    {"backends"},
+    {"weights"},
+    {"training"},
+    {"compare"},
+    {"bench", "worker"},
+    {"cli"},
+]
+FLOOR = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
+
+
+def _wing(path: Path) -> str:
+    return path.relative_to(ROOT / "harness").parts[0].removesuffix(".py")
+
+
+def _wings_imported(path: Path) -> set[str]:
+    """Wings that the file imports anywhere, `from harness import WING` among them."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {module.split(".")[1] for module in modules if module.startswith("harness.")}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "harness").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_wing_imports_only_from_below(path):
+    if path.name == "__init__.py" and path.parent.name == "harness":
+        assert not _wings_imported(path)
+        return
+    wing = _wing(path)
+    assert {other for other in _wings_imported(path) if other != wing and FLOOR[other] >= FLOOR[wing]} == set()
+
+
+def test_a_folder_of_the_harness_holds_at_most_ten_files():
+    folders = [ROOT / "harness", *(path for path in (ROOT / "harness").rglob("*") if path.is_dir())]
+    crowded = {folder.name: len(list(folder.glob("*.py"))) for folder in folders}
+    assert {name: count for name, count in crowded.items() if count > 10} == {}
 
 
 @cache
@@ -57,10 +100,10 @@ def _loaded_after(code: str) -> set[str]:
 
 
 HELP = """
-import sys, harness.cli
+import sys, harness.cli.main
 sys.argv = ["googlenet", "--help"]
 try:
-    harness.cli.main()
+    harness.cli.main.main()
 except SystemExit:
     pass
 """
@@ -70,17 +113,12 @@ except SystemExit:
     "code",
     [
         "import spec, spec.reference, spec.table",
-        "import harness.cli, harness.compare, harness.doctor, harness.data",
+        "import harness.cli.main, harness.compare.backends, harness.backends.doctor, harness.images.sources",
         HELP,
     ],
 )
 def test_no_framework_is_loaded(code):
     assert not _loaded_after(code) & (FRAMEWORKS | set(PACKAGES.values()))
-
-
-def test_the_spec_does_not_load_what_only_files_need():
-    assert "safetensors" not in _loaded_after("import spec, spec.reference, spec.recipe, spec.table")
-    assert "safetensors" in _loaded_after("import spec.checkpoint")
 
 
 def test_help_does_not_even_load_numpy():

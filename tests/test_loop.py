@@ -19,15 +19,16 @@ from loops import DROPPING, GOOGLENET, RECIPE, Trained, records, records_without
 from support import TESTED, save_digits
 
 import spec
-from harness import loop
-from harness.backend import load
-from harness.compare import relative_errors
-from harness.dataset import prepare
-from harness.loader import Split, open_dataset
-from harness.runs import CHECKPOINT, CONFIG, ENVIRONMENT, METRICS, Position, of_checkpoint, read_metrics
-from harness.scores import evaluate
-from spec import checkpoint, reference
-from spec.recipe import Constant
+from harness.agreement import relative_errors
+from harness.backends.registry import load
+from harness.images.batches import Split, open_dataset
+from harness.images.prepared import prepare
+from harness.training import loop
+from harness.training.evaluate import evaluate
+from harness.training.recipe import Constant, Recipe
+from harness.training.runs import CHECKPOINT, CONFIG, ENVIRONMENT, METRICS, Position, of_checkpoint, read_metrics
+from harness.weights import checkpoint
+from spec import reference
 from spec.tolerances import TOLERANCES
 
 STEPS = 10
@@ -220,7 +221,7 @@ def relayed(dataset, tmp_path_factory) -> list[Path]:
     return _relay(dataset, RECIPE, tmp_path_factory.mktemp("relayed"))
 
 
-def _relay(dataset: Path, recipe: spec.Recipe, folder: Path) -> list[Path]:
+def _relay(dataset: Path, recipe: Recipe, folder: Path) -> list[Path]:
     folders = [folder / name for name in TESTED]
     for i, name in enumerate(TESTED):
         start = folders[i - 1] if i else None

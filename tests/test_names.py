@@ -16,11 +16,11 @@ from recorded import torchvision_googlenet
 from support import TESTED, loaded, numbered
 
 import spec
-from harness.backend import load
-from harness.compare import probe_params, relative_error
-from harness.formats import gluon
-from harness.names import SCHEMES, Scheme, foreign, foreign_names, identify, nearest, rename
-from harness.textbook import block_widths
+from harness.agreement import probe_params, relative_error
+from harness.backends.registry import load
+from harness.backends.textbook import block_widths
+from harness.weights.formats import gluon
+from harness.weights.names import SCHEMES, Scheme, foreign, foreign_names, identify, nearest, rename
 from spec import reference
 
 Arrays = dict[str, np.ndarray]

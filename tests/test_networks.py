@@ -9,7 +9,7 @@ from networks import Case, answer, expected, forward_only, masked_loss, material
 from support import loaded
 
 import spec
-from harness.compare import relative_error, relative_errors
+from harness.agreement import relative_error, relative_errors
 from spec import reference
 from spec.tolerances import TOLERANCES
 

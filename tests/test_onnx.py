@@ -26,12 +26,12 @@ from networks import thin, with_stages
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import spec
-from harness.compare import probe_params, relative_error, relative_errors
-from harness.formats import onnx_file
-from harness.formats.onnx_file import build, read, write
-from harness.judges import onnx_reference, onnx_runtime
+from harness.agreement import probe_params, relative_error, relative_errors
+from harness.weights.checkpoint import describe, understand
+from harness.weights.formats import onnx_file
+from harness.weights.formats.onnx_file import build, read, write
+from harness.weights.onnx_run import onnx_reference, onnx_runtime
 from spec import Config, InvalidInput, reference
-from spec.checkpoint import describe, understand
 from spec.network import LRN
 from spec.tolerances import TOLERANCES
 
@@ -926,7 +926,8 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch, tmp_path):
 
 
 def test_the_packages_are_loaded_only_when_needed():
-    script = "import harness.judges, harness.formats.onnx_file, sys; print({'onnx', 'onnxruntime'} & set(sys.modules))"
+    imports = "import sys, harness.weights.onnx_run, harness.weights.formats.onnx_file"
+    script = f"{imports}; print({{'onnx', 'onnxruntime'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
     assert onnx_file.OPSET == 17

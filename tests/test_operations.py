@@ -17,7 +17,7 @@ from operations import ADAPTERS, QUICKLY, Result, Stage, draw, in_referee, regis
 from support import TESTED, loaded
 
 import spec
-from harness.compare import relative_error, relative_errors
+from harness.agreement import relative_error, relative_errors
 from spec import reference
 from spec.googlenet import BRANCH_POOL, STAGE_POOL
 from spec.network import LRN, AveragePool, BatchNorm, Conv, Dense, GlobalAverage, MaxPool

@@ -29,19 +29,21 @@ from loops import RECIPE, records, records_without_clock, run
 from networks import thin
 from support import FIRST, TESTED, save_digits
 
-import harness.parallel
-import harness.train
+import harness.backends.team
+import harness.training.train
 import spec
-from harness import loop, processes
-from harness.backend import load
-from harness.compare import relative_errors
-from harness.dataset import prepare
-from harness.parallel import Team, assemble, check_shares, shares, started_here
-from harness.processes import Answer
-from harness.runs import CHECKPOINT, CONFIG, ENVIRONMENT, of_checkpoint, read_devices
-from harness.train import Options, Part, settings_for
-from spec import checkpoint, reference
-from spec.recipe import recipe
+from harness.agreement import relative_errors
+from harness.backends import process as processes
+from harness.backends.process import Answer
+from harness.backends.registry import load
+from harness.backends.team import Team, assemble, check_shares, shares, started_here
+from harness.images.prepared import prepare
+from harness.training import loop
+from harness.training.recipe import recipe
+from harness.training.runs import CHECKPOINT, CONFIG, ENVIRONMENT, of_checkpoint, read_devices
+from harness.training.train import Options, Part, settings_for
+from harness.weights import checkpoint
+from spec import reference
 
 ROOT = Path(__file__).parent.parent
 EXACT = 1e-12
@@ -356,7 +358,7 @@ def test_processes_are_counted_from_what_started_them(monkeypatch):
     monkeypatch.setenv("DMLC_NUM_WORKER", "3")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
-    assert [harness.parallel.processes(name) for name in ("pt", "mx", "jax")] == [8, 3, 1]
+    assert [harness.backends.team.processes(name) for name in ("pt", "mx", "jax")] == [8, 3, 1]
     assert [started_here(name) for name in ("pt", "mx", "jax")] == [4, None, None]
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert started_here("pt") is None
@@ -554,10 +556,12 @@ def test_a_run_goes_on_with_its_devices_unless_told_otherwise(asked, local, expe
         given.append((task["devices"], devices))
         return Answer({"rank": 1})
 
-    monkeypatch.setattr(harness.train, "run_worker", worker)
+    monkeypatch.setattr(harness.training.train, "run_worker", worker)
     settings = settings_for(RECIPE, dataset, seed=5, dtype="float64", device="cpu")
     part, listener = Part("pt", tmp_path, settings, devices=2), mock.Mock()
-    assert harness.train.train([part], dataset, Options(devices=asked), listener, {}) == []  # the first one's to tell
+    assert (
+        harness.training.train.train([part], dataset, Options(devices=asked), listener, {}) == []
+    )  # the first one's to tell
     assert given == [(expected, expected)]
 
 

@@ -8,7 +8,7 @@ from networks import thin
 from support import loaded, numbered
 
 import spec
-from harness.compare import probe_params
+from harness.agreement import probe_params
 
 LENET = spec.preset("lenet-bn", num_classes=7)
 # Every topology; the other presets have the rows of one of these, in other widths.

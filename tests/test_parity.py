@@ -11,7 +11,8 @@ from networks import answer_of
 from support import DATA, GOOGLENETS, Case, loaded, material
 
 import spec
-from harness.compare import Expected, expect, judge, relative_errors
+from harness.agreement import relative_errors
+from harness.compare.backends import Expected, expect, judge
 from spec import reference
 from spec.tolerances import TOLERANCES, on_pictures
 

@@ -16,9 +16,9 @@ import pytest
 from support import ROOT, TESTED
 
 import spec
-from harness.backend import PACKAGES, load
-from harness.compare import probe_params, relative_error
-from harness.names import SCHEMES, foreign_names
+from harness.agreement import probe_params, relative_error
+from harness.backends.registry import PACKAGES, load
+from harness.weights.names import SCHEMES, foreign_names
 from spec import reference
 
 PAGE = (ROOT / "docs" / "porting.md").read_text()

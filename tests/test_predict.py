@@ -16,16 +16,16 @@ from PIL import Image
 from support import FIRST, googlenet, googlenet_process, here, weights_of
 
 import spec
-from harness import prediction
-from harness.backend import PACKAGES
-from harness.convert import read_weights
-from harness.data import resized
-from harness.inspection import examine
-from harness.pictures import Preprocessing, preprocessing_of
-from harness.prediction import Predictions, ranked, softmax
-from harness.processes import Answer
-from spec import checkpoint, reference
-from spec.checkpoint import Checkpoint
+from harness.backends.process import Answer
+from harness.backends.registry import PACKAGES
+from harness.images.sources import resized
+from harness.weights import checkpoint, prediction
+from harness.weights.checkpoint import Checkpoint
+from harness.weights.convert import read_weights
+from harness.weights.inspection import examine
+from harness.weights.prediction import Predictions, ranked, softmax
+from harness.weights.preprocessing import Preprocessing, preprocessing_of
+from spec import reference
 
 LABELS = tuple("zero one two three four five six seven eight nine".split())
 STORED = {"size": 28, "order": "gray", "mean": [0.25], "std": [0.5]}

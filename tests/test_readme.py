@@ -20,20 +20,20 @@ from safetensors.numpy import save_file
 from support import TESTED, googlenet, here, weights_of
 
 import harness.bench.crew
-import harness.compare
-import harness.data
+import harness.compare.backends
+import harness.images.sources
 import spec
-from harness import names
-from harness.backend import BACKENDS, load
-from harness.cli import app
-from harness.compare import BackendReport, Report, StageReport
-from harness.dataset import prepare
-from harness.formats import FORMATS, format_for
-from harness.processes import Answer
-from harness.runs import CHECKPOINT, Position
-from harness.train import create, settings_for
-from spec.checkpoint import Checkpoint, save
-from spec.recipe import OPTIMIZERS, SCHEDULES, Recipe, recipe, recipe_path, recipes
+from harness.backends.process import Answer
+from harness.backends.registry import BACKENDS, load
+from harness.cli.main import app
+from harness.compare.backends import BackendReport, Report, StageReport
+from harness.images.prepared import prepare
+from harness.training.recipe import OPTIMIZERS, SCHEDULES, Recipe, recipe, recipe_path, recipes
+from harness.training.runs import CHECKPOINT, Position
+from harness.training.train import create, settings_for
+from harness.weights import names
+from harness.weights.checkpoint import Checkpoint, save
+from harness.weights.formats import FORMATS, format_for
 from spec.tolerances import TOLERANCES
 
 ROOT = Path(__file__).parent.parent
@@ -107,8 +107,8 @@ def _few_of_fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[np.n
 def test_shown_command_runs(command, monkeypatch, tmp_path):
     """Those that compare, up to the point where the backends would start; test_compare.py goes on from there."""
     words = shlex.split(command.split(" > ")[0])[1:]
-    monkeypatch.setattr(harness.compare, "compare", _reached)
-    monkeypatch.setattr(harness.data, "fashion_mnist", _few_of_fashion_mnist)
+    monkeypatch.setattr(harness.compare.backends, "compare", _reached)
+    monkeypatch.setattr(harness.images.sources, "fashion_mnist", _few_of_fashion_mnist)
     if "--weights" in words:
         _write(tmp_path / words[words.index("--weights") + 1], weights_of("lenet"))
     if words[0] == "compare":
@@ -168,7 +168,7 @@ def cache(tmp_path_factory) -> Path:
 def folder_of_the_docs(tmp_path, cache, monkeypatch) -> Path:
     """A run of two backends, and a recipe, as the shown commands have them; nothing is really trained."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr(harness.data, "fashion_mnist", _few_of_fashion_mnist)
+    monkeypatch.setattr(harness.images.sources, "fashion_mnist", _few_of_fashion_mnist)
     shutil.copy(recipe_path("fast"), tmp_path / "mine.toml")
     settings = settings_for(recipe("lenet-bn"), prepare("fashion-mnist", 1, 28), 0, "float32", "auto")
     for part in create(tmp_path / "runs" / "d2l", ["pt", "mx"], settings):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spec
-from spec.recipe import (
+from harness.training.recipe import (
     OPTIMIZERS,
     SCHEDULES,
     Constant,
@@ -437,7 +437,7 @@ def test_a_file_of_the_user_s_own_is_read(tmp_path):
 def test_a_file_is_utf_8_whatever_the_locale(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text(FILE, encoding="utf-8")
-    program = "import sys; from spec.recipe import recipe; print(ascii(recipe(sys.argv[1]).source))"
+    program = "import sys; from harness.training.recipe import recipe; print(ascii(recipe(sys.argv[1]).source))"
     ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)],

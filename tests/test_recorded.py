@@ -15,9 +15,9 @@ import pytest
 from support import FIRST, TESTED, googlenet, here
 
 import spec
-from harness.convert import read_weights
-from harness.runs import CHECKPOINT, of_checkpoint
-from spec import checkpoint
+from harness.training.runs import CHECKPOINT, of_checkpoint
+from harness.weights import checkpoint
+from harness.weights.convert import read_weights
 
 ARCHIVE = Path(__file__).parent / "recorded" / "formats.tar.xz"
 

@@ -10,9 +10,9 @@ from networks import Case, answer, expected, material, thin
 from support import SEQUENCES
 
 import spec
-from harness.compare import relative_error, relative_errors
+from harness.agreement import relative_error, relative_errors
+from harness.weights.checkpoint import config_table
 from spec import reference
-from spec.checkpoint import config_table
 from spec.shapes import input_sizes
 from spec.table import render
 from spec.tolerances import TOLERANCES

@@ -16,10 +16,9 @@ from support import googlenet
 from tracing import trace
 
 import spec
-from harness.sizes import COMPARED, draw, measure_all
+from harness.compare.sizes import COMPARED, FLOAT, PARTS, Part, depth, draw, measure, measure_all
 from spec import reference
 from spec.network import Block, Conv, Dense, named
-from spec.sizes import FLOAT, PARTS, Part, depth, measure
 
 DOCS = Path(__file__).parent.parent / "docs"
 

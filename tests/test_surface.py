@@ -14,7 +14,7 @@ import pytest
 from support import TESTED
 
 import spec
-from harness.backend import PACKAGES, load
+from harness.backends.registry import PACKAGES, load
 
 ROOT = Path(__file__).parent.parent
 FILES = {

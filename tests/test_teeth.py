@@ -30,7 +30,8 @@ from trajectories import (
 )
 
 import spec
-from harness.compare import BackendReport, Expected, judge, relative_error
+from harness.agreement import relative_error
+from harness.compare.backends import BackendReport, Expected, judge
 from spec.tolerances import TOLERANCES, TRAJECTORY
 
 pytestmark = pytest.mark.usefixtures("pictures")

@@ -10,7 +10,7 @@ import pytest
 from support import TESTED, Case, expected_training, loaded, material
 
 import spec
-from harness.compare import relative_error, relative_errors
+from harness.agreement import relative_error, relative_errors
 from spec import reference
 from spec.tolerances import TOLERANCES
 

@@ -16,10 +16,12 @@ from networks import answer_of
 from support import TESTED, googlenet, loaded
 
 import spec
-from harness.compare import expect, judge, probe_params, relative_errors
-from harness.formats.onnx_file import build
-from harness.judges import onnx_reference
-from spec import checkpoint, reference
+from harness.agreement import probe_params, relative_errors
+from harness.compare.backends import expect, judge
+from harness.weights import checkpoint
+from harness.weights.formats.onnx_file import build
+from harness.weights.onnx_run import onnx_reference
+from spec import reference
 from spec.network import AveragePool, BatchNorm, Block, Conv, Dense, GlobalAverage, Residual, named
 from spec.tolerances import TOLERANCES
 

@@ -29,16 +29,16 @@ from PIL import Image
 from rich.console import Console
 from support import DATA, FIRST, TESTED, interpreter_without, save_digits
 
-import harness.train
+import harness.training.train
 import spec
-from harness import curves, screen
-from harness.backend import load
-from harness.dataset import prepare
-from harness.processes import Answer
-from harness.runs import CHECKPOINT, CURVES, METRICS, of_checkpoint, read_metrics, read_settings
-from harness.train import Options, Part, create, reopen, settings_for, summarize
-from spec import checkpoint
-from spec.recipe import recipe, recipes
+from harness.backends.process import Answer
+from harness.backends.registry import load
+from harness.images.prepared import prepare
+from harness.training import curves, display
+from harness.training.recipe import recipe, recipes
+from harness.training.runs import CHECKPOINT, CURVES, METRICS, of_checkpoint, read_metrics, read_settings
+from harness.training.train import Options, Part, create, reopen, settings_for, summarize
+from harness.weights import checkpoint
 
 SETTINGS = """
 preset = "lenet"
@@ -248,7 +248,7 @@ class Notebook:
     def message(self, part: Part, message: dict[str, Any]) -> None:
         pass
 
-    def end(self, part: Part, result: harness.train.Result) -> None:
+    def end(self, part: Part, result: harness.training.train.Result) -> None:
         pass
 
 
@@ -268,9 +268,9 @@ def test_a_part_that_ends_early_unasked_is_a_problem_and_the_last_one(
     answer, options, problem, part, dataset, monkeypatch
 ):
     """Two parts; the second one begins only if the first had no problem."""
-    monkeypatch.setattr(harness.train, "run_worker", lambda *arguments: answer)
+    monkeypatch.setattr(harness.training.train, "run_worker", lambda *arguments: answer)
     notebook = Notebook()
-    found = harness.train.train([part, part], dataset, options, notebook, {})
+    found = harness.training.train.train([part, part], dataset, options, notebook, {})
     assert len(found) == len(notebook.begun) == (2 if problem is None else 1)
     if problem is None:
         assert found[0].problem is None
@@ -280,9 +280,9 @@ def test_a_part_that_ends_early_unasked_is_a_problem_and_the_last_one(
 
 
 def test_what_a_backend_refuses_ends_the_command(part, dataset, monkeypatch):
-    monkeypatch.setattr(harness.train, "run_worker", lambda *arguments: Answer(refused="no"))
+    monkeypatch.setattr(harness.training.train, "run_worker", lambda *arguments: Answer(refused="no"))
     with pytest.raises(spec.InvalidInput, match="no"):
-        harness.train.train([part], dataset, Options(), Notebook(), {})
+        harness.training.train.train([part], dataset, Options(), Notebook(), {})
 
 
 class TestReopening:
@@ -544,9 +544,9 @@ def shown(what: Any) -> str:
 
 
 def test_results_are_shown_with_four_digits_and_the_time(dataset):
-    long = harness.train.Result("pt", 1234, 2000, False, None, 0.12345, 0.95, 0.25, 0.9, 1234.4, 3725.4)
-    short = harness.train.Result("mx", 1, 2000, seconds=59.6)
-    _, *rows = shown(screen.results_table([long, short])).splitlines()
+    long = harness.training.train.Result("pt", 1234, 2000, False, None, 0.12345, 0.95, 0.25, 0.9, 1234.4, 3725.4)
+    short = harness.training.train.Result("mx", 1, 2000, seconds=59.6)
+    _, *rows = shown(display.results_table([long, short])).splitlines()
     assert rows[0].split() == "pt 1,234 of 2,000 0.1235 0.9500 0.2500 0.9000 1234 1:02:05".split()
     assert rows[1].split() == "mx 1 of 2,000 1:00".split()
 
@@ -556,13 +556,13 @@ CONFUSION = np.array([[2, 1, 0], [0, 1, 3], [0, 0, 0]])  # rows are labels
 
 def test_classes_are_shown_with_recall_precision_and_the_commonest_mistake():
     keys = ("class", "images", "recall", "precision", "taken_for", "taken_for_count")
-    assert [tuple(row[key] for key in keys) for row in screen.class_table(CONFUSION, "abc")] == [
+    assert [tuple(row[key] for key in keys) for row in display.class_table(CONFUSION, "abc")] == [
         ("a", 3, 2 / 3, 1.0, "b", 1),
         ("b", 4, 1 / 4, 1 / 2, "c", 3),
         ("c", 0, None, 0.0, None, 0),
     ]
     console = Console(width=120, file=io.StringIO())
-    screen.show_scores(CONFUSION, 1.5, ["a", "b", "c"], console)
+    display.show_scores(CONFUSION, 1.5, ["a", "b", "c"], console)
     first, _, *rows = console.file.getvalue().splitlines()
     assert first == "loss 1.5000, accuracy 0.4286 (3 of 7)"
     assert [row.split() for row in rows] == [

@@ -8,7 +8,7 @@ from networks import thin
 from support import TESTED, loaded
 
 import spec
-from harness.compare import probe_params, relative_error, relative_errors
+from harness.agreement import probe_params, relative_error, relative_errors
 from spec import reference
 from spec.tolerances import TOLERANCES
 

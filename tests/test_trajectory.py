@@ -24,7 +24,7 @@ from trajectories import (
 )
 
 import spec
-from harness.compare import relative_errors
+from harness.agreement import relative_errors
 from spec import reference
 from spec.tolerances import TRAJECTORY
 

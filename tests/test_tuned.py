@@ -14,10 +14,11 @@ from support import Case as Wide
 from support import material as wide_material
 
 import spec
-from harness import ceilings
-from harness.backend import load
-from harness.bench.subject import to_numpy
-from harness.compare import Expected, expect, relative_error, relative_errors
+from harness.agreement import relative_error, relative_errors
+from harness.backends import ceilings
+from harness.backends.registry import load
+from harness.bench.worker.subject import to_numpy
+from harness.compare.backends import Expected, expect
 from spec import reference
 from spec.tolerances import TOLERANCES
 

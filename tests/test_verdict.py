@@ -10,20 +10,9 @@ import numpy as np
 import pytest
 
 import spec
-from harness.compare import (
-    SGD,
-    BackendReport,
-    Expected,
-    Report,
-    expect,
-    finite,
-    judge,
-    judge_forward,
-    probe_params,
-    relative_error,
-    relative_errors,
-)
-from harness.processes import Answer
+from harness.agreement import finite, probe_params, relative_error, relative_errors
+from harness.backends.process import Answer
+from harness.compare.backends import SGD, BackendReport, Expected, Report, expect, judge, judge_forward
 from spec import reference
 from spec.tolerances import Tolerances, of_onnx
 

@@ -14,11 +14,14 @@ from support import FIRST, ROOT, interpreter_without, loaded
 
 import spec
 from harness import worker
-from harness.compare import SGD, probe_params
-from harness.processes import Answer, last_words, run_worker, worker_environment
-from harness.worker import HANDLERS, busy_threads, handle, probe
+from harness.agreement import probe_params
+from harness.backends import threads
+from harness.backends.process import Answer, last_words, run_worker, worker_environment
+from harness.backends.threads import busy_threads
+from harness.compare.backends import SGD
+from harness.weights.checkpoint import config_table
+from harness.worker import HANDLERS, handle, probe
 from spec import reference
-from spec.checkpoint import config_table
 
 LENET = spec.preset("lenet")
 
@@ -87,7 +90,7 @@ def test_probe_answers_with_everything_that_is_compared(first):
 )
 def test_threads_count_as_busy_that_did_a_good_part_of_what_the_busiest_did(ticks, expected, monkeypatch):
     before = {"1": 10, "2": 20} if ticks else {}
-    monkeypatch.setattr(worker, "ticks_by_thread", lambda: ticks)
+    monkeypatch.setattr(threads, "ticks_by_thread", lambda: ticks)
     assert busy_threads(before) == expected
 
 

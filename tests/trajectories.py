@@ -13,8 +13,8 @@ from networks import thin
 from support import DATA, loaded
 
 import spec
-from harness.compare import relative_errors
-from harness.data import load_batch
+from harness.agreement import relative_errors
+from harness.images.sources import load_batch
 from spec import reference
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.backend import BACKENDS, PACKAGES
+from harness.backends.registry import BACKENDS, PACKAGES
 
 ENGINES = (*BACKENDS, "onnx")
 TASKS = {"train": ("train",), "infer": ("infer",), "both": ("train", "infer")}
@@ -48,7 +48,7 @@ class Candidate:
     def module(self) -> str:
         """What offers the functions that are timed."""
         if self.backend == "onnx":
-            return "harness.bench.onnx_session"
+            return "harness.bench.worker.onnx_session"
         return PACKAGES[self.backend] if self.variant == "tuned" else f"{PACKAGES[self.backend]}.textbook"
 
     @property

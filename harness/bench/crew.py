@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 import spec
+from harness.backends.process import last_words, worker_environment
 from harness.bench.candidates import Candidate
-from harness.processes import last_words, worker_environment
-from spec.checkpoint import config_table
+from harness.weights.checkpoint import config_table
 
 
 class Died(Exception):
@@ -28,7 +28,7 @@ class Worker(Protocol):
     """One candidate at work."""
 
     def ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """Have an operation of `harness.bench.subject.Subject` done, and wait for its answer, arrays included.
+        """Have an operation of `harness.bench.worker.subject.Subject` done, and wait for its answer, arrays included.
 
         Raises:
             spec.InvalidInput: when the backend refuses, in its own words.

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from harness.backend import processors
+from harness.backends.registry import processors
 
 _PACKAGES = "numpy torch mxnet mxnet-cu117 jax jaxlib flax optax onnx onnxruntime".split()  # as far as they are here
 _VARIABLES = tuple(  # what their names begin with

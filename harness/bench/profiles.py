@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 import spec
+from harness.agreement import finite
 from harness.bench.candidates import Candidate
 from harness.bench.crew import Died
 from harness.bench.proof import BATCH, Check, Referee
@@ -19,7 +20,6 @@ from harness.bench.record import SCHEMA
 from harness.bench.roofline import stage_flops
 from harness.bench.statistics import summarize
 from harness.bench.turns import Heard, Hire, enough, hired, refuted, warm_up
-from harness.compare import finite
 
 _MEASUREMENT = 0.05  # seconds, at least: there are some forty things to measure
 

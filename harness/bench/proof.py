@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 import spec
-from harness.bench.subject import SGD, pipeline
-from harness.compare import probe_params, relative_error, relative_errors
-from harness.data import Batch
+from harness.agreement import probe_params, relative_error, relative_errors
+from harness.bench.worker.subject import SGD, pipeline
+from harness.images.sources import Batch
 from spec import Array, Arrays, reference
 from spec.tolerances import on_pictures
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import spec
+from harness.agreement import finite
 from harness.bench.candidates import Candidate
 from harness.bench.proof import Check
 from harness.bench.roofline import machine_of, work
 from harness.bench.statistics import Ratio, Summary, speed_ratio, summarize
-from harness.compare import finite
 
 SCHEMA = 1
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from harness.backend import BACKENDS
+from harness.backends.registry import BACKENDS
 from harness.bench.candidates import Candidate, groups
 from harness.bench.crew import Died, Worker
 from harness.bench.proof import BATCH, Check, Referee

@@ -10,8 +10,13 @@ _FIVE = """            named(branch5x5_reduce=Conv(five_reduce), branch5x5=Conv(
 _PROJ = """            named(pool=BRANCH_POOL, pool_proj=Conv(proj)),
 """
 _SH = "spec/shapes.py"
-_O, _I, _RC, _M = "spec/optimizers.py", "spec/init.py", "spec/recipe.py", "spec/masks.py"
-_DATA, _SET, _LOAD, _ROOF = "harness/data.py", "harness/dataset.py", "harness/loader.py", "harness/bench/roofline.py"
+_O, _I, _RC, _M = "spec/optimizers.py", "spec/init.py", "harness/training/recipe.py", "spec/masks.py"
+_DATA, _SET, _LOAD, _ROOF = (
+    "harness/images/sources.py",
+    "harness/images/prepared.py",
+    "harness/images/batches.py",
+    "harness/bench/roofline.py",
+)
 _ref, _spec, _seq, _walk = (f"tests/test_{name}.py" for name in ("reference", "spec", "sequences", "walk"))
 _opt, _rec, _masks = (f"tests/test_{name}.py" for name in ("optimizers", "recipe", "masks"))
 _data, _set, _roof, _sizes = (f"tests/test_{name}.py" for name in ("data", "dataset", "roofline", "sizes"))
@@ -1106,28 +1111,28 @@ FAULTS = [
     ),
     Fault(
         "sizes: depth counts every layer of a block",
-        "spec/sizes.py",
+        "harness/compare/sizes.py",
         "max(depths.get(name, 0) for name in node.reads)",
         "max(depths.values(), default=0)",
         (f"{_sizes}::test_parameters_and_depth_are_the_published_ones",),
     ),
     Fault(
         "sizes: depth is that of the shortest way",
-        "spec/sizes.py",
+        "harness/compare/sizes.py",
         "max(depths.get(name, 0) for name in node.reads)",
         "min(depths.get(name, 0) for name in node.reads)",
         (f"{_sizes}::test_parameters_and_depth_are_the_published_ones",),
     ),
     Fault(
         "sizes: the pools inside the blocks are left out",
-        "spec/sizes.py",
+        "harness/compare/sizes.py",
         "elif not isinstance(node.op, Concat):",
         "elif not isinstance(node.op, Concat) and node.name == node.stage:",
         (f"{_sizes}::test_the_pool_inside_an_inception_block_counts",),
     ),
     Fault(
         "sizes: running statistics weigh nothing",
-        "spec/sizes.py",
+        "harness/compare/sizes.py",
         "FLOAT * stored, activations)",
         "FLOAT * cost.parameters, activations)",
         (f"{_sizes}::test_running_statistics_are_stored_and_not_trained",),
@@ -1277,8 +1282,8 @@ FAULTS = [
     Fault(
         "dataset: the parts of Fashion-MNIST are exchanged",
         _SET,
-        '"train": _decoded(*data.fashion_mnist("train", data_dir)),\n        "test": _decoded(*data.fashion_mnist("t10k", data_dir)),',
-        '"train": _decoded(*data.fashion_mnist("t10k", data_dir)),\n        "test": _decoded(*data.fashion_mnist("train", data_dir)),',
+        '"train": _decoded(*sources.fashion_mnist("train", data_dir)),\n        "test": _decoded(*sources.fashion_mnist("t10k", data_dir)),',
+        '"train": _decoded(*sources.fashion_mnist("t10k", data_dir)),\n        "test": _decoded(*sources.fashion_mnist("train", data_dir)),',
         (f"{_set}::test_fashion_mnist_is_prepared_as_load_batch_resizes_it",),
     ),
     Fault(
@@ -1319,8 +1324,8 @@ FAULTS = [
     Fault(
         "dataset: hidden pictures count",
         _SET,
-        'path.suffix.lower() in data.PICTURE_SUFFIXES and not path.name.startswith(".") and',
-        "path.suffix.lower() in data.PICTURE_SUFFIXES and",
+        'path.suffix.lower() in sources.PICTURE_SUFFIXES and not path.name.startswith(".") and',
+        "path.suffix.lower() in sources.PICTURE_SUFFIXES and",
         (f"{_set}::test_a_folder_of_folders_is_split_class_by_class",),
     ),
     Fault(

@@ -5,13 +5,17 @@ from __future__ import annotations
 from teeth.fault import Fault
 
 _CK, _NAMES, _CONVERT, _INSPECT = (
-    "spec/checkpoint.py",
-    "harness/names.py",
-    "harness/convert.py",
-    "harness/inspection.py",
+    "harness/weights/checkpoint.py",
+    "harness/weights/names.py",
+    "harness/weights/convert.py",
+    "harness/weights/inspection.py",
 )
-_GLUON, _FLAX, _PYTORCH, _ONNX = (f"harness/formats/{n}.py" for n in ("gluon", "flax", "pytorch", "onnx_file"))
-_FORMATS, _CANONICAL, _JUDGES = "harness/formats/__init__.py", "harness/formats/canonical.py", "harness/judges.py"
+_GLUON, _FLAX, _PYTORCH, _ONNX = (f"harness/weights/formats/{n}.py" for n in ("gluon", "flax", "pytorch", "onnx_file"))
+_FORMATS, _CANONICAL, _JUDGES = (
+    "harness/weights/formats/__init__.py",
+    "harness/weights/formats/canonical.py",
+    "harness/weights/onnx_run.py",
+)
 _PT, _MX, _JAX = (f"googlenet_{b}/files.py" for b in ("pt", "mx", "jax"))
 _ck, _names, _convert, _formats, _onnx, _params = (
     f"tests/test_{n}.py" for n in ("checkpoint", "names", "convert", "formats", "onnx", "params")
@@ -94,21 +98,21 @@ FAULTS = [
     ),
     Fault(
         "checkpoint: a file is written in place",
-        _CK,
+        "harness/atomic.py",
         'partial = path.with_name(path.name + ".partial")',
         "partial = path",
         (f"{_ck}::test_a_failure_leaves_the_old_file_and_nothing_beside_it",),
     ),
     Fault(
         "checkpoint: a file is renamed before it is on the disk",
-        _CK,
+        "harness/atomic.py",
         "            os.fsync(file.fileno())\n        partial",
         "        partial",
         (f"{_ck}::test_a_failure_leaves_the_old_file_and_nothing_beside_it",),
     ),
     Fault(
         "checkpoint: Ctrl-C leaves half a file behind",
-        _CK,
+        "harness/atomic.py",
         "except BaseException as error:",
         "except OSError as error:",
         (f"{_ck}::test_a_failure_leaves_the_old_file_and_nothing_beside_it",),

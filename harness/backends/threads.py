@@ -1,0 +1,21 @@
+"""Which of this process's threads work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def busy_threads(before: dict[str, int]) -> int | None:
+    """How many threads have worked since `ticks_by_thread` said this; None where that is too short, or nobody tells."""
+    worked = [ticks - before.get(thread, 0) for thread, ticks in ticks_by_thread().items()]
+    # Threads that did a good part of what the busiest one did: a share of the time would say how busy others are.
+    return sum(ticks > max(worked) / 4 for ticks in worked) if any(worked) else None
+
+
+def ticks_by_thread() -> dict[str, int]:
+    """Processor time of each of this process's threads in clock ticks; empty where the system does not tell."""
+    ticks = {}
+    for stat in Path("/proc/self/task").glob("*/stat"):
+        fields = stat.read_text().rsplit(")", 1)[1].split()  # what follows the name, which may hold spaces
+        ticks[stat.parent.name] = int(fields[11]) + int(fields[12])  # user and system
+    return ticks

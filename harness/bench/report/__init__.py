@@ -1,0 +1,1 @@
+"""A record of measurements as tables, plots and a page."""

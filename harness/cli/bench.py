@@ -1,0 +1,278 @@
+"""The verbs that measure: bench, profile."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from harness.cli.options import DataDir, Device, Json, Python, check_choices, interpreters, notes, split
+
+if TYPE_CHECKING:
+    import spec
+    from harness.bench.proof import Referee
+    from harness.bench.turns import Hire
+
+Preset = Annotated[str, typer.Option(help="See `googlenet presets`.")]
+Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=1, show_default="the preset's")]
+Heads = Annotated[bool, typer.Option("--aux/--no-aux", help="Train with auxiliary heads, where the preset has them.")]
+Threads = Annotated[
+    int | None, typer.Option(help="And processors, for each backend.", min=1, show_default="all processors")
+]
+Rounds = Annotated[int, typer.Option(help="In each, everything is measured once.", min=1)]
+Images = Annotated[str, typer.Option("--data", help="digits, fashion-mnist, or a folder of pictures.")]
+Seed = Annotated[int, typer.Option(help="Of weights, order and bootstrap.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write data, pictures and report there.")]
+
+
+def bench(
+    backends: Annotated[
+        list[str] | None, typer.Argument(help="Some of pt, mx, jax, onnx.", show_default="pt mx jax")
+    ] = None,
+    task: Annotated[str, typer.Option(help="train, infer or both.")] = "both",
+    preset: Preset = "d2l",
+    size: Size = None,
+    batch: Annotated[str, typer.Option(help="Images a call; several separated by commas.")] = "32",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16, or both, separated by a comma.")] = "float32",
+    variant: Annotated[
+        str, typer.Option(help="tuned, textbook, both, or all: textbook, compiled and tuned.")
+    ] = "tuned",
+    pipeline: Annotated[bool, typer.Option("--pipeline", help="Also with loading of the images.")] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    rounds: Rounds = 7,
+    heads: Heads = True,
+    data: Images = "digits",
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    python: Python = None,
+    out: Out = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append the tables to this Markdown file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the backends: proven equal to the referee first, then timed in turns on the same processors.
+
+    Exits with 1 when something could not be proven or measured. Ctrl-C ends it, and keeps what was measured.
+
+    Examples:
+
+    googlenet bench
+
+    googlenet bench pt mx jax onnx --task infer --batch 1,32,128 --variant both --out bench
+    """
+    from harness.backends.registry import check_names
+    from harness.bench.candidates import DTYPES, ENGINES, TASKS, VARIANTS, candidates
+    from harness.bench.record import Record, Row
+    from harness.bench.report import tables
+    from harness.bench.report.page import write_folder
+    from harness.bench.turns import benchmark
+    from spec import InvalidInput
+
+    names = check_names(backends or ["pt", "mx", "jax"], ENGINES)
+    check_choices(device=device)
+    for option, value, known in (("task", task, TASKS), ("variant", variant, VARIANTS)):
+        if value not in known:
+            raise InvalidInput(f"--{option}: expected one of {', '.join(known)}, got {value!r}")
+    dtypes = _several("dtype", split(dtype), DTYPES)
+    batches = _batches(batch)
+    config, size = _config(preset, size, heads=heads)
+    chosen = candidates(names, VARIANTS[variant], TASKS[task], batches, dtypes, pipeline=pipeline)
+    if not chosen:
+        raise InvalidInput("nothing to measure: onnx infers in float32 only, and jax has no compiled variant")
+    record = Record(config, size, rounds, seed, [Row(candidate) for candidate in chosen])
+    _check_outputs(out, markdown)
+    with _surroundings(record, threads), _stage(config, size, data, data_dir, seed, loading=pipeline) as referee:
+        for n in batches:  # refuse before any work is done
+            referee.batch(n)
+            if pipeline:
+                referee.batch(n, loaded=True)
+        with _meter("benchmark") as heard:
+            pythons = interpreters(python or [], names)
+            benchmark(record, referee, _hire(record, referee, device, pythons), heard=heard)
+    if out is not None:
+        write_folder(record, out)
+    if markdown is not None:
+        tables.append_markdown(record, markdown)
+    if as_json:
+        print(json.dumps(record.as_json(), indent=2))
+    else:
+        tables.render(record, Console())
+        if out is not None:
+            Console().print(f"report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(0 if record.passed else 1 if record.complete else 130)
+
+
+def profile(
+    backend: Annotated[str, typer.Argument(help="pt, mx or jax.")],
+    preset: Preset = "d2l",
+    size: Size = None,
+    batch: Annotated[int, typer.Option(help="Images a call.", min=1)] = 32,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    device: Device = "auto",
+    threads: Threads = None,
+    rounds: Rounds = 7,
+    heads: Heads = True,
+    data: Images = "digits",
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    python: Python = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Measure every stage of a backend alone, forward and backward, and say what share of the time it takes.
+
+    With --out a bar chart is drawn, which the report of `googlenet bench` with the same --out then shows too.
+
+    Example: googlenet profile jax --batch 128 --out bench
+    """
+    from harness.backends.registry import check_names
+    from harness.bench.candidates import DTYPES, Candidate
+    from harness.bench.profiles import Profile, render
+    from harness.bench.profiles import profile as measure
+    from harness.bench.report.page import write_profile
+
+    (name,) = check_names([backend])
+    check_choices(device=device)
+    (dtype,) = _several("dtype", [dtype], DTYPES)
+    config, size = _config(preset, size, heads=heads)
+    found = Profile(config, size, Candidate(name, "tuned", "train", batch, dtype), rounds, seed)
+    _check_outputs(out, None)
+    with _surroundings(found, threads), _stage(config, size, data, data_dir, seed) as referee:
+        referee.batch(batch)
+        with _meter(f"profile of {name}") as heard:
+            measure(found, referee, _hire(found, referee, device, interpreters(python or [], [name])), heard=heard)
+    if out is not None:
+        write_profile(found, out)
+    if as_json:
+        print(json.dumps(found.as_json(), indent=2))
+    else:
+        render(found, Console())
+    raise typer.Exit(0 if found.passed else 1 if found.complete or found.problem else 130)
+
+
+def _config(preset: str, size: int | None, *, heads: bool) -> tuple[spec.Config, int]:
+    """The network without dropout, which no two frameworks draw alike, and a side of the images that fits it.
+
+    The side is the preset's where none is given.
+    """
+    import spec as network
+
+    config = network.preset(preset, aux=None if heads else False, dropout=0.0)
+    size = config.input_size if size is None else size
+    network.stage_shapes(config, (config.in_channels, size, size))
+    return config, size
+
+
+def _several(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+    from spec import InvalidInput
+
+    if not given or not set(given) <= set(known) or len(set(given)) < len(given):
+        raise InvalidInput(f"--{option}: expected some of {', '.join(known)}, each once, got {', '.join(given)!r}")
+    return list(given)
+
+
+def _batches(given: str) -> list[int]:
+    from spec import InvalidInput
+
+    found = [int(n) if n.isdecimal() else 0 for n in split(given)]
+    if not found or min(found) < 1 or len(set(found)) < len(found):
+        raise InvalidInput(f"--batch: expected whole numbers of at least 1, separated by commas, got {given!r}")
+    return found
+
+
+def _check_outputs(out: Path | None, markdown: Path | None) -> None:
+    """Refuse what cannot be written, before hours of work."""
+    from spec import InvalidInput
+
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        if markdown is not None:
+            markdown.open("a").close()
+    except OSError as error:
+        raise InvalidInput(f"{error.filename}: cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def _surroundings(record: Any, threads: int | None) -> Iterator[None]:
+    """Note in a record where and how it was made, before and after; SIGTERM within is like Ctrl-C."""
+    from harness.bench import machine
+    from spec import InvalidInput
+
+    processors = machine.allowed()
+    if threads is not None and threads > len(processors):
+        raise InvalidInput(f"--threads: this process may use {len(processors)} processors, got {threads}")
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = machine.now()
+    surroundings = machine.environment(processors[:threads])
+    record.about = {
+        "command": shlex.join(["googlenet", *sys.argv[1:]]),
+        "code": machine.code(),
+        "environment": surroundings,
+        "before": before,
+        "after": before,
+    }
+    record.warnings += machine.warnings_before(surroundings, before)
+    handler = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        record.about["after"] = machine.now()
+        record.warnings += machine.warnings_after(before, record.about["after"])
+
+
+@contextmanager
+def _stage(
+    config: spec.Config, size: int, data: str, data_dir: Path | None, seed: int, *, loading: bool = False
+) -> Iterator[Referee]:
+    """The referee with images of that source; with `loading`, also with a dataset prepared for training."""
+    from harness.bench.proof import Referee
+    from harness.images.prepared import prepare
+    from harness.images.sources import load_batch
+
+    dataset = None
+    if loading:
+        source = f"folder:{data}" if Path(data).is_dir() else data
+        dataset = prepare(source, config.in_channels, size, data_dir).resolve()
+    with tempfile.TemporaryDirectory(prefix="googlenet-") as folder:
+        yield Referee(config, lambda n: load_batch([data], config, size, n, data_dir), Path(folder), dataset, seed)
+
+
+def _hire(record: Any, referee: Referee, device: str, pythons: Mapping[str, str]) -> Hire:
+    from harness.bench.crew import Process
+
+    return lambda candidate: Process(
+        candidate,
+        record.config,
+        referee.params_file,
+        device=device,
+        processors=record.about["environment"]["used_processors"],
+        python=pythons.get(candidate.backend, sys.executable),
+    )
+
+
+@contextmanager
+def _meter(what: str) -> Iterator[Any]:
+    """A bar with what is being done, on a terminal only; yields what `benchmark` tells."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda text, done, total: shown.update(task, description=text, completed=done, total=total)

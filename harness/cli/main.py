@@ -1,0 +1,157 @@
+"""The command line. Frameworks, and whatever else is slow to import, are imported by the verb that needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from harness.cli.bench import bench, profile
+from harness.cli.compare import compare
+from harness.cli.options import Json, Size, notes, progress
+from harness.cli.sizes import sizes
+from harness.cli.train import evaluate, recipes, runs, train
+from harness.cli.weights import convert, inspect, predict
+
+app = typer.Typer(
+    help="One GoogLeNet in PyTorch, MXNet Gluon and JAX/Flax, and the proof that it is one.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The `googlenet` command: 0 when all is well, 1 when something does not agree, 2 on wrong usage."""
+    try:
+        app()
+    except ValueError as error:
+        from spec import InvalidInput
+
+        if not isinstance(error, InvalidInput):
+            raise
+        notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def presets(as_json: Json = False) -> None:
+    """List the networks.
+
+    Example: googlenet presets
+    """
+    from spec import PRESETS, parameter_count, preset
+
+    rows: list[dict[str, Any]] = [
+        {
+            "preset": name,
+            "input": [config.in_channels, config.input_size, config.input_size],
+            "classes": config.num_classes,
+            "parameters": parameter_count(config),
+            "parameters_without_heads": parameter_count(preset(name, aux=False)),
+            "source": config.source,
+        }
+        for name, config in PRESETS.items()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    console = Console()
+    for row in rows:
+        size = " x ".join(str(n) for n in row["input"])
+        parameters, without = row["parameters"], row["parameters_without_heads"]
+        heads = f" ({without:,} without auxiliary heads)" if without != parameters else ""
+        console.print(f"[bold]{row['preset']}[/]: {size}, {row['classes']} classes, {parameters:,} parameters{heads}")
+        console.print(f"    {row['source']}", style="dim", highlight=False)
+
+
+def spec(
+    preset: Annotated[str, typer.Argument(help="See `googlenet presets`.")] = "d2l",
+    size: Size = None,
+    heads: Annotated[
+        bool, typer.Option("--aux/--no-aux", help="With auxiliary heads, where the preset has them.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Print a network as the paper's Table 1, with parameters and multiply-adds.
+
+    Example: googlenet spec bvlc --size 224
+    """
+    import spec as network
+    from spec.table import render, table
+
+    config = network.preset(preset, aux=None if heads else False)
+    side = config.input_size if size is None else size
+    shape = (config.in_channels, side, side)
+    if not as_json:
+        print(render(config, shape))
+        return
+    rows = table(config, shape)
+    summary: dict[str, Any] = {
+        "preset": config.preset,
+        "source": config.source,
+        "input": list(shape),
+        "classes": config.num_classes,
+        "minimum_input_size": network.minimum_input_size(config),
+        "stages": [
+            {
+                "name": row.stage,
+                "kernel": row.kernel,
+                "shape": list(row.shape),
+                "branches": list(row.branches.values()),
+                "parameters": row.parameters,
+                "multiply_adds": row.multiply_adds,
+            }
+            for row in rows
+        ],
+        "parameters": sum(row.parameters for row in rows),
+        "multiply_adds": sum(row.multiply_adds for row in rows),
+    }
+    print(json.dumps(summary, indent=2))
+
+
+def doctor(
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu: what the backends are asked for.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say which backends work here, on which devices and with how many threads, and what to do where one does not.
+
+    Example: googlenet doctor
+    """
+    from harness.backends.doctor import examine, render
+    from harness.backends.registry import BACKENDS
+
+    with progress(list(BACKENDS)) as done:
+        findings = examine(device, done)
+    if as_json:
+        print(json.dumps(findings, indent=2))
+    else:
+        render(findings, Console())
+    raise typer.Exit(0 if all(not found["problems"] for found in findings["backends"].values()) else 1)
+
+
+_VERBS: dict[str, Callable[..., None]] = {
+    "presets": presets,
+    "spec": spec,
+    "compare": compare,
+    "train": train,
+    "eval": evaluate,
+    "runs": runs,
+    "recipes": recipes,
+    "sizes": sizes,
+    "convert": convert,
+    "inspect": inspect,
+    "predict": predict,
+    "bench": bench,
+    "profile": profile,
+    "doctor": doctor,
+}
+for _name, _verb in _VERBS.items():
+    app.command(_name)(_verb)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Backends against the referee, and networks against each other."""

@@ -1,0 +1,1 @@
+"""Images: sources, prepared datasets, batches."""

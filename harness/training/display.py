@@ -1,0 +1,192 @@
+"""What a person sees of training runs: a bar while they last, tables and warnings; and the files that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from harness.training.curves import Events, draw_curves
+from harness.training.runs import CURVES, Settings, backend_folders, read_metrics, read_settings
+from harness.training.train import Part, Result, summarize
+from spec import Array
+
+
+class Screen:
+    """Shows runs as they go on (`harness.training.train.Listener`): a bar on a terminal, else a line for each epoch."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.events: Events | None = None
+        self.speed = ""
+
+    def begin(self, part: Part) -> None:
+        """A backend's process is being started."""
+        self.speed = ""
+        self.task = self.progress.add_task(part.backend, total=part.settings.steps, state="starting")
+        self.progress.start()
+        if not self.console.is_terminal:
+            self.console.print(f"{part.backend}: starting in {part.folder}", highlight=False, soft_wrap=True)
+
+    def message(self, part: Part, message: dict[str, Any]) -> None:
+        """As `harness.training.loop.train` tells it."""
+        event = message["event"]
+        if event == "start":
+            self.events = Events(part.folder, message["records"])
+            self.progress.reset(self.task, total=message["steps"], completed=message["step"])
+        elif event == "progress":
+            state = f"loss {message['loss']:.4f}  accuracy {message['accuracy']:.3f}{self.speed}"
+            self.progress.update(self.task, completed=message["step"], state=state)
+        elif event == "evaluating":
+            self.progress.update(self.task, state=f"evaluating {message['images']:,} of {message['of']:,}")
+        elif event == "warning":
+            self.console.print(Text(f"{part.backend}: {message['text']}", style="yellow"), soft_wrap=True)
+        elif event == "record":
+            record = message["record"]
+            if self.events is not None:
+                self.events.add(record)
+            if record["kind"] == "epoch":
+                self.console.print(f"{part.backend}: {_epoch(record)}", highlight=False, soft_wrap=True)
+            elif record["images_per_second"]:
+                self.speed = f"  {record['images_per_second']:.0f} images/s"
+
+    def end(self, part: Part, result: Result) -> None:
+        """That backend's process has ended."""
+        self.progress.stop()
+        self.progress.remove_task(self.task)
+        if self.events is not None:
+            self.events.close()
+            self.events = None
+        if result.problem:
+            self.console.print(Text(f"{part.backend}: {result.problem}", style="red"), soft_wrap=True)
+        if records := read_metrics(part.folder):
+            draw_curves({part.backend: records}, part.folder / CURVES, _title(part.settings))
+
+
+def _epoch(record: Mapping[str, Any]) -> str:
+    return (
+        f"epoch {record['epoch']}: train loss {record['train_loss']:.4f}, accuracy {record['train_accuracy']:.4f}; "
+        f"test loss {record['test_loss']:.4f}, accuracy {record['test_accuracy']:.4f}; {record['seconds']:.0f} s"
+    )
+
+
+def _title(settings: Settings) -> str:
+    recipe = settings.recipe
+    size = f"{recipe.size} x {recipe.size}"
+    return f"{recipe.preset} on {settings.data}, {size}, batch {recipe.batch}, {settings.dtype}, seed {settings.seed}"
+
+
+def draw_run(run: Path) -> None:
+    """One picture with the curves of all backends of a run, once something has been recorded."""
+    folders = backend_folders(run)
+    records = {name: found for name, folder in folders.items() if (found := read_metrics(folder))}
+    if records:
+        draw_curves(records, run / CURVES, _title(read_settings(next(iter(folders.values())))))
+
+
+def results(run: Path) -> list[Result]:
+    """What the records of each backend of a run say."""
+    folders = backend_folders(run)
+    return [summarize(name, folder, read_settings(folder)) for name, folder in folders.items()]
+
+
+def show_run(run: Path, console: Console) -> None:
+    """A run's settings, and its backends' results side by side."""
+    settings = read_settings(next(iter(backend_folders(run).values())))
+    console.print(f"[bold]{escape(str(run))}[/]: {escape(_title(settings))}", highlight=False, soft_wrap=True)
+    console.print(results_table(results(run)))
+    if settings.recipe.published:
+        console.print(f"published: {escape(settings.recipe.published)}", style="dim", highlight=False, soft_wrap=True)
+
+
+def results_table(found: Sequence[Result]) -> Table:
+    """Backends down, their last epoch across."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("backend")
+    for heading in ("steps", "train loss", "accuracy", "test loss", "accuracy", "images/s", "time"):
+        table.add_column(heading, justify="right")
+    for result in found:
+        cells = [
+            *(
+                _number(x, 4)
+                for x in (result.train_loss, result.train_accuracy, result.test_loss, result.test_accuracy)
+            ),
+            _number(result.images_per_second, 0),
+            "" if result.seconds is None else _duration(result.seconds),
+        ]
+        table.add_row(result.backend, f"{result.step:,} of {result.steps:,}", *cells)
+    return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def show_scores(confusion: Array, loss: float, classes: Sequence[str], console: Console) -> None:
+    """Loss and accuracy, and for each class how many there are and how well they are told apart.
+
+    Args:
+        confusion: (classes, classes), counts: label, prediction.
+        loss: Mean cross-entropy.
+        classes: Their names.
+        console: Where to.
+    """
+    right, total = int(confusion.trace()), int(confusion.sum())
+    console.print(f"loss {loss:.4f}, accuracy {right / total:.4f} ({right:,} of {total:,})", highlight=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    for heading in ("images", "recall", "precision"):
+        table.add_column(heading, justify="right")
+    table.add_column("most often taken for")
+    for row in class_table(confusion, classes):
+        taken = f"{row['taken_for']} ({row['taken_for_count']})" if row["taken_for_count"] else ""
+        table.add_row(
+            escape(row["class"]),
+            f"{row['images']:,}",
+            _number(row["recall"], 3),
+            _number(row["precision"], 3),
+            escape(taken),
+        )
+    console.print(table)
+
+
+def class_table(confusion: Array, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Recall, precision and the commonest mistake of each class; None where there is nothing to divide by."""
+    rows = []
+    for i, name in enumerate(classes):
+        images, predicted, right = int(confusion[i].sum()), int(confusion[:, i].sum()), int(confusion[i, i])
+        wrong = [0 if j == i else int(n) for j, n in enumerate(confusion[i])]
+        worst = max(range(len(wrong)), key=wrong.__getitem__)
+        rows.append(
+            {
+                "class": name,
+                "images": images,
+                "recall": right / images if images else None,
+                "precision": right / predicted if predicted else None,
+                "taken_for": classes[worst] if wrong[worst] else None,
+                "taken_for_count": wrong[worst],
+            }
+        )
+    return rows

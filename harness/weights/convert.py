@@ -1,0 +1,276 @@
+"""Weights from one format into another, and the proof that they are the same network.
+
+A conversion is first held bit for bit: what was written is read again. Then the source and the result each run in the
+framework that they belong to, loaded by that framework itself, on the same images.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import spec
+from harness.agreement import finite, relative_error
+from harness.atomic import sync_folder
+from harness.backends.registry import NotInstalled
+from harness.weights import names
+from harness.weights.checkpoint import STATE, Checkpoint, config_of, config_table, describe, understand
+from harness.weights.formats import FORMATS, Work, answer_of, detect, params_of
+from harness.weights.formats.found import Found
+from harness.weights.preprocessing import preprocessing_of
+from spec import Array, Config, InvalidInput, reference
+from spec.shapes import input_sizes
+from spec.tolerances import TOLERANCES
+
+_IMAGES, _SIZE = 2, 32  # of the verification; another size where the network needs it
+_FRAMEWORKS = {"spec": "the NumPy referee", "pt": "PyTorch", "mx": "MXNet", "jax": "JAX", "onnx": "ONNX Runtime"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that have been read, and where they come from."""
+
+    path: Path
+    form: str
+    scheme: str  # whose names the file uses: see `harness.weights.names`
+    weights: Checkpoint
+
+
+@dataclass
+class Verification:
+    """Source and result on the same images, each run by its own framework."""
+
+    source: str
+    result: str
+    images: tuple[int, ...]
+    bound: float  # of the relative differences
+    logits: float = math.inf
+    first_difference: str | None = None  # the first stage, in forward order, that is out of bounds
+    difference: float = 0.0  # there
+    missing: str | None = None  # why it could not be run: a framework is not installed
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two compute the same, as far as that can be said here."""
+        return self.first_difference is None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; an infinite difference is null."""
+        return {**finite(asdict(self)), "passed": self.passed}
+
+
+def read_weights(path: Path, work: Work, form: str | None = None, preset: str | None = None) -> Source:
+    """Read weights of any format, under anyone's names.
+
+    Args:
+        path: A file, or a folder.
+        work: Runs the tasks that need a framework.
+        form: One of `FORMATS`; None to find out.
+        preset: The network, where the file does not say.
+
+    Raises:
+        InvalidInput: when the file is damaged, or fits no network, or several and `preset` does not say which.
+    """
+    form = form or detect(path)
+    found = FORMATS[form].read(path, work)
+    try:
+        if "format" in found.texts:
+            return Source(path, form, FORMATS[form].scheme, understood(found, FORMATS[form].scheme, preset))
+        scheme, configs = names.identify(found.arrays, preset)
+        if len(configs) > 1:
+            fitting = ", ".join(config.preset for config in configs)
+            raise InvalidInput(f"fits {fitting}: say which with --preset, since the file does not")
+        weights = Checkpoint(names.rename(found.arrays, scheme, configs[0]), configs[0])
+        spec.check_params(weights.config, weights.params)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error
+    return Source(path, form, scheme.name, weights)
+
+
+def understood(found: Found, scheme: str, preset: str | None) -> Checkpoint:
+    """The weights in a file that says itself what it holds."""
+    config = config_of(found.texts)
+    if preset not in (None, config.preset):
+        raise InvalidInput(f"it says that it is preset {config.preset}; leave --preset out, or say the same")
+    state = {name: x for name, x in found.arrays.items() if name.startswith(STATE)}
+    params = {name: x for name, x in found.arrays.items() if name not in state}
+    return understand(names.rename(params, names.SCHEMES[scheme], config) | state, found.texts)
+
+
+def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:
+    """What is to be written: the parameters, how pictures are prepared for them, and the classes' names.
+
+    Args:
+        source: What was read. An optimizer's state and a run's position stay behind.
+        dtype: To round to; None leaves every array as it is.
+        aux: False leaves the auxiliary heads out.
+
+    Raises:
+        InvalidInput: when rounding makes a number infinite.
+    """
+    weights = source.weights
+    config = weights.config if aux else replace(weights.config, aux=False)
+    params = {name: weights.params[name] for name in spec.param_shapes(config)}
+    if dtype is not None:
+        with np.errstate(over="ignore"):
+            params = {name: x.astype(dtype) for name, x in params.items()}
+        spec.check_params(config, params)
+    preprocessing = preprocessing_of(weights)
+    return Checkpoint(params, config, {"preprocessing": preprocessing.as_json(), "labels": list(preprocessing.labels)})
+
+
+def convert(
+    source: Source, target: Path, form: str, weights: Checkpoint, work: Work, *, verify: bool
+) -> Verification | None:
+    """Write weights, and put them in place once they are proven. What stood there before stays whole until then.
+
+    Args:
+        source: What the weights were made of.
+        target: File or folder.
+        form: One of `FORMATS`.
+        weights: From `prepared`.
+        work: Runs the tasks that need a framework.
+        verify: Whether to run source and result; that the file holds the same numbers is made sure of in any case.
+
+    Returns:
+        The verification; where it has not passed nothing has been written.
+
+    Raises:
+        InvalidInput: when the target cannot be written, or is something else that would be lost, or when a framework
+            cannot read the source or what was written for it.
+    """
+    _check_target(target, form)
+    try:
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise InvalidInput(f"{target}: cannot be written ({error.strerror}); nothing was changed") from error
+    try:
+        written = unfinished / target.name
+        FORMATS[form].write(written, weights, work)
+        _check_equal(read_weights(written, work, form).weights, weights, target)
+        verification = verified(source, Source(written, form, FORMATS[form].scheme, weights), work) if verify else None
+        if verification is None or verification.passed:
+            _publish(written, target)
+        return verification
+    except OSError as error:
+        raise InvalidInput(f"{target}: cannot be written ({error.strerror}); nothing was changed") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _check_target(target: Path, form: str) -> None:
+    folder = not FORMATS[form].suffixes
+    if form == "mxnet":
+        params_of(target)
+    if target.is_dir() and not folder:
+        raise InvalidInput(f"{target}: expected the name of a file, and this is a folder")
+    if folder and target.exists() and (not target.is_dir() or (any(target.iterdir()) and detect(target) != form)):
+        raise InvalidInput(
+            f"{target}: expected a new folder, or {FORMATS[form].title} to replace; move this away first"
+        )
+    if not target.absolute().parent.is_dir():
+        raise InvalidInput(f"{target}: there is no folder {target.parent}")
+
+
+def _check_equal(read: Checkpoint, weights: Checkpoint, target: Path) -> None:
+    """Nothing may have changed, not a bit."""
+    changed = [name for name, x in weights.params.items() if not _same(x, read.params.get(name))]
+    if changed or read.config != weights.config:
+        what = ", ".join(changed[:5]) or "the configuration"
+        raise InvalidInput(f"{target}: read again, it holds something else ({what}); nothing was written")
+
+
+def _same(x: Array, y: Array | None) -> bool:
+    return (
+        y is not None
+        and x.shape == y.shape
+        and x.dtype.newbyteorder("=") == y.dtype.newbyteorder("=")
+        and (np.ascontiguousarray(x).tobytes() == np.ascontiguousarray(y, x.dtype).tobytes())
+    )
+
+
+def _publish(written: Path, target: Path) -> None:
+    """Rename what was written to its name, the disk first."""
+    for path in [written, *written.rglob("*")]:
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    if written.is_dir() and target.exists():
+        target.rename(written.parent / "before")
+    for path in written.parent.iterdir():  # of a symbol the parameters too
+        if path != written and path.name != "before":
+            path.replace(target.with_name(path.name))
+    written.replace(target)
+    sync_folder(target.absolute().parent)
+
+
+# ----------------------------------------------------------------------------------------------------- verification
+
+
+def verified(source: Source, result: Source, work: Work) -> Verification:
+    """Run both, each as its own framework loads it, and compare the stages.
+
+    Where the names in the source are not the framework's own, the referee runs what they were read as.
+    """
+    config = result.weights.config
+    bounds = [input_sizes(config), input_sizes(source.weights.config)]
+    side = max(_SIZE, *(least for least, _ in bounds))
+    side = min([side, *(largest for _, largest in bounds if largest is not None)])
+    generator = np.random.Generator(np.random.Philox(0))
+    images = generator.random((_IMAGES, config.in_channels, side, side))  # noise: no two pixels tie
+    runners = [_runner(source), _runner(result)]
+    bound = TOLERANCES["float32" if "onnx" in runners else "float64"].activations
+    # Rounded on purpose, the result is held against the rounded source.
+    rounded = any(
+        result.weights.params[name].dtype != x.dtype
+        for name, x in source.weights.params.items()
+        if name in result.weights.params
+    )
+    if rounded:
+        runners[0] = "spec"
+    verification = Verification(_FRAMEWORKS[runners[0]], _FRAMEWORKS[runners[1]], images.shape, bound)
+    try:
+        expected = _stages(replace(source, weights=result.weights), runners[0], source.weights.config, images, work)
+        got = _stages(result, runners[1], config, images, work)
+    except NotInstalled as error:
+        verification.missing = str(error)
+        return verification
+    errors = {name: relative_error(got[name], x) for name, x in expected.items() if name in got}
+    verification.logits = errors[config.logits]
+    wrong = [(name, error) for name, error in errors.items() if not error <= bound]
+    if wrong:
+        verification.first_difference, verification.difference = wrong[0]
+    return verification
+
+
+def _runner(source: Source) -> str:
+    form = FORMATS[source.form]
+    return form.runner if source.scheme == form.scheme else "spec"
+
+
+def _stages(source: Source, runner: str, config: Config, images: Array, work: Work) -> dict[str, Array]:
+    """Every stage's output, by name, of the network in a file."""
+    if runner == "spec":
+        params = {name: x.astype(np.float64) for name, x in source.weights.params.items()}
+        return reference.activations(source.weights.config, params, images)
+    if runner == "onnx":
+        from harness.weights import onnx_run
+
+        return onnx_run.onnx_runtime(source.path, images)
+    task = {"kind": "run", "config": config_table(config), "dtype": "float64"}
+    return answer_of(work, runner, source.path, task, {"images": images}).arrays
+
+
+def fingerprint(weights: Checkpoint) -> str:
+    """The SHA-256 that every format stores of these weights."""
+    return describe(weights.params, weights.config, weights.metadata)["sha256"]

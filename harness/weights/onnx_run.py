@@ -1,0 +1,148 @@
+"""Two judges that are none of the backends: they run an ONNX file, and do not ask who wrote it.
+
+ONNX Runtime computes on the CPU in float32. The reference evaluator of the onnx package is plain NumPy: slow, and in
+float64 where the file is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import spec
+from harness.backends.registry import processors
+from harness.weights.formats.onnx_file import decode, load_package
+from spec import Array, InvalidInput
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def open_session(graph: bytes) -> Any:
+    """A session of ONNX Runtime on the CPU, with a thread for each processor that this process may use.
+
+    Raises:
+        InvalidInput: when it is not installed; and whatever it raises itself.
+    """
+    runtime = load_package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = processors()
+    options.log_severity_level = 4  # what goes wrong is raised, and need not stand in the terminal as well
+    return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_runtime(file: Path | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
+    """What ONNX Runtime makes of the images.
+
+    A file in float64 is computed in float32, since there is no convolution of float64 for the CPU. It takes a thread
+    for each processor that this process may use, and images smaller than the preset does, of which nothing good comes:
+    `spec.check_images` knows better.
+
+    Args:
+        file: An ONNX file, or its content.
+        images: (N, C, H, W).
+        outputs: Values of its graph, ``logits`` for one. None: every stage that it has, in forward order.
+
+    Returns:
+        Arrays by name: (N, C, H, W); (N, channels) of dense layers, and (N, num_classes) of all that ends in logits.
+
+    Raises:
+        InvalidInput: when it cannot run the file, or the images do not fit it.
+    """
+    load_package("onnxruntime")  # where that is not installed, this is said before anything else
+    model, names = _with_outputs(_in_float32(_model(file)), outputs)
+    try:
+        session = open_session(model.SerializeToString())
+        arrays = session.run(names, {model.graph.input[0].name: _in_dtype_of(model, images)})
+    except Exception as error:  # it raises of many kinds
+        raise _refusal("ONNX Runtime", images, error) from error
+    return dict(zip(names, arrays, strict=True))
+
+
+def onnx_reference(file: Path | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
+    """What the reference evaluator makes of the images, in the dtype of the file; as `onnx_runtime`."""
+    model, names = _with_outputs(_model(file), outputs)
+    from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+
+    class LRN(OpRun):
+        """Local response normalization as ONNX defines it: onnx 1.23's own skips most channels (its issue 7805)."""
+
+        op_domain = ""
+
+        def _run(self, x: Array, *, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
+            before, channels = (size - 1) // 2, x.shape[1]
+            squares = np.pad(x**2, ((0, 0), (before, size - 1 - before), (0, 0), (0, 0)))
+            total = sum(squares[:, i : i + channels] for i in range(size))
+            return ((x / (bias + alpha / size * total) ** beta).astype(x.dtype),)
+
+    try:
+        evaluator = ReferenceEvaluator(model, new_ops=[LRN])
+        arrays = evaluator.run(names, {model.graph.input[0].name: _in_dtype_of(model, images)})
+    except Exception as error:  # it raises of many kinds
+        raise _refusal("ONNX's reference evaluator", images, error) from error
+    return dict(zip(names, arrays, strict=True))
+
+
+def _model(file: Path | bytes) -> ModelProto:
+    try:
+        content = file if isinstance(file, bytes) else file.read_bytes()
+        model = decode(content)
+        tensors = model.graph.initializer
+        if any(x.external_data or x.data_location != x.DEFAULT for x in tensors):
+            raise InvalidInput("expected its arrays in the file, and it names other files; save it as one")
+        if len(model.graph.input) != 1:
+            raise InvalidInput(f"expected a graph with one input, got {len(model.graph.input)}")
+    except OSError as error:
+        raise InvalidInput(f"{file!s}: cannot be read ({error.strerror})") from error
+    except InvalidInput as error:
+        raise InvalidInput(f"{'the graph' if isinstance(file, bytes) else file}: {error}") from error
+    return model
+
+
+def _with_outputs(model: ModelProto, outputs: Sequence[str]) -> tuple[ModelProto, list[str]]:
+    """The model with those values, or all its stages, among its outputs; and their names."""
+    from onnx import helper
+
+    stages = {name for config in spec.PRESETS.values() for name in spec.stage_names(config)}
+    names = list(outputs) or [name for node in model.graph.node for name in node.output if name in stages]
+    if not names:
+        raise InvalidInput("expected a graph with stages of a preset (conv1, pool1, …), got one without")
+    kind = model.graph.input[0].type.tensor_type.elem_type
+    has = {output.name for output in model.graph.output}
+    model.graph.output.extend(helper.make_tensor_value_info(name, kind, None) for name in names if name not in has)
+    return model, names
+
+
+def _in_float32(model: ModelProto) -> ModelProto:
+    """The model as it is, or in float32 where it was in float64."""
+    from onnx import TensorProto, numpy_helper
+
+    double, single = TensorProto.DOUBLE, TensorProto.FLOAT
+    constants = [x.t for node in model.graph.node if node.op_type == "Constant" for x in node.attribute]
+    for tensor in (*model.graph.initializer, *constants):
+        if tensor.data_type == double:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type == double:
+            value.type.tensor_type.elem_type = single
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if (node.op_type, attribute.name, attribute.i) == ("Cast", "to", double):
+                attribute.i = single
+    return model
+
+
+def _in_dtype_of(model: ModelProto, images: Array) -> Array:
+    from onnx import helper
+
+    dtype = helper.tensor_dtype_to_np_dtype(model.graph.input[0].type.tensor_type.elem_type)
+    return np.asarray(images, dtype)
+
+
+def _refusal(judge: str, images: Array, error: Exception) -> InvalidInput:
+    reason = " ".join(str(error).split())
+    return InvalidInput(f"{judge} cannot run the graph on images of shape {np.shape(images)}: {reason}")

@@ -1,0 +1,189 @@
+"""Classes of pictures, by one framework or by several side by side."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import spec
+from harness.backends.registry import BACKENDS
+from harness.images.sources import open_picture, pictures_in
+from harness.weights.checkpoint import Checkpoint, config_table
+from harness.weights.formats import Work
+from harness.weights.preprocessing import Preprocessing, check_preprocessing, preprocessing_of
+from spec import Array, InvalidInput
+
+ENGINES = (*BACKENDS, "onnx")
+_LARGEST = 64 << 20  # bytes that are read from standard input
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities (N, num_classes) by engine, and what kept the others from it."""
+
+    probabilities: dict[str, Array]
+    problems: list[str] = field(default_factory=list)
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """``(0.5, 0.4)`` of ``0.5,0.4``.
+
+    Raises:
+        InvalidInput: when these are not numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InvalidInput(f"{option}: expected numbers separated by commas, got {text!r}") from error
+
+
+def preprocessing(weights: Checkpoint, given: Mapping[str, Any], labels: Path | None) -> Preprocessing:
+    """How pictures are prepared: as stored with the weights, but for what is given.
+
+    Raises:
+        InvalidInput: when that does not fit the network, or the labels cannot be read.
+    """
+    made = replace(preprocessing_of(weights), **given)
+    if labels is not None:
+        try:
+            lines = labels.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"--labels {labels}: cannot be read ({error})") from error
+        made = replace(made, labels=tuple(line.strip() for line in lines if line.strip()))
+    check_preprocessing(made, weights.config.in_channels, weights.config.num_classes)
+    return made
+
+
+def read_pictures(sources: Sequence[str], prepare: Preprocessing) -> tuple[list[str], Array]:
+    """Pictures by name, (N, C, size, size), float64, prepared.
+
+    Args:
+        sources: Files; folders, of which every picture in them or below counts; ``-`` for one on standard input.
+        prepare: How.
+
+    Raises:
+        InvalidInput: naming every one that is not there or cannot be read.
+    """
+    names: list[str] = []
+    prepared: list[Array] = []
+    problems: list[str] = []
+    for source in sources:
+        try:
+            for name, file in _files(source):
+                with open_picture(file, name) as picture:
+                    prepared.append(prepare.apply(picture))
+                names.append(name)
+        except InvalidInput as error:
+            problems.append(str(error))
+    if problems:
+        raise InvalidInput("not a picture that can be read: " + "; ".join(problems))
+    return names, np.stack(prepared)
+
+
+def _files(source: str) -> list[tuple[str, Path | io.BytesIO]]:
+    if source != "-":
+        paths = pictures_in(Path(source)) if Path(source).is_dir() else [Path(source)]
+        return [(str(path), path) for path in paths]
+    content = sys.stdin.buffer.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise InvalidInput(f"standard input: expected a picture of at most {_LARGEST:,} bytes")
+    return [("standard input", io.BytesIO(content))]
+
+
+def predict(
+    weights: Checkpoint,
+    images: Array,
+    engines: Sequence[str],
+    work: Work,
+    *,
+    dtype: str,
+    device: str,
+    done: Callable[[str], None] = lambda name: None,
+) -> Predictions:
+    """Probabilities of every class, by each engine.
+
+    Args:
+        weights: The network and its parameters.
+        images: (N, C, H, W), prepared.
+        engines: Some of `ENGINES`.
+        work: Runs a backend's task.
+        dtype: ``float32``, ``float64`` or ``bfloat16``, of the backends; ONNX Runtime computes in float32.
+        device: ``auto``, ``cpu`` or ``gpu``, of the backends.
+        done: Called with each engine's name when it has finished.
+
+    Raises:
+        InvalidInput: when a backend refuses: the images do not fit, or it is not installed.
+    """
+    config = replace(weights.config, aux=False)  # the heads are for training, and need larger pictures
+    params = {name: weights.params[name] for name in spec.param_shapes(config)}
+    spec.check_images(config, images)
+    probabilities, problems = {}, []
+    for name in engines:
+        if name == "onnx":
+            from harness.weights import onnx_run
+            from harness.weights.formats import onnx_file
+
+            graph = onnx_file.build(config, params).SerializeToString()
+            logits = onnx_run.onnx_runtime(graph, images, ["logits"])["logits"]
+        else:
+            task = {"kind": "predict", "config": config_table(config), "dtype": dtype, "device": device}
+            answer = work(name, task, {**params, "images": images})
+            if answer.refused is not None:
+                raise InvalidInput(f"{name}: {answer.refused}")
+            if answer.crash is not None:
+                problems.append(f"{name}: {answer.crash}")
+                continue
+            logits = answer.arrays["logits"]
+        probabilities[name] = softmax(logits)
+        done(name)
+    return Predictions(probabilities, problems)
+
+
+def softmax(logits: Array) -> Array:
+    """(N, num_classes) that add up to 1 in each row."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+def ranked(names: Sequence[str], found: Predictions, labels: Sequence[str], top: int) -> list[dict[str, Any]]:
+    """For each picture the most likely classes, by the first engine's order, with every engine's probability."""
+    if top < 1:
+        raise InvalidInput(f"--top: expected at least 1, got {top}")
+    rows = []
+    for i, name in enumerate(names if found.probabilities else []):
+        first = next(iter(found.probabilities.values()))[i]
+        order = np.argsort(-first, kind="stable")[:top]
+        classes = [
+            {
+                "class": int(j),
+                "label": labels[j] if labels else str(int(j)),
+                "probability": {engine: float(p[i, j]) for engine, p in found.probabilities.items()},
+            }
+            for j in order
+        ]
+        rows.append({"picture": name, "classes": classes})
+    return rows
+
+
+def render(rows: Sequence[dict[str, Any]], engines: Sequence[str], console: Console) -> None:
+    """Print a small table for each picture."""
+    for row in rows:
+        table = Table(box=None, pad_edge=False, title=Text(row["picture"], style="bold"), title_justify="left")
+        table.add_column("class")
+        shown = [name for name in engines if name in row["classes"][0]["probability"]]
+        for name in shown:
+            table.add_column(name, justify="right")
+        for item in row["classes"]:
+            table.add_row(Text(item["label"]), *(f"{item['probability'][name]:.4f}" for name in shown))
+        console.print(table)
