@@ -78,7 +78,7 @@ class Team(harness.backends.team.Team):
         high, low = multihost_utils.process_allgather(parts).astype(np.int64).sum(0).T
         return ((high << 16) + low).tolist()
 
-    def build(self, config: spec.Config, dtype: str, device: str, params: spec.Arrays | None = None) -> Network:
+    def build(self, config: spec.Config, dtype: str, device: str, params: spec.Arrays) -> Network:
         """The network, with its parameters on every device."""
         model = build(config, dtype, device, params=params)
         nnx.update(model, self._spread(nnx.state(model)))
@@ -97,12 +97,12 @@ class Team(harness.backends.team.Team):
         optimizer: nnx.Optimizer,
         images: spec.Array,
         labels: spec.Array,
-        masks: spec.Arrays | None = None,
+        masks: spec.Arrays,
     ) -> spec.Step:
         """One step on a batch, split where that is possible."""
         model.device = self.everywhere if len(images) % self.devices else self.split
         x, y = to_device(model, images, labels)
-        kept = masks_to_device(model, masks, images.shape)
+        kept = masks_to_device(model, masks)
         model.device = self.everywhere  # a part of what is compiled: always the same
         return update(model, optimizer, x, y, kept)
 

@@ -24,7 +24,7 @@ def predict(model: Network, images: spec.Array) -> spec.Array:
         spec.InvalidInput: when the images do not fit.
     """
     with mode(model, training=False), full_precision():
-        return np.array(_logits(model, images_to_device(model, images)))
+        return np.array(_logits(model, images_to_device(model, spec.check_images(model.config, images))))
 
 
 @nnx.jit

@@ -21,7 +21,7 @@ def activations(model: Network, images: spec.Array) -> dict[str, spec.Array]:
         spec.InvalidInput: when the images do not fit.
     """
     with mode(model, training=False), full_precision():
-        stages = _stages(model, images_to_device(model, images))
+        stages = _stages(model, images_to_device(model, spec.check_images(model.config, images)))
     # A dict that has been through jit comes back sorted by name.
     return {name: _canonical_layout(stages[name]) for name in spec.stage_names(model.config)}
 
@@ -50,6 +50,7 @@ def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tu
     Raises:
         spec.InvalidInput: when images or labels do not fit.
     """
+    images, labels, _ = spec.check_batch(model.config, images, labels)
     x, y = to_device(model, images, labels)
     with mode(model, training=True), full_precision():
         value, grads = _loss_and_grads(model, x, y)

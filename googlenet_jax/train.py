@@ -43,8 +43,8 @@ def train_step(
     Raises:
         spec.InvalidInput: when images, labels or masks do not fit.
     """
-    x, y = to_device(model, images, labels)
-    return update(model, optimizer, x, y, masks_to_device(model, masks, images.shape))
+    images, labels, masks = spec.check_batch(model.config, images, labels, masks)
+    return update(model, optimizer, *to_device(model, images, labels), masks_to_device(model, masks))
 
 
 def update(
@@ -90,24 +90,17 @@ def value_and_grads(
 
 
 def to_device(model: Network, images: spec.Array, labels: spec.Array) -> tuple[jax.Array, jax.Array]:
-    """The batch as (N, H, W, C) images and (N,) labels on the model's device, checked for training."""
+    """The batch as (N, H, W, C) images and (N,) labels on the model's device."""
     x = images_to_device(model, images)
-    labels = spec.check_labels(model.config, labels, len(x))
-    spec.check_training_batch(model.config, np.shape(images))
     return x, jax.device_put(labels.astype(np.int32), model.device)
 
 
 def images_to_device(model: Network, images: spec.Array) -> jax.Array:
-    """Images (N, C, H, W) as an (N, H, W, C) array of the parameters' dtype on the model's device, checked."""
-    images = spec.check_images(model.config, images)
+    """Images (N, C, H, W) as an (N, H, W, C) array of the parameters' dtype on the model's device."""
     return jax.device_put(np.array(images.transpose(0, 2, 3, 1), model.stored_dtype), model.device)
 
 
-def masks_to_device(model: Network, masks: spec.Arrays | None, shape: spec.Shape) -> dict[str, jax.Array]:
-    """The masks for images of `shape` (N, C, H, W) as arrays of zeros and ones, of the parameters' dtype on the device.
-
-    Those of maps are (N, H, W, C).
-    """
-    masks = spec.check_masks(model.config, masks or {}, tuple(shape))
+def masks_to_device(model: Network, masks: spec.Arrays) -> dict[str, jax.Array]:
+    """Dropout masks as arrays of zeros and ones, of the parameters' dtype on the model's device; maps (N, H, W, C)."""
     placed = {stage: mask.transpose(0, 2, 3, 1) if mask.ndim == 4 else mask for stage, mask in masks.items()}
     return {stage: jax.device_put(mask.astype(model.stored_dtype), model.device) for stage, mask in placed.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mxnet import autograd
 from mxnet.gluon import HybridBlock, nn
 
 import spec
@@ -73,37 +72,6 @@ class BatchNorm(nn.BatchNorm):
             running.set_data((1 - m) * running.data() + m * new)
 
 
-class WrittenOutNorm(BatchNorm):
-    """Batch norm in array operations, of maps and of dense layers' outputs alike."""
-
-    def __init__(self, channels: int, settings: spec.BatchNorm, *, of_maps: bool) -> None:
-        super().__init__(channels, settings)
-        self.shape = (1, -1, 1, 1) if of_maps else (1, -1)  # of what broadcasts over (N, channels, ...)
-
-    def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
-        def each(values):
-            return F.reshape(values, shape=self.shape)
-
-        mean, var = running_mean, running_var
-        if autograd.is_training():
-            mean = F.mean(x, axis=1, exclude=True)
-            var = F.mean(F.broadcast_sub(x, each(mean)) ** 2, axis=1, exclude=True)
-        inverse_std = 1 / F.sqrt(var + self.settings.epsilon)
-        self.batch_statistics = mean, inverse_std, F.size_array(x)
-        x = F.broadcast_mul(F.broadcast_sub(x, each(mean)), each(inverse_std))
-        return F.broadcast_add(F.broadcast_mul(x, each(gamma)), each(beta)) if self.settings.affine else x
-
-
-def batch_norm(node: spec.Node) -> BatchNorm | None:
-    """The layer's batch norm, if it has one: MXNet's own, or the one written out."""
-    norm = node.norm
-    if norm is None:
-        return None
-    if norm.written_out:
-        return WrittenOutNorm(node.out_channels, norm, of_maps=not node.is_dense)
-    return BatchNorm(node.out_channels, norm)
-
-
 class Conv(nn.Conv2D):
     """Dropout, convolution, batch norm and activation: those that the node has."""
 
@@ -112,7 +80,7 @@ class Conv(nn.Conv2D):
         window = op.sides, op.strides, op.symmetric_pads
         super().__init__(node.out_channels, *window, in_channels=node.in_channels, use_bias=node.has_bias)
         self.dropout = None if node.dropout is None else Dropout(node.dropout)
-        self.norm = batch_norm(node)
+        self.norm = BatchNorm(node.out_channels, node.norm) if node.norm else None
         self.activation = op.activation
 
     def hybrid_forward(self, F, x, kept=None, *, weight, bias=None):
@@ -130,7 +98,7 @@ class Dense(nn.Dense):
     def __init__(self, node: spec.Node) -> None:
         super().__init__(node.out_channels, in_units=node.in_channels, use_bias=node.has_bias)
         self.dropout = None if node.dropout is None else Dropout(node.dropout)
-        self.norm = batch_norm(node)
+        self.norm = BatchNorm(node.out_channels, node.norm) if node.norm else None
         self.activation = node.op.activation
 
     def hybrid_forward(self, F, x, kept=None, *, weight, bias=None):

@@ -93,7 +93,7 @@ class Team(harness.backends.team.Team):
         self.store.pull(_TOTAL, out=array)
         return array[: len(values)].asnumpy().tolist()
 
-    def build(self, config: spec.Config, dtype: str, device: str, params: spec.Arrays | None = None) -> Network:
+    def build(self, config: spec.Config, dtype: str, device: str, params: spec.Arrays) -> Network:
         """The network, with a copy of its parameters in every context."""
         model = build(config, dtype, device, params=params)
         model.collect_params().reset_ctx(self.contexts)
@@ -109,7 +109,7 @@ class Team(harness.backends.team.Team):
         optimizer: Trainer,
         images: spec.Array,
         labels: spec.Array,
-        masks: spec.Arrays | None = None,
+        masks: spec.Arrays,
     ) -> spec.Step:
         """One step on a batch, of which each context takes its share; loss and hits are the whole batch's."""
         first = self.rank * len(self.contexts)
@@ -118,8 +118,8 @@ class Team(harness.backends.team.Team):
         for context, (rows, count) in zip(self.contexts, parts, strict=True):
             with context:
                 x, y = to_device(model, images[rows], labels[rows])
-                own = {stage: mask[rows] for stage, mask in (masks or {}).items()}
-                kept = masks_to_device(model, own, images[rows].shape)
+                own = {stage: mask[rows] for stage, mask in masks.items()}
+                kept = masks_to_device(model, own)
                 with autograd.record():
                     ends, batch = model.training_pass(x, *model.training_pass.kept(x, kept))
                     outputs = model.training_pass.outputs(ends)

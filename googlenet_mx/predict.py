@@ -20,7 +20,7 @@ def predict(model: Network, images: spec.Array) -> spec.Array:
         spec.InvalidInput: when the images do not fit.
     """
     with autograd.predict_mode():
-        return model(images_to_device(model, images)).logits.asnumpy()
+        return model(images_to_device(model, spec.check_images(model.config, images))).logits.asnumpy()
 
 
 def predictor(model: Network, x: nd.NDArray) -> Callable[[nd.NDArray], nd.NDArray]:

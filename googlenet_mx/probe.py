@@ -23,7 +23,7 @@ def activations(model: Network, images: spec.Array) -> dict[str, spec.Array]:
         return x
 
     with autograd.predict_mode():
-        model(images_to_device(model, images), watch=watch)
+        model(images_to_device(model, spec.check_images(model.config, images)), watch=watch)
     return stages
 
 
@@ -36,6 +36,7 @@ def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tu
     Raises:
         spec.InvalidInput: when images or labels do not fit.
     """
+    images, labels, _ = spec.check_batch(model.config, images, labels)
     x, y = to_device(model, images, labels)
     parameters = named_parameters(model)
     with autograd.record():

@@ -41,8 +41,8 @@ def train_step(
     Raises:
         spec.InvalidInput: when images, labels or masks do not fit.
     """
-    x, y = to_device(model, images, labels)
-    return update(model, optimizer, x, y, masks_to_device(model, masks, images.shape))
+    images, labels, masks = spec.check_batch(model.config, images, labels, masks)
+    return update(model, optimizer, *to_device(model, images, labels), masks_to_device(model, masks))
 
 
 def update(
@@ -60,20 +60,18 @@ def update(
 
 
 def to_device(model: Network, images: spec.Array, labels: spec.Array) -> tuple[nd.NDArray, nd.NDArray]:
-    """The batch as arrays of the model's dtype on its device, checked for training."""
+    """The batch as arrays of the model's dtype on its device."""
     x = images_to_device(model, images)
-    labels = spec.check_labels(model.config, labels, len(x))
-    spec.check_training_batch(model.config, x.shape)
     return x, nd.array(labels, x.ctx, x.dtype)
 
 
 def images_to_device(model: Network, images: spec.Array) -> nd.NDArray:
-    """The images as an array of the model's dtype on its device, checked."""
+    """The images as an array of the model's dtype on its device."""
     like = model.parameter
-    return nd.array(spec.check_images(model.config, images), like.ctx, like.dtype)
+    return nd.array(images, like.ctx, like.dtype)
 
 
-def masks_to_device(model: Network, masks: spec.Arrays | None, shape: spec.Shape) -> dict[str, nd.NDArray]:
-    """The masks for images of `shape` (N, C, H, W) as arrays of zeros and ones, of the model's dtype on its device."""
-    masks, like = spec.check_masks(model.config, masks or {}, tuple(shape)), model.parameter
+def masks_to_device(model: Network, masks: spec.Arrays) -> dict[str, nd.NDArray]:
+    """Dropout masks as arrays of zeros and ones, of the model's dtype on its device."""
+    like = model.parameter
     return {stage: nd.array(mask, like.ctx, like.dtype) for stage, mask in masks.items()}

@@ -21,7 +21,7 @@ def write_file(path: Path, arrays: spec.Arrays, config: spec.Config) -> None:
     """Save canonical arrays, in their own dtype, as the state dict of the network."""
     state = {name: torch.from_numpy(np.array(x)) for name, x in arrays.items()}
     for layer in spec.layers(config):
-        if layer.norm and not layer.norm.written_out:  # PyTorch's own counts batches
+        if layer.norm and layer.norm.unbiased:  # PyTorch's own batch norm, which counts batches
             state[f"{layer.name}.norm.num_batches_tracked"] = torch.tensor(0)
     with path.open("wb") as file:  # given a path, PyTorch would put its name into the file
         torch.save(state, file)

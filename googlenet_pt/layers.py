@@ -26,8 +26,8 @@ class Dropout(nn.Dropout):
         return super().forward(x) if kept is None else x * kept / (1 - self.p)
 
 
-class WrittenOutNorm(nn.Module):
-    """Batch norm in array operations, of maps and of dense layers' outputs alike."""
+class BiasedNorm(nn.Module):
+    """Batch norm that stores the biased running variance; PyTorch's own stores the unbiased one."""
 
     def __init__(self, channels: int, settings: spec.BatchNorm) -> None:
         super().__init__()
@@ -44,11 +44,10 @@ class WrittenOutNorm(nn.Module):
         if self.training:
             mean = x.mean(axes)
             var = ((x - mean.reshape(shape)) ** 2).mean(axes)
-            m, count = self.settings.momentum, x.numel() // x.shape[1]
-            correction = count / (count - 1) if self.settings.unbiased else 1
+            m = self.settings.momentum
             with torch.no_grad():
                 self.running_mean.copy_((1 - m) * self.running_mean + m * mean)
-                self.running_var.copy_((1 - m) * self.running_var + m * correction * var)
+                self.running_var.copy_((1 - m) * self.running_var + m * var)
         x = (x - mean.reshape(shape)) / torch.sqrt(var.reshape(shape) + self.settings.epsilon)
         if self.weight is not None:
             x = self.weight.reshape(shape) * x + self.bias.reshape(shape)
@@ -56,12 +55,12 @@ class WrittenOutNorm(nn.Module):
 
 
 def batch_norm(node: spec.Node) -> nn.Module | None:
-    """The layer's batch norm, if it has one: PyTorch's own, or the one written out."""
+    """The layer's batch norm, if it has one."""
     norm = node.norm
     if norm is None:
         return None
-    if norm.written_out:
-        return WrittenOutNorm(node.out_channels, norm)
+    if not norm.unbiased:
+        return BiasedNorm(node.out_channels, norm)
     kind = nn.BatchNorm1d if node.is_dense else nn.BatchNorm2d
     return kind(node.out_channels, norm.epsilon, norm.momentum, norm.affine)
 

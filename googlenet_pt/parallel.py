@@ -93,13 +93,13 @@ class Team(harness.backends.team.Team):
         optimizer: torch.optim.Optimizer,
         images: spec.Array,
         labels: spec.Array,
-        masks: spec.Arrays | None = None,
+        masks: spec.Arrays,
     ) -> spec.Step:
         """One step on a batch, of which this process takes its share; loss and hits are the whole batch's."""
         rows, count = shares(len(images), self.devices)[self.rank]
         x, y = to_device(model, images[rows], labels[rows])
-        own = {stage: mask[rows] for stage, mask in (masks or {}).items()}
-        kept = masks_to_device(model, own, images[rows].shape)
+        own = {stage: mask[rows] for stage, mask in masks.items()}
+        kept = masks_to_device(model, own)
         weight = self.replica.weight = count / len(images)
         step = update(self.replica, optimizer, x, y, kept)
         sums = torch.stack([step.loss.double() * weight, step.correct.double() * (count > 0)])

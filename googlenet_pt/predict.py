@@ -24,7 +24,7 @@ def predict(model: Network, images: spec.Array) -> spec.Array:
         spec.InvalidInput: when the images do not fit.
     """
     with mode(model, training=False), torch.inference_mode(), full_precision():
-        return to_numpy(model(images_to_device(model, images)).logits)
+        return to_numpy(model(images_to_device(model, spec.check_images(model.config, images))).logits)
 
 
 def predictor(model: Network, x: Tensor) -> Callable[[Tensor], Tensor]:

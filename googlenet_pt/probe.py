@@ -26,7 +26,7 @@ def activations(model: Network, images: spec.Array) -> dict[str, spec.Array]:
         return x
 
     with mode(model, training=False), torch.inference_mode(), full_precision():
-        model(images_to_device(model, images), watch=watch)
+        model(images_to_device(model, spec.check_images(model.config, images)), watch=watch)
     return stages
 
 
@@ -39,6 +39,7 @@ def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tu
     Raises:
         spec.InvalidInput: when images or labels do not fit.
     """
+    images, labels, _ = spec.check_batch(model.config, images, labels)
     x, y = to_device(model, images, labels)
     parameters = dict(model.named_parameters())
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # the pass updates these copies

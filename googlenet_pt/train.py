@@ -38,8 +38,8 @@ def train_step(
     Raises:
         spec.InvalidInput: when images, labels or masks do not fit.
     """
-    x, y = to_device(model, images, labels)
-    return update(model, optimizer, x, y, masks_to_device(model, masks, images.shape))
+    images, labels, masks = spec.check_batch(model.config, images, labels, masks)
+    return update(model, optimizer, *to_device(model, images, labels), masks_to_device(model, masks))
 
 
 def update(
@@ -56,20 +56,16 @@ def update(
 
 
 def to_device(model: Network, images: spec.Array, labels: spec.Array) -> tuple[Tensor, Tensor]:
-    """The batch as tensors of the model's dtype on its device, checked for training."""
+    """The batch as tensors of the model's dtype on its device."""
     x = images_to_device(model, images)
-    labels = spec.check_labels(model.config, labels, len(x))
-    spec.check_training_batch(model.config, tuple(x.shape))
     return x, torch.as_tensor(labels).to(x.device)
 
 
 def images_to_device(model: Network, images: spec.Array) -> Tensor:
-    """The images as a tensor of the model's dtype on its device, checked."""
-    images = spec.check_images(model.config, images)
+    """The images as a tensor of the model's dtype on its device."""
     return torch.as_tensor(images).to(model.parameter)
 
 
-def masks_to_device(model: Network, masks: spec.Arrays | None, shape: spec.Shape) -> dict[str, Tensor]:
-    """The masks for images of `shape` (N, C, H, W) as tensors of zeros and ones, of the model's dtype on its device."""
-    masks = spec.check_masks(model.config, masks or {}, tuple(shape))
+def masks_to_device(model: Network, masks: spec.Arrays) -> dict[str, Tensor]:
+    """Dropout masks as tensors of zeros and ones, of the model's dtype on its device."""
     return {stage: torch.as_tensor(mask).to(model.parameter) for stage, mask in masks.items()}

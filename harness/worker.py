@@ -17,13 +17,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 import spec
-from harness.backends.registry import PACKAGES, NotInstalled, load, processors
+from harness.backends.registry import PACKAGES, Backend, NotInstalled, load, processors
 from harness.backends.threads import busy_threads, ticks_by_thread
 
 _BATCH = 32  # images of a prediction that are computed together
@@ -88,7 +87,7 @@ class Request:
     """One task, and whom it is from."""
 
     backend: str
-    package: ModuleType
+    package: Backend
     task: dict[str, Any]
     arrays: dict[str, spec.Array]
     tell: Tell
@@ -211,7 +210,7 @@ def _probe(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
 
 
 def probe(
-    package: ModuleType, model: Any, images: spec.Array, labels: spec.Array, sgd: spec.SGD
+    package: Backend, model: Any, images: spec.Array, labels: spec.Array, sgd: spec.SGD
 ) -> tuple[dict[str, Any], dict[str, spec.Array]]:
     """Everything of a model that is held against the referee. Trains the model for one step, at the end."""
     parameters = sum(x.size for name, x in package.dump_params(model).items() if not spec.is_statistic(name))

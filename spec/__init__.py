@@ -9,7 +9,7 @@ Read in this order: `python -m spec` prints the table; `spec/googlenet.py` is th
 from spec.arrays import Array, Arrays, array_dtype
 from spec.errors import InvalidInput
 from spec.init import SCHEMES, init_params
-from spec.inputs import check_images, check_labels, check_training_batch
+from spec.inputs import check_batch, check_images, check_labels, check_training_batch
 from spec.masks import check_masks, dropout_masks, dropout_rates, mask_shapes
 from spec.network import (
     AdaptiveAverage,
@@ -58,6 +58,7 @@ __all__ = [
     "Shape",
     "Step",
     "array_dtype",
+    "check_batch",
     "check_images",
     "check_labels",
     "check_masks",

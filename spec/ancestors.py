@@ -76,7 +76,7 @@ _NIN: dict[str, Operation] = {
 }
 
 _LIBRARY = BatchNorm(epsilon=1e-5, after_bias=True)
-_NOTEBOOK = replace(_LIBRARY, momentum=1.0, unbiased=False, written_out=True)
+_NOTEBOOK = replace(_LIBRARY, momentum=1.0, unbiased=False)
 
 
 def _lenet(preset: str, source: str, batch_norm: BatchNorm | None = None) -> Config:

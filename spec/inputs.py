@@ -1,4 +1,7 @@
-"""What images and labels must be, checked once, in the same words for the referee and every backend."""
+"""What images, labels and masks must be, in the same words for the referee and every backend.
+
+Public functions check what they are given, once. Those that take arrays on a device check nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import math
 
 import numpy as np
 
-from spec.arrays import Array
+from spec.arrays import Array, Arrays
 from spec.errors import InvalidInput
+from spec.masks import check_masks
 from spec.network import Config, Shape, walk
 from spec.shapes import stage_shapes
 
@@ -52,6 +56,20 @@ def check_labels(config: Config, labels: Array, count: int) -> Array:
             f"build the network with more num_classes or relabel"
         )
     return labels.astype(np.int64)
+
+
+def check_batch(
+    config: Config, images: Array, labels: Array, masks: Arrays | None = None
+) -> tuple[Array, Array, Arrays]:
+    """Images, labels and dropout masks as arrays, after making sure that the network can train on them.
+
+    Raises:
+        InvalidInput: as `check_images`, `check_labels`, `check_training_batch` and `check_masks` do.
+    """
+    images = check_images(config, images)
+    labels = check_labels(config, labels, len(images))
+    check_training_batch(config, images.shape)
+    return images, labels, check_masks(config, masks or {}, images.shape)
 
 
 def check_training_batch(config: Config, shape: Shape) -> None:

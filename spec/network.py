@@ -247,7 +247,6 @@ class BatchNorm:
     affine: bool = True  # with a scale and a shift that are learned
     unbiased: bool = True  # what the running variance stores
     after_bias: bool = False  # the layer before it has a bias too
-    written_out: bool = False  # each framework's array operations, in place of its own batch norm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from spec.arrays import Array, Arrays
-from spec.inputs import check_images, check_labels, check_training_batch
-from spec.masks import check_masks
+from spec.inputs import check_batch, check_images
 from spec.network import (
     LRN,
     Activation,
@@ -454,10 +453,7 @@ def loss_and_grads(
         InvalidInput: when parameters, images, labels or masks do not fit.
     """
     check_params(config, params)
-    images = check_images(config, images)
-    labels = check_labels(config, labels, len(images))
-    check_training_batch(config, images.shape)
-    masks = check_masks(config, masks or {}, images.shape)
+    images, labels, masks = check_batch(config, images, labels, masks)
     run = _Pass(config, _float64(params), training=True, masks=masks)
     outputs, backs = run.forward(walk(config, images.shape[1:]), images.astype(np.float64))
     loss, gradients = 0.0, {}

@@ -226,7 +226,7 @@ class PyTorch:
         backend = load("pt")
         model = _model(backend, stage, dtype)
         model.train(stage.training).zero_grad()
-        kept = backend.masks_to_device(model, stage.masks, stage.images)
+        kept = backend.masks_to_device(model, stage.masks)
         layer, trained = _with_mask(getattr(model, stage.name), kept.get(stage.name)), dict(model.named_parameters())
         result = self._run(layer, {name: x for name, x in trained.items() if stage.owns(name)}, stage, dtype)
         return replace(result, statistics=_statistics(stage, backend, model))
@@ -295,7 +295,7 @@ class MXNet:
             def hybrid_forward(self, F: Any, x: Any, *kept: Any) -> tuple[Any, list[Any]]:
                 return self.part(x, *kept), [norm.batch_statistics for norm in self.norms()]
 
-        kept = backend.masks_to_device(model, stage.masks, stage.images)
+        kept = backend.masks_to_device(model, stage.masks)
         alone, seen = Alone(), []
 
         def layer(x: Any) -> Any:
@@ -372,7 +372,7 @@ class JAX:
         from flax import nnx
 
         model.train() if stage.training else model.eval()
-        kept = backend.masks_to_device(model, stage.masks, stage.images)
+        kept = backend.masks_to_device(model, stage.masks)
 
         def own(path: tuple, leaf: Any) -> bool:
             return path[0] == stage.name

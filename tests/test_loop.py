@@ -279,13 +279,13 @@ class Clock:
     """Time in which a training step takes a second, and nothing else takes any."""
 
     def __init__(self, package: ModuleType, patch: pytest.MonkeyPatch) -> None:
-        self.now, train_step = 0.0, package.train_step
+        self.now, update = 0.0, package.update
 
         def second(*arguments):
             self.now += 1
-            return train_step(*arguments)
+            return update(*arguments)
 
-        patch.setattr(package, "train_step", second)
+        patch.setattr(package, "update", second)
         patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
@@ -397,7 +397,7 @@ def test_a_mean_loss_at_that_of_guessing_is_warned_of_once(losses, warned, first
     """Over three steps, instead of two hundred; the losses are made up."""
     steps = iter(losses)
     monkeypatch.setattr(loop, "_PATIENCE", 3)
-    monkeypatch.setattr(first, "train_step", lambda *arguments: spec.Step(next(steps), 0))
+    monkeypatch.setattr(first, "update", lambda *arguments: spec.Step(next(steps), 0))
     messages: list = []
     run(first, dataset, tmp_path, messages=messages)
     texts = [message["text"] for message in messages if message["event"] == "warning"]

@@ -78,8 +78,8 @@ WIDTHS = [spec.nodes(CAFFE)[name].out_channels for name in BLOCKS]
 INTO_4A, INTO_AUX1, INTO_AUX2, INTO_FC = WIDTHS
 LIBRARY = BatchNorm(epsilon=0.02, momentum=0.3, after_bias=True)
 FROZEN = replace(LIBRARY, affine=False)
-WRITTEN = replace(LIBRARY, written_out=True)
-NOTEBOOK = replace(FROZEN, momentum=1.0, unbiased=False, written_out=True)
+BIASED = replace(LIBRARY, unbiased=False)
+NOTEBOOK = replace(FROZEN, momentum=1.0, unbiased=False)
 MAPS, VALUES = Conv(4, 3, pad=1), Dense(6, norm=True)
 DROPPING_MAPS = small(replace(MAPS, drop_input=True), 3, dropout=0.3)
 DROPPING_VALUES = small(replace(VALUES, drop_input=True), 12, 1, dropout=0.3)
@@ -133,13 +133,13 @@ CASES = [
     norm("of maps", MAPS, LIBRARY),
     norm("of maps", MAPS, LIBRARY, training=False),
     norm("of maps not affine", MAPS, FROZEN),
-    norm("of maps written out", MAPS, WRITTEN),
-    norm("of maps written out", MAPS, WRITTEN, training=False),
-    norm("of maps written out biased not affine", MAPS, NOTEBOOK),
+    norm("of maps biased", MAPS, BIASED),
+    norm("of maps biased", MAPS, BIASED, training=False),
+    norm("of maps biased not affine", MAPS, NOTEBOOK),
     norm("of values", VALUES, LIBRARY),
     norm("of values", VALUES, LIBRARY, training=False),
-    norm("of values written out", VALUES, WRITTEN),
-    norm("of values written out", VALUES, WRITTEN, training=False),
+    norm("of values biased", VALUES, BIASED),
+    norm("of values biased", VALUES, BIASED, training=False),
     of("batch norm", "conv1 training", NORMED, "conv1", 3, 7, 9),
     of("dropout", "of maps", DROPPING_MAPS, "one", 3, 5, 6, dropout=True),
     of("dropout", "of maps inference", DROPPING_MAPS, "one", 3, 5, 6, **FORWARD),

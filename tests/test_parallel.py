@@ -145,12 +145,12 @@ def initial(case: Case) -> dict[str, np.ndarray]:
 
 def trained(team: Team, case: Case) -> Result:
     """The steps of a case on the devices of a team."""
-    model = team.build(case.config, dtype="float64", device="cpu")
-    team.load_params(model, initial(case))
+    model = team.build(case.config, "float64", "cpu", initial(case))
     optimizer = team.make_optimizer(model, case.optimizer)
     done = [team.train_step(model, optimizer, *step) for step in given(case)]
     losses, correct = [float(step.loss) for step in done], [int(step.correct) for step in done]
-    return Result(losses, correct, team.dump_params(model), team.dump_optimizer(model, optimizer))
+    package = team.package
+    return Result(losses, correct, package.dump_params(model), package.dump_optimizer(model, optimizer))
 
 
 def of_referee(case: Case) -> Result:

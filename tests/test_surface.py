@@ -14,7 +14,7 @@ import pytest
 from support import TESTED
 
 import spec
-from harness.backends.registry import PACKAGES, load
+from harness.backends.registry import PACKAGES, Backend, load
 
 ROOT = Path(__file__).parent.parent
 FILES = {
@@ -47,6 +47,22 @@ def test_every_backend_has_the_same_files():
     assert {package: {path.name for path in (ROOT / package).glob("*.py")} for package in PACKAGES.values()} == {
         package: FILES | ITS_OWN.get(package, set()) for package in PACKAGES.values()
     }
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_the_package_has_the_functions_of_a_backend(name):
+    """mypy holds the harness to `Backend`; this holds the packages, which mypy does not see, to it too."""
+    package = load(name)
+    declared = {name: value for name, value in vars(Backend).items() if inspect.isfunction(value) and name[0] != "_"}
+    assert len(declared) > 15
+    for function, expected in declared.items():
+        _, *parameters = inspect.signature(expected).parameters.values()
+        given = inspect.signature(getattr(package, function)).parameters.values()
+        assert [_plain(parameter) for parameter in given] == [_plain(parameter) for parameter in parameters], function
+
+
+def _plain(parameter: inspect.Parameter) -> tuple[object, ...]:
+    return parameter.name, parameter.kind, parameter.default
 
 
 NETWORKS = ["VGG", "AlexNet", "GoogLeNet", "LeNet", "NiN"]

@@ -1,14 +1,15 @@
-"""The three backends by name, imported only when asked for."""
+"""The three backends by name, imported only when asked for, and what each of them offers."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
+from typing import Any, Protocol, cast
 
-from spec import InvalidInput
+import spec
+from spec import Array, Arrays, InvalidInput
 
 PACKAGES = {"pt": "googlenet_pt", "mx": "googlenet_mx", "jax": "googlenet_jax"}
 BACKENDS = tuple(PACKAGES)
@@ -30,6 +31,52 @@ class Description:
     built_for: str
     compute_capabilities: list[str] = field(default_factory=list)  # of machine code in the wheel, "8.6"; where known
     problems: list[str] = field(default_factory=list)  # each with its remedy
+
+
+# A network, an optimizer and an array on a device are the framework's own objects.
+Model = Any
+Optimizer = Any
+Tensor = Any
+
+
+class Backend(Protocol):
+    """The functions of a backend's package. Each has its docstring there; images are (N, C, H, W)."""
+
+    def build(
+        self,
+        config: spec.Config,
+        dtype: str = "float32",
+        device: str = "auto",
+        seed: int = 0,
+        params: Arrays | None = None,
+    ) -> Model: ...
+    def load_params(self, model: Model, params: Arrays) -> None: ...
+    def dump_params(self, model: Model) -> dict[str, Array]: ...
+
+    def predict(self, model: Model, images: Array) -> Array: ...
+    def activations(self, model: Model, images: Array) -> dict[str, Array]: ...
+    def loss_and_grads(self, model: Model, images: Array, labels: Array) -> tuple[float, dict[str, Array]]: ...
+
+    def make_optimizer(self, model: Model, optimizer: spec.Optimizer) -> Optimizer: ...
+    def load_optimizer(self, model: Model, optimizer: Optimizer, state: Arrays) -> None: ...
+    def dump_optimizer(self, model: Model, optimizer: Optimizer) -> dict[str, Array]: ...
+    def set_rate(self, optimizer: Optimizer, rate: float) -> None: ...
+    def train_step(
+        self, model: Model, optimizer: Optimizer, images: Array, labels: Array, masks: Arrays | None = None
+    ) -> spec.Step: ...
+
+    # The same in parts, without checks, for loops that keep the device busy.
+    def images_to_device(self, model: Model, images: Array) -> Tensor: ...
+    def masks_to_device(self, model: Model, masks: Arrays) -> dict[str, Tensor]: ...
+    def to_device(self, model: Model, images: Array, labels: Array) -> tuple[Tensor, Tensor]: ...
+    def update(
+        self, model: Model, optimizer: Optimizer, x: Tensor, y: Tensor, kept: dict[str, Tensor]
+    ) -> spec.Step: ...
+    def predictor(self, model: Model, x: Tensor) -> Callable[[Tensor], Tensor]: ...
+    def wait(self, *results: object) -> None: ...
+
+    def describe(self, device: str = "auto") -> Description: ...
+    def peak_memory(self, device: str = "auto") -> int | None: ...
 
 
 def processors() -> int:
@@ -54,7 +101,7 @@ def check_names(names: list[str], known: Sequence[str] = BACKENDS) -> list[str]:
     return names
 
 
-def load(name: str) -> ModuleType:
+def load(name: str) -> Backend:
     """The backend's package, imported now.
 
     Raises:
@@ -62,7 +109,7 @@ def load(name: str) -> ModuleType:
     """
     check_names([name])
     try:
-        return importlib.import_module(PACKAGES[name])
+        return cast(Backend, importlib.import_module(PACKAGES[name]))
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith(("googlenet_", "harness", "spec")):
             raise

@@ -1,7 +1,7 @@
 """Several devices that train one model: how they share a batch, and what their processes agree on.
 
-A `Team` stands where a backend's package stands: what several devices do otherwise is its own, all else the package's.
-Each backend has one of its own in `parallel.py`, with its framework's engine; the one here is a single device.
+A `Team` builds, trains and predicts on all its devices. Each backend has one in `parallel.py`, with its framework's
+engine; the one here is a single device.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import hashlib
 import importlib
 import os
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 import spec
+from harness.backends.registry import PACKAGES, Backend, Model, Optimizer
+from spec import Array, Arrays
 
 # What says how many processes train together, if they were started elsewhere: by torchrun, or on several machines.
 _PROCESSES = {"pt": "WORLD_SIZE", "mx": "DMLC_NUM_WORKER", "jax": "JAX_NUM_PROCESSES"}
@@ -31,13 +32,9 @@ class Team:
         devices: Of all these processes.
     """
 
-    def __init__(self, package: ModuleType) -> None:
+    def __init__(self, package: Backend) -> None:
         self.package = package
         self.rank, self.processes, self.devices = 0, 1, 1
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever is not here is the package's."""
-        return getattr(self.package, name)
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +55,23 @@ class Team:
             spec.InvalidInput: when they cannot.
         """
 
+    def build(self, config: spec.Config, dtype: str, device: str, params: Arrays) -> Model:
+        """The network with its parameters on every device."""
+        return self.package.build(config, dtype, device, params=params)
+
+    def make_optimizer(self, model: Model, optimizer: spec.Optimizer) -> Optimizer:
+        """The framework's optimizer, which updates all devices."""
+        return self.package.make_optimizer(model, optimizer)
+
+    def train_step(self, model: Model, optimizer: Optimizer, images: Array, labels: Array, masks: Arrays) -> spec.Step:
+        """One step on a batch, shared by the devices; loss and hits are the whole batch's. Checks nothing."""
+        x, y = self.package.to_device(model, images, labels)
+        return self.package.update(model, optimizer, x, y, self.package.masks_to_device(model, masks))
+
+    def predict(self, model: Model, images: Array) -> Array:
+        """Logits (N, num_classes)."""
+        return self.package.predict(model, images)
+
     def total(self, values: Sequence[float]) -> Sequence[float]:
         """The sums over all processes, each of which must call this; it waits for the last one."""
         return values
@@ -76,7 +90,7 @@ class Team:
         return all(s * s == self.processes * q for s, q in zip(sums, squares, strict=True))
 
 
-def assemble(package: ModuleType, backend: str, device: str, devices: int) -> Team:
+def assemble(package: Backend, backend: str, device: str, devices: int) -> Team:
     """The team of a backend for so many devices of this process or, with PyTorch, of this machine.
 
     Raises:
@@ -84,7 +98,7 @@ def assemble(package: ModuleType, backend: str, device: str, devices: int) -> Te
     """
     if devices == 1 and processes(backend) == 1:
         return Team(package)
-    team: Team = importlib.import_module(f"{package.__name__}.parallel").Team(device, devices)
+    team: Team = importlib.import_module(f"{PACKAGES[backend]}.parallel").Team(device, devices)
     return team
 
 

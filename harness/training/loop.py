@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TextIO
 
 import numpy as np
@@ -25,7 +24,7 @@ from filelock import FileLock, Timeout
 
 import spec
 from harness.atomic import write_atomically
-from harness.backends.registry import processors
+from harness.backends.registry import Backend, processors
 from harness.backends.team import Team, assemble
 from harness.images.batches import Dataset, open_dataset, training_batches
 from harness.training.evaluate import evaluate
@@ -54,7 +53,7 @@ class Diverged(Exception):
 
 
 def train(
-    package: ModuleType, backend: str, task: dict[str, Any], tell: Tell, stopped: Callable[[], bool]
+    package: Backend, backend: str, task: dict[str, Any], tell: Tell, stopped: Callable[[], bool]
 ) -> tuple[int, bool, int]:
     """Train in a run folder of a backend, from its checkpoint if it has one.
 
@@ -145,7 +144,7 @@ class _Loop:
         self.model = team.build(self.config, **where, params=params)
         self.optimizer = team.make_optimizer(self.model, self.settings.recipe.optimizer)
         if state is not None:
-            team.load_optimizer(self.model, self.optimizer, state)
+            team.package.load_optimizer(self.model, self.optimizer, state)
         if not self.position.lineage or self.position.lineage[-1]["backend"] != backend:
             self.position.lineage.append({"backend": backend, "from_step": self.position.step})
         self.metrics = self._write_beginning(backend, records, task["devices"])
@@ -180,7 +179,7 @@ class _Loop:
         write_json(self.folder / CONFIG, {"backend": backend, "devices": devices, **self.settings.as_json()})
         metrics = self.folder / METRICS
         write_atomically(metrics, "".join(json.dumps(record) + "\n" for record in records).encode())
-        description = self.team.describe(self.settings.device)
+        description = self.team.package.describe(self.settings.device)
         path = self.folder / ENVIRONMENT
         starts = json.loads(path.read_text()) if path.exists() else []
         start = {
@@ -234,7 +233,7 @@ class _Loop:
         try:
             for images, labels in batches:
                 masks = spec.dropout_masks(self.config, images.shape, settings.seed, position.step)
-                self.team.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
+                self.team.package.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
                 step = self.team.train_step(self.model, self.optimizer, images, labels, masks)
                 self.waiting.append((step, len(images)))
                 position.step += 1
@@ -345,8 +344,8 @@ class _Loop:
         """Write the checkpoint, after the records that belong to it."""
         self._collect()
         os.fsync(self.metrics.fileno())
-        params = self.team.dump_params(self.model)
-        state = self.team.dump_optimizer(self.model, self.optimizer)
+        params = self.team.package.dump_params(self.model)
+        state = self.team.package.dump_optimizer(self.model, self.optimizer)
         metadata = {"run": self.settings.as_json(), "position": self.position.as_json()}
         checkpoint.save(self.folder / CHECKPOINT, params, self.config, metadata, state)
         self.saved = time.monotonic()

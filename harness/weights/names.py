@@ -462,7 +462,7 @@ def _candidate(arrays: Arrays, scheme: Scheme, config: spec.Config) -> _Candidat
     counters = {
         scheme.array(config.preset, layer.name, scheme.counter)
         for layer in spec.layers(config)
-        if scheme.counter and layer.norm and not layer.norm.written_out
+        if scheme.counter and layer.norm and layer.norm.unbiased
     }
     wrong = {"wrong shape": wrong_shape, "wrong type": wrong_type, "wrong value": wrong_value}
     return _Candidate(scheme, config, arrays, wanted, wanted.keys() | counters, missing, wrong, advice)

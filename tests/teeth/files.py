@@ -346,8 +346,8 @@ FAULTS = [
     Fault(
         "pytorch: the counters of batches are missing",
         _PT,
-        "if layer.norm and not layer.norm.written_out:",
-        "if layer.norm and layer.norm.written_out:",
+        "if layer.norm and layer.norm.unbiased:",
+        "if layer.norm and not layer.norm.unbiased:",
         (f"{_formats}::test_pytorch_loads_what_we_write",),
     ),
     Fault(
