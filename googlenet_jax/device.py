@@ -1,4 +1,4 @@
-"""Where JAX computes: devices, dtypes, threads, and when it is done."""
+"""Devices and dtypes of JAX."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def parameter_dtype(dtype: jnp.dtype) -> jnp.dtype:
 
 
 def full_precision() -> AbstractContextManager:
-    """Inside, float32 means float32: on GPUs JAX may round to TF32 unless told otherwise."""
+    """A context in which float32 means float32: on GPUs JAX may round to TF32 otherwise."""
     return jax.default_matmul_precision("highest")
 
 

@@ -1,4 +1,4 @@
-"""What makes a network fast on a CPU, where XLA is slow; it computes the same. `Network.finish` switches it on.
+"""Operations that are faster than XLA's on a CPU and compute the same. `Network.finish` switches them on.
 
 Not on a GPU. On an H100, JAX 0.11.2 compiled the products that CPUs like for four times as long, and to a wrong
 program: float64 gradients off by as much as their largest value.
@@ -65,7 +65,7 @@ class SideBySide(Inception):
 
 
 def side_by_side(x: jax.Array, *convs: Conv) -> list[jax.Array]:
-    """What each of these 1x1 convolutions makes of the same map, by one matrix product over all their kernels."""
+    """The outputs of 1x1 convolutions of the same map, by one matrix product over all their kernels."""
     kernel = jnp.concatenate([conv.kernel[0, 0] for conv in convs], axis=-1)
     y = x.astype(convs[0].dtype) @ kernel.astype(convs[0].dtype)
     parts = jnp.split(y, np.cumsum([conv.out_features for conv in convs])[:-1], axis=-1)
@@ -120,7 +120,7 @@ def _first_maximum(x: jax.Array, op: spec.MaxPool, axis: int) -> tuple[jax.Array
 
 
 def _to_pixels(dy: jax.Array, place: jax.Array, op: spec.MaxPool, axis: int, size: int) -> jax.Array:
-    """What `size` pixels get along one axis from the windows that `place` says they are the maximum of.
+    """The gradients of `size` pixels along one axis. `place` says which pixel is the maximum of each window.
 
     Pixel p, counted from the padding's first, is at place k of window (p - k) / stride, where that is a whole number.
     With a stride of 2 even and odd pixels are computed apart, and then interleaved.

@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str | None, Callable[[jax.Array], jax.Array]] = {
 
 
 def zeros(key: object, shape: tuple, dtype: jnp.dtype, out_sharding: object = None) -> jax.Array:
-    """What a parameter is until `load_params` sets it. JAX's own initializers are compiled anew for every shape."""
+    """A parameter until `load_params` sets it. JAX's own initializers are compiled anew for every shape."""
     return jnp.asarray(np.zeros(shape, dtype))
 
 
@@ -90,7 +90,7 @@ class Conv(nnx.Conv):
         return self.activate(super().__call__(x))
 
     def activate(self, x: jax.Array) -> jax.Array:
-        """What comes after the convolution."""
+        """Batch norm and activation, where the layer has them."""
         if self.norm is not None:
             x = self.norm(x)
         return ACTIVATIONS[self.activation](x)
@@ -141,7 +141,7 @@ def max_pool(x: jax.Array, op: spec.MaxPool) -> jax.Array:
 
 
 def beyond(size: int, op: spec.MaxPool, axis: int) -> int:
-    """How many pixels the last window hangs over the edge of `size` pixels along an axis, 0 for the height."""
+    """The number of pixels by which the last window hangs over the edge; axis 0 is the height."""
     last = (op.output_size(size, axis) - 1) * op.strides[axis]
     return max(last + op.sides[axis] - op.pads[axis][0] - size, 0)
 

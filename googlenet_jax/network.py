@@ -1,4 +1,4 @@
-"""What every network is in Flax NNX. Memory layout (N, H, W, C)."""
+"""The base of every network in Flax NNX. Memory layout (N, H, W, C)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from googlenet_jax.layers import Conv, Dense, Dropout
 from googlenet_jax.params import load_params
 
 Masks = Mapping[str, jax.Array]  # what dropout keeps, by stage
-Watch = Callable[[str, jax.Array], jax.Array]  # is shown every stage's name and output, and returns the output
+Watch = Callable[[str, jax.Array], jax.Array]  # takes every stage's name and output, and returns the output
 
 
 def ignore(stage: str, x: jax.Array) -> jax.Array:
@@ -66,7 +66,7 @@ class Network(nnx.Module):
         load_params(self, spec.init_params(self.config, seed) if params is None else params)
 
     def runs_heads(self, watch: Watch) -> bool:
-        """Whether the auxiliary heads run: in training, and for whoever watches the stages."""
+        """Whether the auxiliary heads run: in training, and where the stages are watched."""
         return self.config.aux and (not self.deterministic or watch is not ignore)
 
     def __call__(self, x: jax.Array, masks: Masks | None = None, watch: Watch = ignore) -> spec.Outputs:

@@ -1,4 +1,4 @@
-"""Optimizers in JAX: the rows of `spec.optimizers`, and their state by canonical name."""
+"""Optimizers in JAX: those of `spec.optimizers`, and their state by canonical name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SLOTS = {"trace": "momentum", "mu": "m", "nu": "v"}  # optax's: canonical
 
 
 def make_optimizer(model: Network, optimizer: spec.Optimizer) -> nnx.Optimizer:
-    """Optax's optimizer for a row of `spec.optimizers`; its SGD, Adam and AdamW are the textbook's."""
+    """Optax's optimizer for one of `spec.optimizers`; its SGD, Adam and AdamW are the textbook's."""
     native = nnx.Optimizer(model, _transform(optimizer, model.stored_dtype), wrt=nnx.Param)
     # On the device from the start: the step would be compiled again when its own results come back from there.
     nnx.update(native, jax.device_put(nnx.state(native), model.device))
@@ -91,6 +91,6 @@ def _variables(optimizer: nnx.Optimizer) -> Iterator[tuple[str, nnx.Variable]]:
 
 
 def _slots(optimizer: nnx.Optimizer) -> tuple[str, ...]:
-    """Its slots, by the names of `spec.optimizers`."""
-    found = {name.split("/")[0] for name, _ in _variables(optimizer)}
-    return tuple(slot for slot in ("t", "momentum", "m", "v") if slot in found)
+    """The optimizer's slots, by the names of `spec.optimizers`."""
+    slots = {name.split("/")[0] for name, _ in _variables(optimizer)}
+    return tuple(slot for slot in ("t", "momentum", "m", "v") if slot in slots)

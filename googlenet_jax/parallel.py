@@ -86,7 +86,7 @@ class Team(harness.backends.team.Team):
         return model
 
     def make_optimizer(self, model: Network, optimizer: spec.Optimizer) -> nnx.Optimizer:
-        """As the package's, with its state on every device."""
+        """The optimizer, with its state on every device."""
         native = make_optimizer(self._on_one(model), optimizer)
         nnx.update(native, self._spread(nnx.state(native)))
         return native
@@ -107,7 +107,7 @@ class Team(harness.backends.team.Team):
         return update(model, optimizer, x, y, kept)
 
     def predict(self, model: Network, images: spec.Array) -> spec.Array:
-        """As the package's, on one device."""
+        """Logits (N, num_classes), computed on one device."""
         return predict(self._on_one(model), images)
 
     def _on_one(self, model: Network) -> Network:

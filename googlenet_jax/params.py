@@ -11,6 +11,7 @@ from flax import nnx
 
 import spec
 
+_KINDS = (nnx.Param, nnx.BatchStat)
 _CANONICAL = {
     "kernel": "weight",
     "scale": "weight",
@@ -27,9 +28,13 @@ def load_params(model: nnx.Module, params: spec.Arrays) -> None:
         spec.InvalidInput: naming every array that is missing, unexpected or misshapen; the model is then unchanged.
     """
     spec.check_params(model.config, params)
-    for name, variable in _variables(model).items():
-        value = np.array(to_jax(params[name]), model.stored_dtype)  # a copy: JAX may share memory with NumPy
-        variable[...] = jax.device_put(value, model.device)
+    state = nnx.to_flat_state(nnx.state(model, _KINDS))
+    new = {}
+    for path, variable in state:
+        value = np.array(to_jax(params[canonical_name(path)]), model.stored_dtype)  # a copy: JAX may share memory
+        new[path] = variable.replace(jax.device_put(value, model.device))
+    # Newer versions of Flax round what is assigned to `variable[...]` to the dtype that the variable had.
+    nnx.update(model, nnx.from_flat_state(new))
 
 
 def dump_params(model: nnx.Module) -> dict[str, spec.Array]:
@@ -54,5 +59,4 @@ def to_jax(x: spec.Array) -> spec.Array:
 
 
 def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:
-    kinds = (nnx.Param, nnx.BatchStat)
-    return {canonical_name(path): node for path, node in nnx.iter_graph(model) if isinstance(node, kinds)}
+    return {canonical_name(path): node for path, node in nnx.iter_graph(model) if isinstance(node, _KINDS)}

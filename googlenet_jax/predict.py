@@ -33,7 +33,7 @@ def _logits(model: Network, x: jax.Array) -> jax.Array:
 
 
 def predictor(model: Network, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """What computes logits (N, num_classes) of images like `x`, from `images_to_device`, in inference mode.
+    """A function from images like `x`, from `images_to_device`, to logits (N, num_classes), in inference mode.
 
     Compiled ahead of time, for this shape only, with the parameters as they are now.
     """

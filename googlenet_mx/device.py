@@ -1,4 +1,4 @@
-"""Where MXNet computes: devices, dtypes, threads; and what it needs before it is imported, which this file sees to."""
+"""Devices, dtypes and threads of MXNet. This file also prepares what MXNet needs before it is imported."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ if "bool" not in vars(numpy):
     numpy.bool = numpy.bool_
 # MXNet takes half of the processors unless told how many it may use.
 os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(processors()))
-# It would say of every graph that it fuses what can be fused.
+# MXNet reports every graph that it fuses, unless told not to.
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # numpy.mirr and other names that MXNet looks up
@@ -83,7 +83,7 @@ def select_dtype(dtype: str) -> str:
         spec.InvalidInput: unless it is float32 or float64.
     """
     if dtype == "bfloat16":
-        # Its automatic mixed precision takes 1.25 times the time of float32 on a CPU with instructions for bfloat16.
+        # MXNet's mixed precision takes 1.25 times as long as float32 on a CPU with instructions for bfloat16.
         raise spec.InvalidInput(
             "dtype bfloat16: in MXNet 1.9.1 it is slower than float32; take float32, or the backend pt or jax"
         )

@@ -1,4 +1,4 @@
-"""What every network is in Gluon. Memory layout (N, C, H, W)."""
+"""The base of every network in Gluon. Memory layout (N, C, H, W)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from googlenet_mx.params import load_params
 STATIC = {"static_alloc": True, "static_shape": True}
 
 Masks = Mapping[str, NDArray]  # what dropout keeps, by stage
-Watch = Callable[[str, NDArray], NDArray]  # is shown every stage's name and output, and returns the output
+Watch = Callable[[str, NDArray], NDArray]  # takes every stage's name and output, and returns the output
 
 
 def ignore(stage: str, x: NDArray) -> NDArray:
@@ -70,7 +70,7 @@ class Network(Block):
         return self._first.data()
 
     def runs_heads(self, watch: Watch) -> bool:
-        """Whether the auxiliary heads run: in training, and for whoever watches the stages."""
+        """Whether the auxiliary heads run: in training, and where the stages are watched."""
         return self.config.aux and (autograd.is_training() or watch is not ignore)
 
     def __call__(self, x: NDArray, masks: Masks | None = None, watch: Watch = ignore) -> spec.Outputs:
@@ -105,7 +105,7 @@ class Pass(Graph):
         super().__init__()
         self.config = network.config
         self.forward_network = network.forward
-        for name, child in network._children.items():  # whose parameters the graph takes
+        for name, child in network._children.items():  # the graph takes their parameters
             self.register_child(child, name)
         self.hybridize(**STATIC)
 
@@ -118,14 +118,14 @@ class InferencePass(Pass):
 
 
 class TrainingPass(Pass):
-    """The graph of a training pass: the logits of every head, and what every batch norm saw of the batch."""
+    """The graph of a training pass: the logits of every head, and the batch's statistics in every batch norm."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.rates = spec.dropout_rates(network.config)
 
     def kept(self, x: NDArray, masks: Masks) -> list[NDArray]:
-        """For every stage that drops its mask, drawn here where none is given."""
+        """The mask of every stage that drops: the given one, or one drawn here."""
         shapes = spec.mask_shapes(self.config, x.shape) if self.rates else {}
         return [
             masks[stage] if stage in masks else nd.random.uniform(shape=shapes[stage], dtype=x.dtype, ctx=x.ctx) >= rate
@@ -134,15 +134,15 @@ class TrainingPass(Pass):
 
     def norms(self) -> list[BatchNorm]:
         """Every batch norm of the network, always in the same order."""
-        found: list[BatchNorm] = []
-        self.apply(lambda block: found.append(block) if isinstance(block, BatchNorm) else None)
-        return found
+        norms: list[BatchNorm] = []
+        self.apply(lambda block: norms.append(block) if isinstance(block, BatchNorm) else None)
+        return norms
 
     def hybrid_forward(self, F, x, *kept):
         logits, heads = self.forward_network(x, dict(zip(self.rates, kept, strict=True)), ignore)
         return [logits, *heads.values()], [norm.batch_statistics for norm in self.norms()]
 
     def outputs(self, ends: list) -> spec.Outputs:
-        """The logits by name: the pass yields the classifier's first, and then the heads' in forward order."""
+        """The logits by name. The pass yields the classifier's first, then the heads' in forward order."""
         logits, *heads = ends
         return spec.Outputs(logits, dict(zip(spec.head_names(self.config), heads, strict=True)))

@@ -1,4 +1,4 @@
-"""Optimizers in MXNet: the rows of `spec.optimizers`, and their state by canonical name."""
+"""Optimizers in MXNet: those of `spec.optimizers`, and their state by canonical name."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from googlenet_mx.params import named_parameters
 class TextbookSGD(mx.optimizer.Optimizer):
     """`spec.SGD`. MXNet's own keeps the rate inside the momentum buffer, and rounds settings to float32."""
 
-    def __init__(self, row: spec.SGD) -> None:
-        super().__init__(learning_rate=row.rate, wd=row.weight_decay)
-        self.row = row
+    def __init__(self, textbook: spec.SGD) -> None:
+        super().__init__(learning_rate=textbook.rate, wd=textbook.weight_decay)
+        self.textbook = textbook
 
     def create_state(self, index: int, weight: nd.NDArray) -> tuple[nd.NDArray, ...]:
         """The slots."""
-        return tuple(nd.zeros_like(weight) for _ in self.row.slots)
+        return tuple(nd.zeros_like(weight) for _ in self.textbook.slots)
 
     def update(self, index: int, weight: nd.NDArray, grad: nd.NDArray, state: tuple) -> None:
         """One step for one array, in place."""
-        decay, mu = self._get_wd(index), self.row.momentum
+        decay, mu = self._get_wd(index), self.textbook.momentum
         if decay:
             grad = grad + decay * weight
         for buffer in state:
             buffer *= mu
             buffer += grad
-            grad = grad + mu * buffer if self.row.nesterov else buffer
+            grad = grad + mu * buffer if self.textbook.nesterov else buffer
         weight -= self.learning_rate * grad
 
 
 class TextbookAdam(mx.optimizer.Optimizer):
     """`spec.Adam` and `spec.AdamW`. MXNet's own leaves epsilon out of the bias correction, and rounds settings."""
 
-    def __init__(self, row: spec.Adam) -> None:
-        super().__init__(learning_rate=row.rate, wd=getattr(row, "weight_decay", 0.0))
-        self.row = row
+    def __init__(self, textbook: spec.Adam) -> None:
+        super().__init__(learning_rate=textbook.rate, wd=getattr(textbook, "weight_decay", 0.0))
+        self.textbook = textbook
         self._spare: dict[tuple[int, ...], nd.NDArray] = {}
 
     def create_state(self, index: int, weight: nd.NDArray) -> tuple[nd.NDArray, ...]:
@@ -52,13 +52,18 @@ class TextbookAdam(mx.optimizer.Optimizer):
     def update(self, index: int, weight: nd.NDArray, grad: nd.NDArray, state: tuple) -> None:
         """One step for one array, in place."""
         self._update_count(index)
-        row, rate, t = self.row, self.learning_rate, self._index_update_count[index]
+        textbook, rate, t = self.textbook, self.learning_rate, self._index_update_count[index]
         if self._get_wd(index):
             weight *= 1 - rate * self._get_wd(index)
         fused = weight.dtype == np.float32  # MXNet's own then, with the epsilon that makes it the textbook's
-        beta1, beta2 = (float(np.float32(beta)) if fused else beta for beta in (row.beta1, row.beta2))
+        beta1, beta2 = (float(np.float32(beta)) if fused else beta for beta in (textbook.beta1, textbook.beta2))
         root = math.sqrt(1 - beta2**t)  # numerator and denominator of the textbook's fraction times this
-        settings = {"lr": rate * root / (1 - beta1**t), "beta1": beta1, "beta2": beta2, "epsilon": row.epsilon * root}
+        settings = {
+            "lr": rate * root / (1 - beta1**t),
+            "beta1": beta1,
+            "beta2": beta2,
+            "epsilon": textbook.epsilon * root,
+        }
         step = nd.adam_update if fused else self._step
         step(weight, grad, *state, **settings, out=weight)
 
@@ -85,16 +90,16 @@ class TextbookAdam(mx.optimizer.Optimizer):
 
 
 def make_optimizer(model: Network, optimizer: spec.Optimizer) -> gluon.Trainer:
-    """Gluon's trainer around a row of `spec.optimizers`."""
+    """Gluon's trainer around one of `spec.optimizers`."""
     for name, parameter in named_parameters(model).items():
         parameter.wd_mult = float(spec.is_decayed(name))
-    own = TextbookSGD(optimizer) if isinstance(optimizer, spec.SGD) else TextbookAdam(optimizer)
-    return gluon.Trainer(model.collect_params(), own, kvstore=None)
+    native = TextbookSGD(optimizer) if isinstance(optimizer, spec.SGD) else TextbookAdam(optimizer)
+    return gluon.Trainer(model.collect_params(), native, kvstore=None)
 
 
 def clip(optimizer: gluon.Trainer) -> None:
     """`spec.optimizers.clip` of the gradients, in place; Gluon's own adds 1e-8 to the denominator."""
-    norm = optimizer.optimizer.row.clip_norm
+    norm = optimizer.optimizer.textbook.clip_norm
     if norm is not None:
         grads = [parameter.grad() for parameter in optimizer._params if parameter.grad_req != "null"]
         total = nd.add_n(*[(grad**2).sum() for grad in grads]).sqrt()
@@ -110,7 +115,7 @@ def set_rate(optimizer: gluon.Trainer, rate: float) -> None:
 
 def dump_optimizer(model: Network, optimizer: gluon.Trainer) -> dict[str, spec.Array]:
     """New canonical arrays with the optimizer's state, as `spec.state_shapes` says; zeros before the first step."""
-    slots = optimizer.optimizer.row.slots
+    slots = optimizer.optimizer.textbook.slots
     arrays = {"t": np.array(float(optimizer.optimizer.num_update))}
     for name, native in _states(model, optimizer):
         for slot, x in zip(_arrays(slots), native, strict=True):
@@ -124,14 +129,14 @@ def load_optimizer(model: Network, optimizer: gluon.Trainer, state: spec.Arrays)
     Raises:
         spec.InvalidInput: naming every array that is missing, unexpected or misshapen; nothing is then changed.
     """
-    own = optimizer.optimizer
-    spec.check_state(model.config, own.row.slots, state)
-    for name, native in _states(model, optimizer):
-        for slot, x in zip(_arrays(own.row.slots), native, strict=True):
+    native = optimizer.optimizer
+    spec.check_state(model.config, native.textbook.slots, state)
+    for name, arrays in _states(model, optimizer):
+        for slot, x in zip(_arrays(native.textbook.slots), arrays, strict=True):
             x[:] = nd.array(state[f"{slot}/{name}"], dtype=x.dtype)
-    if "t" in own.row.slots:
-        own.num_update = own.begin_num_update = int(state["t"])
-        own._index_update_count.clear()  # every array counts on from there
+    if "t" in native.textbook.slots:
+        native.num_update = native.begin_num_update = int(state["t"])
+        native._index_update_count.clear()  # every array counts on from there
 
 
 def _arrays(slots: tuple[str, ...]) -> list[str]:

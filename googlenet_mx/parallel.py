@@ -71,7 +71,7 @@ class Team(harness.backends.team.Team):
         self.scope = ExitStack()
 
     def __enter__(self) -> Team:
-        # Where no context is named it is the first one: the package's functions then work on its copy.
+        # The default context is the first one: the package's functions then work on its copy.
         self.scope.enter_context(self.contexts[0])
         return self
 
@@ -100,7 +100,7 @@ class Team(harness.backends.team.Team):
         return model
 
     def make_optimizer(self, model: Network, optimizer: spec.Optimizer) -> Trainer:
-        """As the package's, around gradients of all contexts."""
+        """A trainer that adds the gradients of all contexts."""
         return Trainer(model, make_optimizer(model, optimizer).optimizer, self.store)
 
     def train_step(
@@ -118,8 +118,7 @@ class Team(harness.backends.team.Team):
         for context, (rows, count) in zip(self.contexts, parts, strict=True):
             with context:
                 x, y = to_device(model, images[rows], labels[rows])
-                own = {stage: mask[rows] for stage, mask in masks.items()}
-                kept = masks_to_device(model, own)
+                kept = masks_to_device(model, {stage: mask[rows] for stage, mask in masks.items()})
                 with autograd.record():
                     ends, batch = model.training_pass(x, *model.training_pass.kept(x, kept))
                     outputs = model.training_pass.outputs(ends)

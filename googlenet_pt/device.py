@@ -1,4 +1,4 @@
-"""Where PyTorch computes: devices, dtypes, threads."""
+"""Devices, dtypes and threads of PyTorch."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def select_dtype(dtype: str) -> torch.dtype:
 def keep_memory() -> None:
     """Have glibc keep what PyTorch frees on the CPU, and hand it out again, where it can be told to.
 
-    Else it asks the system for every large tensor anew, and each new page costs a fault and a round of zeros: 0.2 s of
-    a training step at 96 pixels, batch 128. For the whole process; a GPU's memory PyTorch keeps by itself. Not where
-    glibc's own variables say what to do.
+    Otherwise glibc asks the system for every large tensor anew. Each new page costs a page fault and is filled with
+    zeros: 0.2 s of a training step at 96 pixels, batch 128. This holds for the whole process, unless glibc's own
+    variables are set. PyTorch keeps a GPU's memory by itself.
     """
     if {"MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"} & os.environ.keys():
         return
@@ -57,13 +57,13 @@ def keep_memory() -> None:
 
 
 def autocast(model: nn.Module, x: torch.Tensor) -> torch.autocast:
-    """Inside, a model of dtype bfloat16 computes on x's device in that dtype; another as it always does."""
+    """A context in which a model of dtype bfloat16 computes in that dtype. It changes nothing for other models."""
     return torch.autocast(x.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Inside, float32 means float32: PyTorch lets cuDNN convolutions round to TF32 unless told otherwise."""
+    """A context in which float32 means float32: PyTorch lets cuDNN round convolutions to TF32 otherwise."""
     settings = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [setting.allow_tf32 for setting in settings]
     try:

@@ -64,7 +64,7 @@ def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) ->
 
 
 def _state_dict(state: Any) -> Any:
-    """What stands under ``state_dict`` or ``model`` where one does."""
+    """The entry ``state_dict`` or ``model``, where there is one."""
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -80,9 +80,9 @@ def _plain(name: Any, x: Any) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What PyTorch says is wrong, in a line, without its advice to trust the file."""
-    said = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    line = (said.splitlines() or [type(error).__name__])[0][:200]
+    """PyTorch's own message in one line, without its advice to trust the file."""
+    message = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    line = (message.splitlines() or [type(error).__name__])[0][:200]
     return "".join(c if c.isprintable() else " " for c in line)
 
 

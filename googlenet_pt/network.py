@@ -1,4 +1,4 @@
-"""What every network is in PyTorch. Memory layout (N, C, H, W)."""
+"""The base of every network in PyTorch. Memory layout (N, C, H, W)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from googlenet_pt.device import autocast, keep_memory, select_device, select_dty
 from googlenet_pt.params import load_params
 
 Masks = Mapping[str, Tensor]  # what dropout keeps, by stage
-Watch = Callable[[str, Tensor], Tensor]  # is shown every stage's name and output, and returns the output
+Watch = Callable[[str, Tensor], Tensor]  # takes every stage's name and output, and returns the output
 
 
 def ignore(stage: str, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Network(nn.Module):
         return next(self.parameters())
 
     def runs_heads(self, watch: Watch) -> bool:
-        """Whether the auxiliary heads run: in training, and for whoever watches the stages."""
+        """Whether the auxiliary heads run: in training, and where the stages are watched."""
         return self.config.aux and (self.training or watch is not ignore)
 
     def __call__(self, x: Tensor, masks: Masks | None = None, watch: Watch = ignore) -> spec.Outputs:

@@ -12,7 +12,7 @@ _NATIVE = {"momentum": "momentum_buffer", "m": "exp_avg", "v": "exp_avg_sq"}  # 
 
 
 def make_optimizer(model: Network, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
-    """PyTorch's optimizer for a row of `spec.optimizers`; its SGD, Adam and AdamW are the textbook's."""
+    """PyTorch's optimizer for one of `spec.optimizers`; its SGD, Adam and AdamW are the textbook's."""
     groups = {True: [], False: []}
     for name, parameter in model.named_parameters():
         groups[spec.is_decayed(name)].append(parameter)
@@ -71,12 +71,12 @@ def load_optimizer(model: Network, optimizer: torch.optim.Optimizer, state: spec
         if "t" in slots:
             native["step"] = torch.tensor(float(state["t"]), device=parameter.device)
         for slot in _NATIVE.keys() & slots:
-            given = torch.from_numpy(np.array(state[f"{slot}/{name}"]))
-            native[_NATIVE[slot]] = torch.empty_like(parameter, requires_grad=False).copy_(given)
+            value = torch.from_numpy(np.array(state[f"{slot}/{name}"]))
+            native[_NATIVE[slot]] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _slots(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
-    """Its slots, by the names of `spec.optimizers`."""
+    """The optimizer's slots, by the names of `spec.optimizers`."""
     if isinstance(optimizer, torch.optim.SGD):
         return ("momentum",) if optimizer.defaults["momentum"] else ()
     return ("t", "m", "v")

@@ -38,11 +38,11 @@ class Replica(DistributedDataParallel):
 
     @property
     def config(self) -> spec.Config:
-        """Of the model."""
+        """The model's configuration."""
         return self.module.config
 
     def _weighted_sum(self, _, bucket):  # PyTorch refuses annotations that are not evaluated
-        """What is done with a bucket of gradients as soon as they are there."""
+        """Adds up a bucket of gradients over the processes, as soon as they are computed."""
         work = dist.all_reduce(bucket.buffer().mul_(self.weight), async_op=True)
         return work.get_future().then(lambda done: done.value()[0])
 
@@ -65,7 +65,7 @@ class Team(harness.backends.team.Team):
             )
         if on_gpus:
             torch.cuda.set_device(here)
-        # What the processes agree on are arrays on the CPU, also where the gradients are on GPUs.
+        # The processes exchange arrays on the CPU too, also where the gradients are on GPUs.
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=_PATIENCE)
 
     def __exit__(self, *error: object) -> None:
@@ -83,7 +83,7 @@ class Team(harness.backends.team.Team):
         return tensor.tolist()
 
     def make_optimizer(self, model: Network, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
-        """As the package's; and from now on the model is one of several that are the same."""
+        """The optimizer; from now on the model is a replica."""
         self.replica = Replica(model)
         return make_optimizer(model, optimizer)
 
@@ -98,8 +98,7 @@ class Team(harness.backends.team.Team):
         """One step on a batch, of which this process takes its share; loss and hits are the whole batch's."""
         rows, count = shares(len(images), self.devices)[self.rank]
         x, y = to_device(model, images[rows], labels[rows])
-        own = {stage: mask[rows] for stage, mask in masks.items()}
-        kept = masks_to_device(model, own)
+        kept = masks_to_device(model, {stage: mask[rows] for stage, mask in masks.items()})
         weight = self.replica.weight = count / len(images)
         step = update(self.replica, optimizer, x, y, kept)
         sums = torch.stack([step.loss.double() * weight, step.correct.double() * (count > 0)])

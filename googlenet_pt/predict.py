@@ -28,7 +28,7 @@ def predict(model: Network, images: spec.Array) -> spec.Array:
 
 
 def predictor(model: Network, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """What computes logits (N, num_classes) of images of the shape of `x`, both on the device, again and again.
+    """A function from images of the shape of `x`, on the device, to logits (N, num_classes).
 
     It keeps the weights as they are now.
     """
@@ -44,7 +44,7 @@ def predictor(model: Network, x: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _fusible(model: Network, x: Tensor) -> bool:
-    """Whether oneDNN computes in the model's dtype here, which PyTorch has for CPUs."""
+    """Whether oneDNN, PyTorch's library for CPUs, computes in the model's dtype here."""
     if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -52,7 +52,7 @@ def _fusible(model: Network, x: Tensor) -> bool:
 
 
 def _fuse(model: Network) -> None:
-    """Put what is made for inference in the place of every convolution and Inception block."""
+    """Replace every convolution and Inception block by its fused form."""
     for name, layer in list(model.named_children()):
         if isinstance(layer, Conv) and _foldable(layer):
             setattr(model, name, _Fused([layer], model.dtype))
@@ -61,7 +61,7 @@ def _fuse(model: Network) -> None:
 
 
 def _foldable(conv: Conv) -> bool:
-    """Whether there is an operator that ends in its activation, and its batch norm is PyTorch's own, if it has one."""
+    """Whether a fused operator has its activation, and its batch norm, if any, is PyTorch's own."""
     return conv.activation in (None, "relu") and isinstance(conv.norm, nn.BatchNorm2d | None)
 
 
@@ -83,10 +83,9 @@ class _FusedInception(nn.Module):
 
 
 class _Fused(nn.Module):
-    """For inference: one `Conv`, or several of the same input as one; batch norm in the weights, ReLU on the way.
+    """One `Conv`, or several of the same input as one, with batch norm in the weights and ReLU in the operator.
 
-    The weights are laid out once as oneDNN wants them, else it does so in every call. The operators are those that
-    torch.compile puts into its programs.
+    The weights are put into oneDNN's layout once, not in every call. torch.compile uses the same operators.
     """
 
     def __init__(self, convs: list[Conv], dtype: torch.dtype) -> None:
@@ -100,7 +99,7 @@ class _Fused(nn.Module):
 
     def forward(self, x: Tensor, kept: None = None) -> Tensor:
         x = x.to(self.weight.dtype)
-        if not self.laid_out:  # as is best for the shape of the first images
+        if not self.laid_out:  # the best layout depends on the shape of the images
             layout = torch.ops.aten.mkldnn_reorder_conv2d_weight
             self.weight, self.laid_out = layout(self.weight.to_mkldnn(), *self.window, list(x.shape)), True
         return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.window, self.activation, [], "")

@@ -1,4 +1,4 @@
-"""What the network computes, stage by stage and backward, as NumPy arrays: for comparing."""
+"""Every stage's output, the loss and its gradients, as NumPy arrays, to be compared."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Request:
 
 
 def _stop_on_signals(stopped: threading.Event) -> None:
-    """From now on Ctrl-C and SIGTERM only set this; in training the step at hand is finished, and all is saved."""
+    """From now on Ctrl-C and SIGTERM only set this event; training then finishes its step and saves."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
 
@@ -180,7 +180,7 @@ def _file(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
 
 
 def _describe(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
-    """What the framework says of itself, and how many threads it really computes with."""
+    """The framework's description of itself, and the number of threads that it really computes with."""
     package = request.package
     description = dataclasses.asdict(package.describe(request.task["device"]))
     model = package.build(spec.preset("d2l"), device="cpu")

@@ -1,4 +1,4 @@
-"""What the networks are, and what one training step is, independent of any framework. NumPy and the standard library.
+"""The networks and one training step, independent of any framework. NumPy and the standard library.
 
 Read in this order: `python -m spec` prints the table; `spec/googlenet.py` is the table as data,
 `spec/ancestors.py` the textbook ancestors; `spec/network.py` is what networks are made of, and the walk through one;

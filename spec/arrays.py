@@ -1,4 +1,4 @@
-"""What the annotations call an array, and a set of arrays by canonical name; and of which dtype they are."""
+"""Types of arrays, and of sets of arrays by canonical name."""
 
 from collections.abc import Mapping
 from typing import Any

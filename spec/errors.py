@@ -2,7 +2,7 @@
 
 
 class InvalidInput(ValueError):
-    """What was asked for cannot be done; the message says what was expected, what arrived and what to do.
+    """The input cannot be used. The message says what was expected, what arrived and what to do.
 
     Everything in this project that refuses a caller's input raises this class and no other, so that a program (the
     command line is one) can tell a caller's mistake from a fault of ours.

@@ -44,7 +44,7 @@ def _constant(value: float) -> _Draw:
 
 
 def _fans(layer: Node) -> tuple[int, int]:
-    """Values that one output reads, and outputs that one input value reaches."""
+    """Inputs of one output, and outputs of one input."""
     out, into, *sides = layer.weight_shape
     return into * math.prod(sides), out * math.prod(sides)
 

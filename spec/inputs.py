@@ -1,4 +1,4 @@
-"""What images, labels and masks must be, in the same words for the referee and every backend.
+"""Checks of images, labels and masks, with the same messages for the referee and every backend.
 
 Public functions check what they are given, once. Those that take arrays on a device check nothing.
 """

@@ -1,4 +1,4 @@
-"""What dropout keeps: drawn once, by NumPy, for every framework.
+"""Dropout masks: drawn once, by NumPy, for every framework.
 
 No two frameworks' generators agree, and none of their states means anything to another framework. Masks that depend on
 nothing but a seed and the number of the step make dropout comparable, and a run resumable anywhere.
@@ -17,9 +17,9 @@ from spec.shapes import stage_shapes
 
 
 def mask_shapes(config: Config, shape: Shape) -> dict[str, Shape]:
-    """What each stage that has a place for dropout drops from, for images of `shape` (N, channels, height, width).
+    """The shape of each stage's dropout mask, for images of `shape` (N, channels, height, width).
 
-    What a dense layer reads is flat: ``fc`` (N, channels), ``aux1`` and ``aux2`` (N, 1024) of a GoogLeNet.
+    A dense layer's mask is flat. In a GoogLeNet: ``fc`` (N, channels), ``aux1`` and ``aux2`` (N, 1024).
 
     Raises:
         InvalidInput: when such images do not fit.
@@ -33,12 +33,12 @@ def mask_shapes(config: Config, shape: Shape) -> dict[str, Shape]:
 
 
 def dropout_rates(config: Config) -> dict[str, float]:
-    """The fraction that each stage drops of what it reads, by the names of `mask_shapes`; only those above 0."""
+    """The fraction that each stage drops of its input, by the names of `mask_shapes`; only those above 0."""
     return {node.stage: node.dropout for node in walk(config) if node.dropout}
 
 
 def dropout_masks(config: Config, shape: Shape, seed: int, step: int) -> dict[str, Array]:
-    """What each stage that drops keeps in one step: boolean, shapes as `mask_shapes` says.
+    """The masks of one step: boolean, true where dropout keeps a value, shapes as `mask_shapes` says.
 
     Args:
         config: The network; a stage whose dropout is 0 gets no mask.

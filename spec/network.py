@@ -1,4 +1,4 @@
-"""What networks are made of, and `walk`: every operation of a network with its name, and what it reads and puts out.
+"""The parts of a network's table, and `walk`, which yields every operation with its name and its shapes.
 
 A network is a table of named stages in forward order. A stage is an operation, a block of branches side by side, a
 residual around a chain of operations, or a head beside the trunk. Nothing here computes: parameters, shapes, costs,
@@ -16,17 +16,17 @@ from typing import Any, Literal, NamedTuple, SupportsFloat, SupportsInt
 from spec.errors import InvalidInput
 
 Shape = tuple[int, ...]
-Pair = tuple[int, int]  # (height, width), or what stands before and after along one side
+Pair = tuple[int, int]  # (height, width), or (before, after) along one side
 Pads = tuple[Pair, Pair]  # ((above, below), (left, right)), pixels
 Activation = Literal["relu", "sigmoid"] | None
 CLASSES = None  # as a number of channels: one for each class
-IMAGES = "images"  # what the first operation reads
+IMAGES = "images"  # the input of the first operation
 
 # -------------------------------------------------------------------------------------------------------- operations
 
 
 class Sliding:
-    """What slides over a map in windows.
+    """An operation on the windows of a map.
 
     Kernel and stride are pixels, one number or (height, width). Pads are pixels on every side, or (above and below,
     left and right), or ((above, below), (left, right)). `ceil` rounds the output size up: a last window that hangs over
@@ -72,7 +72,7 @@ class Sliding:
         return steps + 1
 
     def output_sizes(self, shape: Shape) -> Pair:
-        """(height, width) of what it makes of (channels, height, width)."""
+        """(height, width) of the output for an input of (channels, height, width)."""
         return self.output_size(shape[1], 0), self.output_size(shape[2], 1)
 
 
@@ -174,7 +174,7 @@ class LRN:
 
 @dataclass(frozen=True)
 class Concat:
-    """What ends a `Block`: its branches joined over the channels."""
+    """The end of a `Block`: its branches joined over the channels."""
 
     def output(self, *shapes: Shape) -> Shape:
         """(channels of all, height, width)."""
@@ -183,7 +183,7 @@ class Concat:
 
 @dataclass(frozen=True)
 class Add:
-    """What ends a `Residual`: activation(x + scale · y)."""
+    """The end of a `Residual`: activation(x + scale · y)."""
 
     scale: float = 1.0
     activation: Activation = "relu"
@@ -245,13 +245,13 @@ class BatchNorm:
     epsilon: float = 1e-3
     momentum: float = 0.1
     affine: bool = True  # with a scale and a shift that are learned
-    unbiased: bool = True  # what the running variance stores
+    unbiased: bool = True  # the running variance stores the unbiased one
     after_bias: bool = False  # the layer before it has a bias too
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A network: its table, and what the table leaves open. Make one with `preset`."""
+    """A network: its table and its settings. Make one with `preset`."""
 
     preset: str
     family: str  # the class of the network in every backend
@@ -284,14 +284,14 @@ class Config:
 
 
 class Step(NamedTuple):
-    """What a training step returns: scalars that may still be on the device, where waiting for them costs time."""
+    """The result of a training step: scalars that may still be on the device, where waiting for them costs time."""
 
     loss: SupportsFloat  # before the step
     correct: SupportsInt  # how many of the batch the classifier got right, before the step
 
 
 class Outputs(NamedTuple):
-    """What a network returns: logits (N, num_classes), and those of its auxiliary heads by name where they ran."""
+    """The result of a network: logits (N, num_classes), and those of its auxiliary heads, by name, where they ran."""
 
     logits: Any
     heads: Mapping[str, Any] = {}
@@ -308,7 +308,7 @@ class Node:
     stage: str
     op: Any  # an Operation or a Joint
     reads: tuple[str, ...]  # the nodes, or `IMAGES`
-    into: Shape  # what the first of these puts out
+    into: Shape  # of the first of these
     out: Shape
     in_head: bool
     norm: BatchNorm | None  # after a convolution or dense layer, before the activation
@@ -331,12 +331,12 @@ class Node:
 
     @property
     def in_channels(self) -> int:
-        """Of a convolution; of a dense layer the values that it reads."""
+        """Channels of a convolution's input; of a dense layer the number of input values."""
         return math.prod(self.into) if self.is_dense else self.into[0]
 
     @property
     def out_channels(self) -> int:
-        """Of what it puts out."""
+        """Channels of the output."""
         return self.out[0]
 
     @property
@@ -423,7 +423,7 @@ def pads(x: int | Pair | Pads) -> Pads:
     return pair(down), pair(across)
 
 
-# -------------------------------------------------------------------------------- what follows, whatever the size
+# ----------------------------------------------------------------------------------- independent of the image's size
 
 
 def nodes(config: Config) -> Nodes:
@@ -443,7 +443,7 @@ def head_names(config: Config) -> tuple[str, ...]:
 
 
 def loss_weights(config: Config) -> dict[str, float]:
-    """What the cross-entropy of each stage that ends in logits weighs in the loss: the classifier's 1."""
+    """The weight in the loss of each stage that ends in logits: 1 for the classifier."""
     return {config.logits: 1.0} | dict.fromkeys(head_names(config), config.aux_weight)
 
 

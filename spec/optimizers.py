@@ -1,4 +1,4 @@
-"""One optimizer step, as equations and as NumPy: what each framework's optimizer must reproduce.
+"""One optimizer step, as equations and as NumPy. Each framework's optimizer must reproduce it.
 
 Gradients are those of the mean loss. `update` returns new arrays and changes nothing but `state`, which starts as an
 empty dict and belongs to one run. It holds the optimizer's slots, ``SLOT/NAME`` for the array NAME, and of Adam ``t``,
@@ -53,7 +53,7 @@ class SGD:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """What is kept of each array from step to step."""
+        """The arrays that the optimizer keeps for each parameter, by name."""
         return ("momentum",) if self.momentum else ()
 
     def update(self, params: Arrays, grads: Arrays, state: State) -> dict[str, Array]:
@@ -118,8 +118,8 @@ class AdamW(Adam):
 
     def update(self, params: Arrays, grads: Arrays, state: State) -> dict[str, Array]:
         """The parameters after one step."""
-        kept = 1 - self.rate * self.weight_decay
-        decayed = {name: w * kept if is_decayed(name) else w for name, w in params.items()}
+        shrink = 1 - self.rate * self.weight_decay
+        decayed = {name: w * shrink if is_decayed(name) else w for name, w in params.items()}
         return super().update(decayed, grads, state)
 
 

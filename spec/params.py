@@ -1,4 +1,4 @@
-"""Whether a set of arrays fits a network: every mismatch in one error."""
+"""Checks that a set of arrays fits a network; one error names every mismatch."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def check_state(config: Config, slots: Sequence[str], state: Arrays) -> None:
     Raises:
         InvalidInput: naming every missing, unexpected, misshapen, non-numeric and non-finite array at once.
     """
-    what = f"optimizer state (slots: {', '.join(slots) or 'none'}) does not fit {config}"
-    _check_arrays(what, state_shapes(config, slots), state)
+    failure = f"optimizer state (slots: {', '.join(slots) or 'none'}) does not fit {config}"
+    _check_arrays(failure, state_shapes(config, slots), state)
 
 
 def state_shapes(config: Config, slots: Sequence[str]) -> dict[str, Shape]:
@@ -42,11 +42,11 @@ def state_shapes(config: Config, slots: Sequence[str]) -> dict[str, Shape]:
     return ({"t": ()} if "t" in slots else {}) | arrays
 
 
-def _check_arrays(what: str, expected: dict[str, Shape], arrays: Arrays) -> None:
-    given = {name: np.asarray(value) for name, value in arrays.items()}
-    missing = [f"{name} {shape}" for name, shape in expected.items() if name not in given]
-    unexpected = [f"{name} {value.shape}" for name, value in given.items() if name not in expected]
-    both = [(name, given[name], shape) for name, shape in expected.items() if name in given]
+def _check_arrays(failure: str, expected: dict[str, Shape], arrays: Arrays) -> None:
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    missing = [f"{name} {shape}" for name, shape in expected.items() if name not in arrays]
+    unexpected = [f"{name} {value.shape}" for name, value in arrays.items() if name not in expected]
+    both = [(name, arrays[name], shape) for name, shape in expected.items() if name in arrays]
     misshapen = [
         f"{name}: expected {shape}, got {value.shape}{_layout_hint(value.shape, shape)}"
         for name, value, shape in both
@@ -62,7 +62,7 @@ def _check_arrays(what: str, expected: dict[str, Shape], arrays: Arrays) -> None
         "NaN or infinity": not_finite,
     }
     if any(problems.values()):
-        lines = [f"{what}:"]
+        lines = [f"{failure}:"]
         for problem, names in problems.items():
             if names:
                 lines += [f"  {problem} ({len(names)}):", *(f"    {name}" for name in names)]
@@ -74,7 +74,7 @@ def _real(value: Array) -> bool:
 
 
 def _layout_hint(got: Shape, expected: Shape) -> str:
-    """What is probably wrong when the same numbers come in another order."""
+    """The probable cause, where the same numbers come in another order."""
     if len(got) == 4 == len(expected):
         if (got[3], got[2], got[0], got[1]) == expected:
             return "; this looks like HWIO (JAX, TensorFlow): canonical is OIHW, transpose(3, 2, 0, 1)"

@@ -73,7 +73,7 @@ def convolution(x: Array, w: Array, b: Array | None, stride: int | Pair, pad: in
 
 
 def identity(x: Array) -> tuple[Array, Back]:
-    """x as it is: what stands in for an operation that a preset leaves out."""
+    """x as it is."""
     return x, lambda dy: dy
 
 
@@ -239,7 +239,7 @@ def _places(padded: Array, i: int, j: int, strides: Pair, dy: Array) -> Array:
 
 
 def _inside(padded: Array, edges: Pads, x: Array) -> Array:
-    """What lies on the pixels of x."""
+    """The part of a padded array that lies on the pixels of x."""
     (above, _), (left, _) = edges
     return padded[:, :, above : above + x.shape[2], left : left + x.shape[3]]
 
@@ -322,11 +322,11 @@ class _Pass:
         return y, lambda dy: back_dropout(back(dy)).reshape(x.shape)
 
     def dropout(self, node: Node, x: Array) -> tuple[Array, Back]:
-        """What the layer reads, in training."""
+        """The layer's input after dropout."""
         return identity(x) if node.dropout is None else dropout(x, self.masks.get(node.stage), node.dropout)
 
     def finish(self, node: Node, y: Array, back_layer: Back3) -> tuple[Array, Back]:
-        """What comes after the sums: batch norm and an activation, where the layer has them."""
+        """Batch norm and activation, where the layer has them."""
         y, back_norm = self.norm(f"{node.name}.norm", y, node.norm) if node.norm else identity(y)
         y, back_activation = ACTIVATIONS[node.op.activation](y)
 
@@ -342,7 +342,7 @@ class _Pass:
     def norm(self, name: str, x: Array, settings: BatchNorm) -> tuple[Array, Back]:
         """Batch norm: by the batch's own mean and biased variance in training, by the running ones otherwise."""
         mean, var = self.params[f"{name}.running_mean"], self.params[f"{name}.running_var"]
-        shape, x = x.shape, x.reshape(*x.shape, *[1] * (4 - x.ndim))  # what a dense layer puts out is a 1 x 1 map
+        shape, x = x.shape, x.reshape(*x.shape, *[1] * (4 - x.ndim))  # a dense layer's output counts as 1 x 1 maps
         if self.training:
             m, count = settings.momentum, x.size // x.shape[1]
             batch_mean, batch_var = x.mean((0, 2, 3)), x.var((0, 2, 3))
@@ -401,7 +401,7 @@ _OPERATIONS: dict[type, Callable[[_Pass, Any, Array], tuple[Array, Back]]] = {
 
 @dataclass(frozen=True)
 class Training:
-    """What one training-mode pass yields, by canonical name and in the order of `param_shapes`."""
+    """The results of one training pass, by canonical name, in the order of `param_shapes`."""
 
     loss: float
     correct: int  # how many of the batch the classifier got right
@@ -458,8 +458,8 @@ def loss_and_grads(
     outputs, backs = run.forward(walk(config, images.shape[1:]), images.astype(np.float64))
     loss, gradients = 0.0, {}
     for name, weight in loss_weights(config).items():
-        own, gradient = softmax_cross_entropy(outputs[name], labels, config.label_smoothing)
-        loss += weight * own
+        cross_entropy, gradient = softmax_cross_entropy(outputs[name], labels, config.label_smoothing)
+        loss += weight * cross_entropy
         gradients[name] = weight * gradient
     send_back(backs, gradients)
     trained = (name for name in param_shapes(config) if not is_statistic(name))

@@ -1,4 +1,4 @@
-"""What follows from the size of the image: every stage's shape, which sizes fit, and what a pass costs.
+"""Shapes of the stages for an image, the sizes that fit, and the cost of a pass.
 
 Shapes are (channels, height, width) in pixels, whatever layout a framework keeps in memory.
 """
@@ -123,7 +123,7 @@ def fits(config: Config, size: int) -> bool:
 
 
 class Cost(NamedTuple):
-    """Of a convolution or dense layer: trained scalars, and for one image multiply-adds, scalars read and put out."""
+    """The cost of a layer: trained scalars; for one image multiply-adds, input scalars and output scalars."""
 
     parameters: int
     multiply_adds: int
@@ -142,8 +142,8 @@ def layer_costs(config: Config, shape: Shape) -> dict[str, Cost]:
     costs: dict[str, Cost] = {}
     for node in walk(config, shape):
         if node.has_weights:
-            own = (f"{node.name}.{leaf}" for leaf in ("weight", "bias", "norm.weight", "norm.bias"))
-            parameters = sum(math.prod(shapes[name]) for name in own if name in shapes)
+            trained = (f"{node.name}.{leaf}" for leaf in ("weight", "bias", "norm.weight", "norm.bias"))
+            parameters = sum(math.prod(shapes[name]) for name in trained if name in shapes)
             multiply_adds = math.prod(node.weight_shape) * math.prod(node.out[1:])
             costs[node.name] = Cost(parameters, multiply_adds, math.prod(node.into), math.prod(node.out))
     return costs

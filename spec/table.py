@@ -46,15 +46,16 @@ def table(config: Config, shape: Shape) -> list[Row]:
     costs, parts = layer_costs(config, shape), dict(config.stages)
     rows = []
     for stage, out in stage_shapes(config, shape).items():
-        own = [cost for name, cost in costs.items() if name.split(".")[0] == stage]
+        layers_of_stage = [cost for name, cost in costs.items() if name.split(".")[0] == stage]
         part, branches = parts[stage], {}
         if isinstance(part, Head):
             part = part.chain[0][1]
         if isinstance(part, Block):
             convs = [node for node in walk(config) if node.stage == stage and isinstance(node.op, Conv)]
             branches = {node.name.partition(".")[2]: node.out_channels for node in convs}
-        parameters = sum(cost.parameters for cost in own)
-        rows.append(Row(stage, _kernel(part), out, branches, parameters, sum(cost.multiply_adds for cost in own)))
+        parameters = sum(cost.parameters for cost in layers_of_stage)
+        multiply_adds = sum(cost.multiply_adds for cost in layers_of_stage)
+        rows.append(Row(stage, _kernel(part), out, branches, parameters, multiply_adds))
     return rows
 
 
@@ -103,7 +104,7 @@ def render(config: Config, shape: Shape) -> str:
 
 
 def _features(config: Config) -> str:
-    """What the table's columns do not show."""
+    """Settings that the columns do not show."""
     nodes, norm = walk(config), config.batch_norm
     statistics = sum(shape[0] for name, shape in param_shapes(config).items() if is_statistic(name))
     learned = "" if norm is None or norm.affine else " without scale and shift"
@@ -121,7 +122,7 @@ def _features(config: Config) -> str:
         f"dropout {config.dropout}": config.dropout,
         f"auxiliary heads (loss weight {config.aux_weight}, dropout {config.aux_dropout})": config.aux,
     }
-    return "; ".join(what for what, holds in features.items() if holds)
+    return "; ".join(feature for feature, present in features.items() if present)
 
 
 def _count(n: int) -> str:

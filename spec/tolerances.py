@@ -1,4 +1,4 @@
-"""How far a backend may be from the referee, and the measurements that each bound was set from.
+"""Bounds for a backend's distance from the referee, each with the measurement that it was set from.
 
 An error is max |backend - referee| / max |referee| of one array; of a set of arrays the largest counts. In float64 at
 these bounds nothing but rounding passes: a wrong pad or a lost ReLU shows as 1e-4 to 1.
@@ -58,14 +58,7 @@ class Trajectory:
 # (tests/test_trajectory.py has the settings and holds them to it):
 #   SGD with momentum   8e-16 and 4e-15 (d2l, bvlc, cnblogs); 1.3e-13 and 3e-13 with batch norm.
 #   Adam                8e-15 and 1.1e-12 (d2l, bvlc); 4e-14 and 2.0e-12 with batch norm and an epsilon of 1e-3.
-# What is left is the arithmetic's, not the frameworks': moving each of the referee's own initial weights by one
-# rounding moves its d2l training with Adam by 6e-13 (on digits 2.9e-12, where the frameworks come to 1.8e-12), since
-# Adam divides by gradients that are zero but for rounding. The settings matter. Adam on d2l at three times the rate:
-# frameworks 2e-11, the referee's own nudge 9e-12. Batch norm, SGD at a rate of 5e-3, plain pictures: no two trainings
-# stay together, the nudge's loss is off by 2e-2 after 20 steps and PyTorch's by 1e-1; at 1e-3 by 2.4e-11 and 1.6e-9;
-# at 1e-3 with noise of a tenth of their deviation added to the pictures, which are flat otherwise, both by 2e-11; at
-# 1e-4 and half their deviation by less than 2e-13, and with all of it by 5e-14 (PyTorch). Batch norm, Adam with the
-# usual epsilon: parameters 2.5e-11 and 3.7e-10, both there from the first step on.
+# The rest is rounding: docs/testing.md, "Trajectories".
 TRAJECTORY = Trajectory(losses=1e-12, parameters=1e-11)
 
 

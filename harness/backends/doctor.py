@@ -1,4 +1,4 @@
-"""What works on this machine, measured, and the remedy for what does not."""
+"""Measures which backends work on this machine, and names the remedy for each problem."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def examine(device: str, done: Callable[[str], None] = lambda name: None) -> dic
 
 
 def finding(name: str, answer: Answer, gpus: list[dict[str, str]]) -> dict[str, Any]:
-    """What a worker's answer means on a machine with those GPUs."""
+    """The findings about one backend, on a machine with those GPUs."""
     if answer.refused is not None:
         return {"works": False, "problems": [answer.refused]}
     if answer.crash is not None:
@@ -65,7 +65,7 @@ _FOR = {"mx": " of compute capability 5.0 to 8.9"}  # the machine code in MXNet'
 
 
 def _outlook(name: str, gpus: int) -> str:
-    """What would run on GPUs, and what is in the way."""
+    """What would run on GPUs, or what prevents it."""
     if not gpus:
         return (
             f"nothing runs on a GPU here, and tests marked gpu are skipped; with one{_FOR.get(name, '')}, its driver "

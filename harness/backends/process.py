@@ -33,7 +33,7 @@ _GRACE = 10.0  # seconds for a process to notice that another one has ended
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker left: facts and arrays, or the reason why there are none."""
+    """A worker's answer: facts and arrays, or the reason why there are none."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, spec.Array] = field(default_factory=dict)
@@ -90,7 +90,7 @@ def run_worker(
 
 
 def _left(folder: Path) -> Answer | None:
-    """What a worker left; None if it did not come to that. There may be nothing in it: the arrays are all."""
+    """The answer in a worker's folder; None if the worker did not write one."""
     try:
         facts = json.loads((folder / "answer.json").read_text())
         with np.load(folder / "answer.npz", allow_pickle=False) as answered:
@@ -105,7 +105,7 @@ def _left(folder: Path) -> Answer | None:
 def _run(
     starts: list[tuple[list[str], dict[str, str]]], listen: Callable[[dict[str, Any]], None] | None
 ) -> tuple[list[subprocess.CompletedProcess[str]], int]:
-    """Like `subprocess.run`, of commands and their environments; hands the first one's messages over as they come.
+    """Run commands with their environments, and pass the first one's messages on as they come.
 
     Returns:
         How each ended, and which of them was the first to fail.
@@ -160,7 +160,7 @@ def _end_together(workers: list[subprocess.Popen[str]], ended: list[int]) -> Non
 
 
 def _ranks(backend: str, devices: int) -> list[dict[str, str]]:
-    """For every process to be started what its environment says of the devices; for PyTorch what torchrun says."""
+    """Environment variables for each process, about its devices; for PyTorch those that torchrun sets."""
     if devices == 1:
         return [{}]
     if backend == "jax":
@@ -224,7 +224,7 @@ def _processor() -> str:
 
 
 def last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """How the process ended, and the end of what it said."""
+    """How the process ended, and the last lines of its standard error."""
     if done.returncode < 0:
         ending = f"killed by {signal.Signals(-done.returncode).name}"
     else:

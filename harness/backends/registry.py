@@ -16,18 +16,18 @@ BACKENDS = tuple(PACKAGES)
 
 
 class NotInstalled(InvalidInput):
-    """What was asked for needs a package that is not there."""
+    """A package that is needed is not installed."""
 
 
 @dataclass
 class Description:
-    """What a backend's framework says of itself in the process that asked."""
+    """A backend's framework, as it describes itself in this process."""
 
     framework: str
     version: str
-    device: str  # the one that was asked for
+    device: str  # the selected one
     devices: list[str]  # all that the framework can use here
-    threads: int | None  # that it computes with on the CPU; None where the framework does not say
+    threads: int | None  # on the CPU; None where the framework does not say
     built_for: str
     compute_capabilities: list[str] = field(default_factory=list)  # of machine code in the wheel, "8.6"; where known
     problems: list[str] = field(default_factory=list)  # each with its remedy
@@ -87,7 +87,7 @@ def processors() -> int:
 
 
 def check_names(names: list[str], known: Sequence[str] = BACKENDS) -> list[str]:
-    """The names, after making sure that each is known, a backend's if nothing else is said, and none comes twice.
+    """The names, after making sure that each is known (by default a backend's) and none comes twice.
 
     Raises:
         InvalidInput: otherwise.

@@ -18,7 +18,7 @@ import spec
 from harness.backends.registry import PACKAGES, Backend, Model, Optimizer
 from spec import Array, Arrays
 
-# What says how many processes train together, if they were started elsewhere: by torchrun, or on several machines.
+# Variables with the number of processes, where torchrun or several machines started them.
 _PROCESSES = {"pt": "WORLD_SIZE", "mx": "DMLC_NUM_WORKER", "jax": "JAX_NUM_PROCESSES"}
 
 
@@ -77,16 +77,16 @@ class Team:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in one of the processes, each of which must call this."""
+        """Whether the flag is set in any process. Every process must call this."""
         return bool(self.total([flag])[0])
 
     def same(self, content: str) -> bool:
-        """Whether all processes have the same, each of which must call this."""
+        """Whether all processes have the same content. Every process must call this."""
         digest = hashlib.sha256(content.encode()).digest()
         numbers = [int.from_bytes(digest[i : i + 2]) for i in range(0, len(digest), 2)]
         totals = self.total([*numbers, *(x * x for x in numbers)])
         sums, squares = totals[: len(numbers)], totals[len(numbers) :]
-        # Of all numbers with one sum, equal ones have the least sum of squares.
+        # Among numbers with a given sum, equal ones have the least sum of squares.
         return all(s * s == self.processes * q for s, q in zip(sums, squares, strict=True))
 
 
@@ -103,20 +103,20 @@ def assemble(package: Backend, backend: str, device: str, devices: int) -> Team:
 
 
 def processes(backend: str) -> int:
-    """How many processes train together in which this is one, as the environment says."""
+    """The number of processes that train together, as the environment says."""
     return int(os.environ.get(_PROCESSES[backend]) or 1)
 
 
 def started_here(backend: str) -> int | None:
-    """How many of them torchrun has started on this machine, each for a device; None if it was not torchrun."""
+    """The number of processes that torchrun started on this machine, one a device; None without torchrun."""
     here = os.environ.get("LOCAL_WORLD_SIZE")
     return int(here) if backend == "pt" and here and processes(backend) > 1 else None
 
 
 def shares(count: int, devices: int) -> list[tuple[slice, int]]:
-    """How devices share a batch: for each the rows that it computes, and how many of them count.
+    """The share of each device in a batch: its rows, and how many of them count.
 
-    A device for which there is nothing left computes the first row again, which then does not count.
+    A device without a share computes the first row again, which does not count.
 
     >>> shares(5, 2)
     [(slice(0, 3, None), 3), (slice(3, 5, None), 2)]

@@ -1,4 +1,4 @@
-"""Which of this process's threads work."""
+"""The threads of this process that work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def busy_threads(before: dict[str, int]) -> int | None:
-    """How many threads have worked since `ticks_by_thread` said this; None where that is too short, or nobody tells."""
+    """The number of threads that worked since `before`, from `ticks_by_thread`; None where nothing was counted."""
     worked = [ticks - before.get(thread, 0) for thread, ticks in ticks_by_thread().items()]
     # Threads that did a good part of what the busiest one did: a share of the time would say how busy others are.
     return sum(ticks > max(worked) / 4 for ticks in worked) if any(worked) else None

@@ -279,8 +279,8 @@ FAULTS = [
     Fault(
         "referee: a head's loss is not weighted",
         _R,
-        "loss += weight * own",
-        "loss += own",
+        "loss += weight * cross_entropy",
+        "loss += cross_entropy",
         (f"{_ref}::test_loss_is_the_cross_entropy_plus_three_tenths_of_the_heads",),
     ),
     Fault(
@@ -444,15 +444,15 @@ FAULTS = [
     Fault(
         "AdamW: the decay does not follow the rate",
         _O,
-        "kept = 1 - self.rate * self.weight_decay",
-        "kept = 1 - 1e-3 * self.weight_decay",
+        "shrink = 1 - self.rate * self.weight_decay",
+        "shrink = 1 - 1e-3 * self.weight_decay",
         (f"{_opt}::test_adamw_decays_by_the_rate_of_the_step",),
     ),
     Fault(
         "AdamW: the decay is part of the gradient",
         _O,
-        "        kept = 1 - self.rate * self.weight_decay\n"
-        "        decayed = {name: w * kept if is_decayed(name) else w for name, w in params.items()}\n"
+        "        shrink = 1 - self.rate * self.weight_decay\n"
+        "        decayed = {name: w * shrink if is_decayed(name) else w for name, w in params.items()}\n"
         "        return super().update(decayed, grads, state)",
         "        grads = {n: g + self.weight_decay * params[n] if is_decayed(n) else g for n, g in grads.items()}\n"
         "        return super().update(params, grads, state)",
@@ -1014,8 +1014,8 @@ FAULTS = [
     Fault(
         "parameters: unknown arrays are taken",
         "spec/params.py",
-        "for name, value in given.items() if name not in expected]",
-        "for name, value in given.items() if not name]",
+        "for name, value in arrays.items() if name not in expected]",
+        "for name, value in arrays.items() if not name]",
         (f"{_spec}::test_check_params_refuses_the_heads_of_a_network_without",),
     ),
     Fault(
@@ -1063,8 +1063,8 @@ FAULTS = [
     Fault(
         "table: only the last layer of a stage costs",
         "spec/table.py",
-        "sum(cost.multiply_adds for cost in own)))",
-        "own[-1].multiply_adds if own else 0))",
+        "multiply_adds = sum(cost.multiply_adds for cost in layers_of_stage)",
+        "multiply_adds = layers_of_stage[-1].multiply_adds if layers_of_stage else 0",
         (f"{_spec}::test_the_table_shows_the_six_widths_and_the_costs_of_a_block",),
     ),
     Fault(

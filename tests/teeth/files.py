@@ -715,8 +715,8 @@ FAULTS = [
     Fault(
         "jax: a model keeps the caller's memory",
         "googlenet_jax/params.py",
-        "value = np.array(to_jax(params[name]), model.stored_dtype)",
-        "value = np.asarray(to_jax(params[name]), model.stored_dtype)",
+        "value = np.array(to_jax(params[canonical_name(path)]), model.stored_dtype)",
+        "value = np.asarray(to_jax(params[canonical_name(path)]), model.stored_dtype)",
         (f"{_params}::test_a_model_shares_no_memory_with_the_caller[jax]",),
     ),
 ]

@@ -318,7 +318,7 @@ FAULTS = [
         "mx: the rate inside the momentum buffer",
         "googlenet_mx/optimizer.py",
         "            buffer += grad\n"
-        "            grad = grad + mu * buffer if self.row.nesterov else buffer\n"
+        "            grad = grad + mu * buffer if self.textbook.nesterov else buffer\n"
         "        weight -= self.learning_rate * grad",
         "            buffer += self.learning_rate * grad\n            grad = buffer / self.learning_rate\n"
         "        weight -= self.learning_rate * grad",
@@ -327,7 +327,7 @@ FAULTS = [
     Fault(
         "mx: Nesterov's momentum is plain momentum",
         "googlenet_mx/optimizer.py",
-        "grad = grad + mu * buffer if self.row.nesterov else buffer",
+        "grad = grad + mu * buffer if self.textbook.nesterov else buffer",
         "grad = buffer",
         (f"{_STEPS}[mx-nesterov-weight-decay-clip-norm]",),
     ),
@@ -341,8 +341,8 @@ FAULTS = [
     Fault(
         "mx: epsilon is left out of Adam's bias correction, as MXNet's own leaves it",
         "googlenet_mx/optimizer.py",
-        '"epsilon": row.epsilon * root',
-        '"epsilon": row.epsilon',
+        '"epsilon": textbook.epsilon * root',
+        '"epsilon": textbook.epsilon',
         (f"{_STEPS}[mx-adamw-label-smoothing]", f"{_TRAINING}[mx-lenet-28-Adam]"),
     ),
     Fault(
@@ -355,8 +355,8 @@ FAULTS = [
     Fault(
         "mx: Adam's count of steps is not resumed",
         "googlenet_mx/optimizer.py",
-        'own.num_update = own.begin_num_update = int(state["t"])',
-        "own.num_update = own.begin_num_update = 0",
+        'native.num_update = native.begin_num_update = int(state["t"])',
+        "native.num_update = native.begin_num_update = 0",
         (f"{_RESUME}[mx-adam]",),
     ),
     Fault(
