@@ -1,0 +1,201 @@
+"""The procedure: peaks, proofs, and then rounds in which every candidate is measured once, in a new random order."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import numpy as np
+
+from harness.backends.registry import BACKENDS
+from harness.bench.candidates import Candidate
+from harness.bench.process import Died, StartWorker, Worker
+from harness.bench.proof import BATCH, Referee, refutation
+from harness.bench.record import Record, Row, Sample, WarmUp
+from spec import InvalidInput
+
+MEASUREMENT = 0.3  # seconds, at least
+_WARM_UPS = 10  # measurements, at most
+_ALIKE = 0.1  # two measurements are alike that differ by less
+
+Progress = Callable[[str, int, int], None]  # is told the present step, how many steps are done, and of how many
+
+
+def no_progress(text: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def benchmark(
+    record: Record,
+    referee: Referee,
+    start: StartWorker,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    progress: Progress = no_progress,
+) -> None:
+    """Fill the rows of the record. A row that cannot be proven or measured says why, and the others go on.
+
+    Ctrl-C ends it: what was measured stays in the record, which is then not complete.
+
+    Args:
+        record: With a row for each candidate.
+        referee: Weights, images and the referee's results.
+        start: Starts a candidate's worker.
+        clock: Returns seconds.
+        progress: Called before each step.
+    """
+    try:
+        _Benchmark(record, referee, start, clock, progress).run()
+    except KeyboardInterrupt:
+        record.warnings.append("interrupted: not everything was measured")
+    else:
+        record.complete = True
+
+
+class _Benchmark:
+    def __init__(
+        self, record: Record, referee: Referee, start: StartWorker, clock: Callable[[], float], progress: Progress
+    ) -> None:
+        self.record, self.referee, self.start, self.clock, self.progress = record, referee, start, clock, progress
+        self.programs = list(dict.fromkeys(row.candidate.program for row in record.rows))
+        self.peak_programs = [
+            Candidate(backend, "tuned", "", 0, dtype)
+            for backend, dtype in dict.fromkeys((p.backend, p.dtype) for p in self.programs)
+            if backend in BACKENDS
+        ]
+        self.random = np.random.default_rng(record.seed)
+        self.started = clock()
+        self.done = 0
+        self.total = 2 * len(self.peak_programs) + len(self.programs) + len(record.rows) * (1 + record.rounds)
+
+    def run(self) -> None:
+        for program in self.peak_programs:
+            self._measure_peaks(program)
+        for program in self.programs:
+            self._prove(program)
+        for rows in self.record.groups().values():
+            self._time(rows)
+        for program in self.peak_programs:  # again: what disturbed the machine before may be over
+            self._measure_peaks(program)
+
+    def _step(self, text: str) -> None:
+        self.progress(text, self.done, self.total)
+        self.done += 1
+
+    def _measure_peaks(self, program: Candidate) -> None:
+        """Keep the best of what has been measured so far."""
+        backend, dtype = program.backend, program.dtype
+        self._step(f"the machine's peak, by {backend} in {dtype}")
+        try:
+            with closing(self.start(program)) as worker:
+                measured = worker.ask("peaks")["peaks"]
+        except (InvalidInput, Died) as error:
+            warning = f"no peak by {backend} in {dtype}: {error}"
+            if warning not in self.record.warnings:
+                self.record.warnings.append(warning)
+            return
+        best = {(peak["backend"], peak["dtype"], peak["name"]): peak for peak in self.record.peaks}
+        for new in measured:
+            peak = best.setdefault((backend, dtype, new["name"]), {"backend": backend, "dtype": dtype, **new})
+            peak["per_second"] = max(peak["per_second"], new["per_second"])
+        self.record.peaks = list(best.values())
+
+    def _prove(self, program: Candidate) -> None:
+        """Hold a program against the referee, once for all batches, in a process that is not timed."""
+        rows = [row for row in self.record.rows if row.candidate.program == program]
+        tasks = sorted({row.candidate.task for row in rows})
+        self._step(f"{program.label}: held against the referee")
+        with _problems_of(rows), closing(self.start(program)) as worker:
+            worker.ask("begin")
+            arrays = worker.ask("prove", images=str(self.referee.file(BATCH)), tasks=tasks)["arrays"]
+            for row in rows:
+                row.proof = self.referee.judge(arrays, [row.candidate.task], program.dtype)
+                row.problem = refutation(row.proof)
+
+    def _time(self, rows: Sequence[Row]) -> None:
+        """Start the workers of one task and batch, which bounds the memory, and measure each in every round."""
+        workers: dict[Row, Worker] = {}
+        try:
+            for row in rows:
+                self._step(f"{row.candidate}: warming up")
+                if row.problem is None:
+                    with _problems_of([row]):
+                        workers[row] = self.start(row.candidate)
+                        self._warm_up(row, workers[row])
+            for number in range(self.record.rounds):
+                ready = [row for row in rows if row.problem is None]
+                for turn, i in enumerate(self.random.permutation(len(ready))):
+                    row = ready[i]
+                    self._step(f"round {number + 1} of {self.record.rounds}: {row.candidate}")
+                    with _problems_of([row]):
+                        self._measure(row, workers[row], number, turn)
+            for row in rows:
+                if row.problem is None:
+                    with _problems_of([row]):
+                        self._end(row, workers[row])
+        finally:
+            for worker in workers.values():
+                worker.close()
+
+    def _warm_up(self, row: Row, worker: Worker) -> None:
+        """Build, call once, check the result; then measure until two measurements are alike."""
+        c = row.candidate
+        for name, value in worker.ask("begin").items():
+            setattr(row, name, value)
+        dataset = str(self.referee.dataset) if c.pipeline else None
+        first = worker.ask("first", images=str(self.referee.file(c.batch)), dataset=dataset)
+        row.first_call_seconds = first["seconds"]
+        row.proof.append(self.referee.judge_first(first["arrays"], c.task, c.batch, c.dtype, loaded=c.pipeline))
+        row.problem = refutation(row.proof)
+        if row.problem is None:
+            seconds, stable = warm_up(lambda calls: float(worker.ask("measure", calls=calls)["seconds"]))
+            row.warm_up = WarmUp(seconds, stable)
+            row.calls = enough(seconds[-1])
+
+    def _measure(self, row: Row, worker: Worker, number: int, turn: int) -> None:
+        at = self.clock() - self.started
+        calls = row.calls or 1
+        measured = worker.ask("measure", calls=calls)
+        row.samples.append(Sample(number, turn, at, measured["seconds"] / calls, measured["busy_threads"]))
+
+    def _end(self, row: Row, worker: Worker) -> None:
+        answer = worker.ask("end")
+        row.peak_memory_bytes, row.last_loss = answer["peak_memory_bytes"], answer["last_loss"]
+        if row.last_loss is not None and not math.isfinite(row.last_loss):
+            row.problem = f"the loss of the last timed step is {row.last_loss}"
+
+
+@contextmanager
+def _problems_of(rows: Sequence[Row]) -> Iterator[None]:
+    """A refusal or the death of a worker is a problem of these rows, and of no others."""
+    try:
+        yield
+    except (InvalidInput, Died) as error:
+        for row in rows:
+            row.problem = str(error)
+
+
+def warm_up(measure: Callable[[int], float], least: float = MEASUREMENT) -> tuple[list[float], bool]:
+    """Measure until two successive measurements are alike, at most ten times.
+
+    Args:
+        measure: Returns the seconds of that many calls together.
+        least: Seconds that a measurement should last.
+
+    Returns:
+        Seconds a call, of every measurement; and whether the last two were alike.
+    """
+    seconds = [measure(1)]
+    while len(seconds) < _WARM_UPS:
+        calls = enough(seconds[-1], least)
+        seconds.append(measure(calls) / calls)
+        if abs(seconds[-1] - seconds[-2]) <= _ALIKE * min(seconds[-2:]):
+            return seconds, True
+    return seconds, False
+
+
+def enough(seconds: float, least: float = MEASUREMENT) -> int:
+    """How many calls of that many seconds a measurement takes."""
+    return max(1, math.ceil(least / max(seconds, 1e-6)))
