@@ -23,17 +23,6 @@ from googlenet_jax.train import images_to_device, to_device
 from harness.backends.textbook import block_widths, check_config, check_optimizer
 from harness.weights.names import SCHEMES, foreign, rename
 
-__all__ = [
-    "GoogLeNet",
-    "build",
-    "dump_params",
-    "loss_and_grads",
-    "make_optimizer",
-    "predict",
-    "predictor",
-    "update",
-]
-
 _SCHEME = SCHEMES["d2l-sequential"]
 
 
@@ -114,11 +103,7 @@ def dump_params(model: GoogLeNet) -> dict[str, spec.Array]:
 
 
 def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> nnx.Optimizer:
-    """Optax's own SGD.
-
-    Raises:
-        spec.InvalidInput: for anything but plain SGD.
-    """
+    """Optax's own SGD; any other optimizer is refused."""
     check_optimizer(optimizer)
     return nnx.Optimizer(model, optax.sgd(optimizer.rate), wrt=nnx.Param)
 

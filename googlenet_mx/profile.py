@@ -18,16 +18,11 @@ Call = Callable[[], None]
 def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
     """Each stage in forward order: its name, a call that computes it, and one that computes its gradients too.
 
-    Both calls compute in training mode on the stage's real input, and wait. The gradients are those of the sum of the
-    output by the stage's parameters and its input; the images have none, as in training. Each stage is a graph of its
-    own.
-
-    Args:
-        model: Its parameters stay as they are.
-        images: (N, C, H, W).
+    `harness.bench.worker.operations.Operations.stages` says what the calls compute. Each stage is a
+    graph of its own.
 
     Raises:
-        spec.InvalidInput: when the images do not fit.
+        spec.InvalidInput: when the images (N, C, H, W) do not fit.
     """
     names = spec.stage_names(model.config)
     x = images_to_device(model, images)

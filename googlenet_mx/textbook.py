@@ -19,18 +19,6 @@ from googlenet_mx.train import images_to_device, to_device
 from harness.backends.textbook import check_config, check_optimizer
 from harness.weights.names import SCHEMES, foreign, rename
 
-__all__ = [
-    "GoogLeNet",
-    "build",
-    "compiled",
-    "dump_params",
-    "loss_and_grads",
-    "make_optimizer",
-    "predict",
-    "predictor",
-    "update",
-]
-
 _SCHEME = SCHEMES["gluon-sequential"]
 _cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
 
@@ -115,11 +103,7 @@ def compiled(model: GoogLeNet) -> GoogLeNet:
 
 
 def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> gluon.Trainer:
-    """Gluon's trainer with MXNet's own SGD.
-
-    Raises:
-        spec.InvalidInput: for anything but plain SGD.
-    """
+    """Gluon's trainer with MXNet's own SGD; any other optimizer is refused."""
     check_optimizer(optimizer)
     return gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": optimizer.rate})
 

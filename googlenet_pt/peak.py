@@ -13,11 +13,7 @@ from harness.backends.ceilings import CHANNELS, KERNEL, PIXELS, Workload
 
 
 def workloads(device: str, dtype: str) -> list[Workload]:
-    """The product, the convolution and the copy.
-
-    Raises:
-        spec.InvalidInput: for a device that is not there or an unknown dtype.
-    """
+    """The product, the convolution and the copy. A device that is not there and an unknown dtype are refused."""
     on = {"device": select_device(device), "dtype": select_dtype(dtype)}
     a = torch.randn(ceilings.SIDE, ceilings.SIDE, **on)
     b = torch.randn(ceilings.SIDE, ceilings.SIDE, **on)

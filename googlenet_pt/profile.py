@@ -18,16 +18,11 @@ Call = Callable[[], None]
 def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
     """Each stage in forward order: its name, a call that computes it, and one that computes its gradients too.
 
-    Both calls compute in training mode on the stage's real input, and wait. The gradients are those of the sum of the
-    output by the stage's parameters and its input; the images have none, as in training. Running statistics move with
-    every call.
-
-    Args:
-        model: Put into training mode.
-        images: (N, C, H, W).
+    `harness.bench.worker.operations.Operations.stages` says what the calls compute. Puts the model into
+    training mode, and every call moves running statistics.
 
     Raises:
-        spec.InvalidInput: when the images do not fit.
+        spec.InvalidInput: when the images (N, C, H, W) do not fit.
     """
     model.train()
     names = spec.stage_names(model.config)

@@ -21,18 +21,6 @@ from googlenet_pt.train import images_to_device, to_device
 from harness.backends.textbook import block_widths, check_config, check_optimizer
 from harness.weights.names import SCHEMES, foreign, rename
 
-__all__ = [
-    "GoogLeNet",
-    "build",
-    "compiled",
-    "dump_params",
-    "loss_and_grads",
-    "make_optimizer",
-    "predict",
-    "predictor",
-    "update",
-]
-
 _SCHEME = SCHEMES["d2l-sequential"]
 
 
@@ -126,11 +114,7 @@ def _canonical(model: GoogLeNet, tensors: Iterable[Tensor]) -> dict[str, spec.Ar
 
 
 def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
-    """PyTorch's own SGD.
-
-    Raises:
-        spec.InvalidInput: for anything but plain SGD.
-    """
+    """PyTorch's own SGD; any other optimizer is refused."""
     check_optimizer(optimizer)
     return torch.optim.SGD(model.parameters(), lr=optimizer.rate)
 

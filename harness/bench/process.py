@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -30,26 +30,8 @@ class Died(Exception):
         return f"the process died: {self.args[0]}"
 
 
-class Worker(Protocol):
-    """One candidate at work."""
-
-    def ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """Have a method of `harness.bench.worker.operations.Operations` called, and wait for its answer.
-
-        Raises:
-            spec.InvalidInput: when the backend refuses, in its own words.
-            Died: when there will be no answer.
-        """
-
-    def close(self) -> None:
-        """End it, whatever it is doing."""
-
-
-StartWorker = Callable[[Candidate], Worker]
-
-
 class Process:
-    """A `Worker` in a process group of its own: the processes that it starts end with it."""
+    """One candidate's worker, in a process group of its own: the processes that it starts end with it."""
 
     def __init__(
         self,
@@ -109,7 +91,12 @@ class Process:
             raise
 
     def ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """As `Worker.ask`."""
+        """Have a method of `harness.bench.worker.operations.Operations` called, and wait for its answer.
+
+        Raises:
+            spec.InvalidInput: when the backend refuses, in its own words.
+            Died: when there will be no answer.
+        """
         self._send({"do": operation, **arguments})
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
@@ -124,7 +111,7 @@ class Process:
         return answer
 
     def close(self) -> None:
-        """As `Worker.close`."""
+        """End it, whatever it is doing."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -146,6 +133,9 @@ class Process:
         status = self._process.wait()
         self._errors.seek(0)
         return last_words(subprocess.CompletedProcess([], status, "", self._errors.read()))
+
+
+StartProcess = Callable[[Candidate], Process]
 
 
 def environment(folder: Path, candidate: Candidate, threads: int) -> dict[str, str]:

@@ -7,14 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from harness.agreement import finite
 from harness.bench.candidates import Candidate
-from harness.bench.process import Died, StartWorker, Worker
+from harness.bench.process import Died, Process, StartProcess
 from harness.bench.proof import BATCH, Check, Referee, refutation
 from harness.bench.record import Report
 from harness.bench.roofline import stage_flops
@@ -95,7 +91,7 @@ def _rate(flops: int, seconds: float) -> float | None:
     return flops / seconds if flops and seconds > 0 else None
 
 
-def measure(profile: Profile, referee: Referee, start: StartWorker, *, progress: Progress = no_progress) -> None:
+def measure(profile: Profile, referee: Referee, start: StartProcess, *, progress: Progress = no_progress) -> None:
     """Fill the profile: prove the backend, then measure every stage's two calls once a round, in a random order.
 
     Ctrl-C ends it; what was measured stays.
@@ -112,7 +108,7 @@ def measure(profile: Profile, referee: Referee, start: StartWorker, *, progress:
         profile.warnings.append("interrupted: not everything was measured")
 
 
-def _prove(profile: Profile, referee: Referee, start: StartWorker, progress: Progress) -> None:
+def _prove(profile: Profile, referee: Referee, start: StartProcess, progress: Progress) -> None:
     tasks = ["infer", "train"]
     progress("held against the referee", 0, 2 + profile.rounds)
     with closing(start(profile.candidate.program)) as worker:
@@ -122,7 +118,7 @@ def _prove(profile: Profile, referee: Referee, start: StartWorker, progress: Pro
     profile.problem = refutation(profile.proof)
 
 
-def _measure(profile: Profile, referee: Referee, worker: Worker, progress: Progress) -> None:
+def _measure(profile: Profile, referee: Referee, worker: Process, progress: Progress) -> None:
     def seconds(index: int, backward: bool, calls: int) -> float:
         return float(worker.ask("stage", index=index, backward=backward, calls=calls)["seconds"])
 
@@ -144,46 +140,3 @@ def _measure(profile: Profile, referee: Referee, worker: Worker, progress: Progr
             stage = profile.stages[index]
             samples = stage.both if backward else stage.forward
             samples.append(seconds(index, backward, calls[index, backward]) / calls[index, backward])
-
-
-def render(profile: Profile, console: Console) -> None:
-    """Print a line for each stage; the speeds only where there is room."""
-    c = profile.candidate
-    size = f"{profile.size} x {profile.size}"
-    text = f"{c.backend}, {profile.config.preset}, {size}, batch {c.batch}, {c.dtype}, {profile.rounds} rounds"
-    console.print(Text(text, style="bold"), soft_wrap=True)
-    rows = profile.rows()
-    if rows:
-        columns = ["forward ms", "backward ms", "share", "GFLOP/s", "backward"]
-        columns = columns if console.width >= 72 else columns[:3]
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("stage")
-        for name in columns:
-            table.add_column(name, justify="right", no_wrap=True)
-        for row in rows:
-            cells = [
-                _milliseconds(row["forward_seconds"]),
-                _milliseconds(row["backward_seconds"]),
-                f"{row['share']:.1%}",
-                _giga(row["forward_flops_per_second"]),
-                _giga(row["backward_flops_per_second"]),
-            ]
-            table.add_row(row["stage"] + (" !" if row["unsteady"] else ""), *cells[: len(columns)])
-        table.add_section()
-        sums = [_milliseconds(sum(row[f"{way}_seconds"] for row in rows)) for way in ("forward", "backward")]
-        table.add_row("all", *sums)
-        console.print(table)
-        note = "backward: both together, less the forward pass alone. !: the spread is over 10 %"
-        console.print(Text(note, style="dim"))
-    if profile.problem is not None:
-        console.print(Text(profile.problem, style="red"), soft_wrap=True)
-    for warning in profile.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:,.4g}"
-
-
-def _giga(value: float | None) -> str:
-    return "" if value is None else f"{value / 1e9:.3g}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.backends.registry import BACKENDS
 from harness.bench.candidates import Candidate
-from harness.bench.process import Died, StartWorker, Worker
+from harness.bench.process import Died, Process, StartProcess
 from harness.bench.proof import BATCH, Referee, refutation
 from harness.bench.record import Record, Row, Sample, WarmUp
 from spec import InvalidInput
@@ -30,7 +30,7 @@ def no_progress(text: str, done: int, total: int) -> None:
 def benchmark(
     record: Record,
     referee: Referee,
-    start: StartWorker,
+    start: StartProcess,
     *,
     clock: Callable[[], float] = time.monotonic,
     progress: Progress = no_progress,
@@ -56,7 +56,7 @@ def benchmark(
 
 class _Benchmark:
     def __init__(
-        self, record: Record, referee: Referee, start: StartWorker, clock: Callable[[], float], progress: Progress
+        self, record: Record, referee: Referee, start: StartProcess, clock: Callable[[], float], progress: Progress
     ) -> None:
         self.record, self.referee, self.start, self.clock, self.progress = record, referee, start, clock, progress
         self.programs = list(dict.fromkeys(row.candidate.program for row in record.rows))
@@ -116,7 +116,7 @@ class _Benchmark:
 
     def _time(self, rows: Sequence[Row]) -> None:
         """Start the workers of one task and batch, which bounds the memory, and measure each in every round."""
-        workers: dict[Row, Worker] = {}
+        workers: dict[Row, Process] = {}
         try:
             for row in rows:
                 self._step(f"{row.candidate}: warming up")
@@ -139,7 +139,7 @@ class _Benchmark:
             for worker in workers.values():
                 worker.close()
 
-    def _warm_up(self, row: Row, worker: Worker) -> None:
+    def _warm_up(self, row: Row, worker: Process) -> None:
         """Build, call once, check the result; then measure until two measurements are alike."""
         c = row.candidate
         for name, value in worker.ask("begin").items():
@@ -154,13 +154,13 @@ class _Benchmark:
             row.warm_up = WarmUp(seconds, stable)
             row.calls = enough(seconds[-1])
 
-    def _measure(self, row: Row, worker: Worker, number: int, turn: int) -> None:
+    def _measure(self, row: Row, worker: Process, number: int, turn: int) -> None:
         at = self.clock() - self.started
         calls = row.calls or 1
         measured = worker.ask("measure", calls=calls)
         row.samples.append(Sample(number, turn, at, measured["seconds"] / calls, measured["busy_threads"]))
 
-    def _end(self, row: Row, worker: Worker) -> None:
+    def _end(self, row: Row, worker: Process) -> None:
         answer = worker.ask("end")
         row.peak_memory_bytes, row.last_loss = answer["peak_memory_bytes"], answer["last_loss"]
         if row.last_loss is not None and not math.isfinite(row.last_loss):

@@ -20,7 +20,7 @@ from harness.cli.options import DataDir, Device, Json, Python, check_choices, in
 
 if TYPE_CHECKING:
     import spec
-    from harness.bench.process import StartWorker
+    from harness.bench.process import StartProcess
     from harness.bench.proof import Referee
     from harness.bench.record import Report
 
@@ -134,8 +134,9 @@ def profile(
     """
     from harness.backends.registry import check_names
     from harness.bench.candidates import Candidate
-    from harness.bench.profiles import Profile, measure, render
+    from harness.bench.profiles import Profile, measure
     from harness.bench.report.page import write_profile
+    from harness.bench.report.tables import render_profile
 
     (name,) = check_names([backend])
     check_choices(device=device)
@@ -151,7 +152,7 @@ def profile(
     if as_json:
         print(json.dumps(profile.as_json(), indent=2))
     else:
-        render(profile, Console())
+        render_profile(profile, Console())
     raise typer.Exit(0 if profile.passed else 1 if profile.complete or profile.problem else 130)
 
 
@@ -255,7 +256,7 @@ def _referee(
         yield referee
 
 
-def _starter(report: Report, referee: Referee, device: str, pythons: Mapping[str, str]) -> StartWorker:
+def _starter(report: Report, referee: Referee, device: str, pythons: Mapping[str, str]) -> StartProcess:
     from harness.bench.process import Process
 
     return lambda candidate: Process(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.bench.record import Record, Row
+from harness.bench.profiles import Profile
+from harness.bench.record import Record, Report, Row
 
 TASKS = {"train": "training", "infer": "inference"}
 LEGEND = (
@@ -78,13 +80,13 @@ def cells(record: Record, row: Row) -> list[str]:
     return [
         f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}",
         f"{summary.spread:.0%}{' !' if summary.unsteady else ''}",
-        f"{1000 * summary.median_seconds:,.4g}",
+        _milliseconds(summary.median_seconds),
         _share(work["share_of_peak"]),
         "" if row.busy_threads is None else str(row.busy_threads),
         _seconds(row.first_call_seconds or 0.0),
         _seconds(start),
         "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:.2f}",
-        f"{(work['flops_per_second'] or 0.0) / 1e9:.3g}",
+        _giga(work["flops_per_second"] or 0.0),
         _share(work["share_of_roof"]),
     ]
 
@@ -93,6 +95,14 @@ def _share(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.0%}" if value >= 0.1 else f"{value:.1%}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.4g}"
+
+
+def _giga(per_second: float) -> str:
+    return f"{per_second / 1e9:.3g}"
 
 
 def _seconds(value: float) -> str:
@@ -108,35 +118,70 @@ def label(record: Record, row: Row) -> str:
 
 def render(record: Record, console: Console) -> None:
     """Print the sections, every problem, the ratios, the peaks and the warnings."""
-
-    def say(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True, highlight=False)
-
     for section in sections(record):
-        say(section.heading, "bold")
+        _say(console, section.heading, "bold")
         measured = [line for line in section.lines if line.cells]
         if measured:
-            console.print(_table(measured, console.width))
+            console.print(_table(COLUMNS, measured, console.width))
         for line in section.lines:
             if line.problem is not None:
-                say(f"{line.label}: {line.problem}", "red")
+                _say(console, f"{line.label}: {line.problem}", "red")
         console.print()
     for comparison in record.comparisons():
-        say(str(comparison))
+        _say(console, str(comparison))
     for peak in record.peaks:
-        say(describe_peak(peak), "dim")
-    for warning in record.warnings:
-        say(f"warning: {warning}", "yellow")
-    console.print(Text(LEGEND, style="dim"), highlight=False)
+        _say(console, describe_peak(peak), "dim")
+    _say_warnings(record, console)
+    console.print(Text(LEGEND, style="dim"))
 
 
-def _table(lines: list[Line], width: int) -> Table:
+def render_profile(profile: Profile, console: Console) -> None:
+    """Print a line for each stage, its problem and the warnings."""
+    c = profile.candidate
+    size = f"{profile.size} x {profile.size}"
+    heading = f"{c.backend}, {profile.config.preset}, {size}, batch {c.batch}, {c.dtype}, {profile.rounds} rounds"
+    _say(console, heading, "bold")
+    rows = profile.rows()
+    if rows:
+        lines = [Line(row["stage"] + (" !" if row["unsteady"] else ""), _stage_cells(row), None) for row in rows]
+        sums = [_milliseconds(sum(row[f"{way}_seconds"] for row in rows)) for way in ("forward", "backward")]
+        lines.append(Line("all", [*sums, "", "", ""], None))
+        console.print(_table(_STAGE_COLUMNS, lines, console.width))
+        _say(console, "backward: both together, less the forward pass alone. !: the spread is over 10 %", "dim")
+    if profile.problem is not None:
+        _say(console, profile.problem, "red")
+    _say_warnings(profile, console)
+
+
+_STAGE_COLUMNS = ("forward ms", "backward ms", "share", "GFLOP/s", "backward")
+
+
+def _stage_cells(row: dict[str, Any]) -> list[str]:
+    speeds = [row["forward_flops_per_second"], row["backward_flops_per_second"]]
+    return [
+        _milliseconds(row["forward_seconds"]),
+        _milliseconds(row["backward_seconds"]),
+        f"{row['share']:.1%}",
+        *("" if speed is None else _giga(speed) for speed in speeds),
+    ]
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+def _say_warnings(report: Report, console: Console) -> None:
+    for warning in report.warnings:
+        _say(console, f"warning: {warning}", "yellow")
+
+
+def _table(columns: Sequence[str], lines: list[Line], width: int) -> Table:
     """As many columns as fit."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     room = width - max(len(line.label) for line in lines) - 2
     shown = 0
-    for name, *column in zip(COLUMNS, *(line.cells for line in lines), strict=True):
+    for name, *column in zip(columns, *(line.cells for line in lines), strict=True):
         room -= max(map(len, [name, *column])) + 2
         if room < 0:
             break
@@ -150,7 +195,7 @@ def _table(lines: list[Line], width: int) -> Table:
 def describe_peak(peak: dict[str, Any]) -> str:
     """``pt, float32, matrix product: 180 GFLOP/s``."""
     unit = "GB/s" if peak["name"] == "copy" else "GFLOP/s"
-    return f"{peak['backend']}, {peak['dtype']}, {peak['name']}: {peak['per_second'] / 1e9:.3g} {unit}"
+    return f"{peak['backend']}, {peak['dtype']}, {peak['name']}: {_giga(peak['per_second'])} {unit}"
 
 
 def markdown(record: Record) -> str:

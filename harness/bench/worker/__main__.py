@@ -29,7 +29,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            reply: dict[str, object] = {"answer": operations.answer(request.pop("do"), **request)}
+            reply: dict[str, object] = {"answer": getattr(operations, request.pop("do"))(**request)}
         except InvalidInput as refusal:
             reply = {"refused": str(refusal)}
         print(json.dumps(reply), file=channel, flush=True)

@@ -22,7 +22,7 @@ _PEAK_MEASUREMENTS = 5  # the best of them is the peak
 
 
 class Operations:
-    """The operations that one candidate can be asked for; each returns values for JSON.
+    """The operations that one candidate can be asked for: a public method each, which returns values for JSON.
 
     Args:
         job: The first message of `harness.bench.process.Process`.
@@ -32,21 +32,7 @@ class Operations:
         self.job = job
         self.call: Callable[[], None] = lambda: None  # what is timed; `first` sets it
         self.last_loss: Callable[[], float | None] = lambda: None
-        self.stages: list[tuple[str, Callable[[], None], Callable[[], None]]] = []
-
-    def answer(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """The answer of the method of that name: begin, prove, first, measure, end, peaks, stages or stage."""
-        operations: dict[str, Callable[..., dict[str, Any]]] = {
-            "begin": self.begin,
-            "prove": self.prove,
-            "first": self.first,
-            "measure": self.measure,
-            "end": self.end,
-            "peaks": self.peaks,
-            "stages": self.name_stages,
-            "stage": self.measure_stage,
-        }
-        return operations[operation](**arguments)
+        self.stage_calls: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
     def begin(self) -> dict[str, Any]:
         """Import the framework and build the network, each timed."""
@@ -172,15 +158,23 @@ class Operations:
             peaks.append({"name": name, "per_second": amount / best})
         return {"peaks": peaks}
 
-    def name_stages(self, images: str) -> dict[str, Any]:
-        """Prepare each stage for being timed alone; compiles. Returns their names in forward order."""
-        module = importlib.import_module(f"{PACKAGES[self.job['backend']]}.profile")
-        self.stages = list(module.stages(self.model, _load(images)[0]))
-        return {"stages": [name for name, _, _ in self.stages]}
+    def stages(self, images: str) -> dict[str, Any]:
+        """The stages' names in forward order; prepares two calls of each, which compiles.
 
-    def measure_stage(self, index: int, backward: bool, calls: int) -> dict[str, Any]:
+        Both calls compute in training mode on the stage's real input, and wait. The first is the forward pass. The
+        second also computes the gradients of the sum of the output by the stage's parameters and its input; the images
+        have none, as in training.
+        """
+        module = importlib.import_module(f"{PACKAGES[self.job['backend']]}.profile")
+        names = []
+        for name, forward, both in module.stages(self.model, _load(images)[0]):
+            names.append(name)
+            self.stage_calls.append((forward, both))
+        return {"stages": names}
+
+    def stage(self, index: int, backward: bool, calls: int) -> dict[str, Any]:
         """As `measure`, for one stage: forward alone, or with its gradients."""
-        _, forward, both = self.stages[index]
+        forward, both = self.stage_calls[index]
         return _timed(both if backward else forward, calls)
 
     def _save(self, arrays: dict[str, Array]) -> str:
