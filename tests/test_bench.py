@@ -39,7 +39,7 @@ from harness.bench.record import Record, Row
 from harness.bench.report import plots, tables
 from harness.bench.report.page import write_folder, write_profile
 from harness.bench.roofline import machine_of, stage_flops
-from harness.bench.rounds import benchmark, enough, warm_up
+from harness.bench.rounds import Benchmark, enough, warm_up
 from harness.bench.statistics import Ratio, speed_ratio, summarize
 from harness.bench.worker.operations import SGD, Operations
 from harness.cli.main import app
@@ -172,7 +172,7 @@ def recorded(given: list[Candidate], rounds: int = 3) -> Record:
 
 def run(fakes: Fakes, given: list[Candidate], rounds: int = 3) -> Record:
     record = recorded(given, rounds)
-    benchmark(record, fakes.referee, fakes.start, clock=fakes.clock)
+    Benchmark(record, fakes.referee, fakes.start, clock=fakes.clock).run()
     return record
 
 
@@ -234,7 +234,7 @@ def test_the_seed_decides_the_order(referee, proof):
         record = recorded(THREE, rounds=5)
         record.seed = seed
         fakes = Fakes(referee, proof)
-        benchmark(record, referee, fakes.start, clock=fakes.clock)
+        Benchmark(record, referee, fakes.start, clock=fakes.clock).run()
         return [sample.turn for row in record.rows for sample in row.samples]
 
     assert order(0) == order(0) != order(1)
@@ -358,7 +358,7 @@ def test_a_loss_that_is_no_number_in_the_end_is_a_problem(referee, proof):
             return super().ask(operation, **arguments) | ({"last_loss": float("nan")} if operation == "end" else {})
 
     record = recorded(candidates(["pt"], ["tuned"], ["train"], [2], ["float32"]))
-    benchmark(record, referee, lambda c: Diverging(fakes, c), clock=fakes.clock)
+    Benchmark(record, referee, lambda c: Diverging(fakes, c), clock=fakes.clock).run()
     assert record.rows[0].problem == "the loss of the last timed step is nan"
     assert json.loads(json.dumps(record.as_json(), allow_nan=False))["rows"][0]["last_loss"] is None
 

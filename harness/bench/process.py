@@ -50,7 +50,7 @@ class Process:
             config: The network.
             params: The file of the weights.
             device: ``auto``, ``cpu`` or ``gpu``.
-            processors: The numbers of the processors that it may use, with a thread for each.
+            processors: By number; the framework gets a thread for each.
             python: The interpreter; its environment needs NumPy and the framework.
 
         Raises:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,57 +28,43 @@ def no_progress(text: str, done: int, total: int) -> None:
     """Show nothing."""
 
 
-def benchmark(
-    record: Record,
-    referee: Referee,
-    start: StartProcess,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    progress: Progress = no_progress,
-) -> None:
-    """Fill the rows of the record. A row that cannot be proven or measured says why, and the others go on.
+@dataclass
+class Benchmark:
+    """The procedure for one record, which has a row for each candidate."""
 
-    Ctrl-C ends it: what was measured stays in the record, which is then not complete.
-
-    Args:
-        record: With a row for each candidate.
-        referee: Weights, images and the referee's results.
-        start: Starts a candidate's worker.
-        clock: Returns seconds.
-        progress: Called before each step.
-    """
-    try:
-        _Benchmark(record, referee, start, clock, progress).run()
-    except KeyboardInterrupt:
-        record.warnings.append("interrupted: not everything was measured")
-    else:
-        record.complete = True
-
-
-class _Benchmark:
-    def __init__(
-        self, record: Record, referee: Referee, start: StartProcess, clock: Callable[[], float], progress: Progress
-    ) -> None:
-        self.record, self.referee, self.start, self.clock, self.progress = record, referee, start, clock, progress
-        self.programs = list(dict.fromkeys(row.candidate.program for row in record.rows))
-        self.peak_programs = [
-            Candidate(backend, "tuned", "", 0, dtype)
-            for backend, dtype in dict.fromkeys((p.backend, p.dtype) for p in self.programs)
-            if backend in BACKENDS
-        ]
-        self.random = np.random.default_rng(record.seed)
-        self.started = clock()
-        self.done = 0
-        self.total = 2 * len(self.peak_programs) + len(self.programs) + len(record.rows) * (1 + record.rounds)
+    record: Record
+    referee: Referee
+    start: StartProcess
+    clock: Callable[[], float] = time.monotonic  # seconds
+    progress: Progress = no_progress
 
     def run(self) -> None:
-        for program in self.peak_programs:
+        """Fill the rows. A row that cannot be proven or measured says why, and the others go on.
+
+        Ctrl-C ends it: what was measured stays in the record, which is then not complete.
+        """
+        try:
+            self._run()
+            self.record.complete = True
+        except KeyboardInterrupt:
+            self.record.warnings.append("interrupted: not everything was measured")
+
+    def _run(self) -> None:
+        rows = self.record.rows
+        programs = list(dict.fromkeys(row.candidate.program for row in rows))
+        # A peak is a backend's: it does not depend on the variant.
+        measurers = list(dict.fromkeys(replace(p, variant="tuned") for p in programs if p.backend in BACKENDS))
+        self.random = np.random.default_rng(self.record.seed)
+        self.started = self.clock()
+        self.done = 0
+        self.total = 2 * len(measurers) + len(programs) + len(rows) * (1 + self.record.rounds)
+        for program in measurers:
             self._measure_peaks(program)
-        for program in self.programs:
+        for program in programs:
             self._prove(program)
-        for rows in self.record.groups().values():
-            self._time(rows)
-        for program in self.peak_programs:  # again: what disturbed the machine before may be over
+        for group in self.record.groups().values():
+            self._time(group)
+        for program in measurers:  # again: what disturbed the machine before may be over
             self._measure_peaks(program)
 
     def _step(self, text: str) -> None:
@@ -180,12 +167,8 @@ def _problems_of(rows: Sequence[Row]) -> Iterator[None]:
 def warm_up(measure: Callable[[int], float], least: float = MEASUREMENT) -> tuple[list[float], bool]:
     """Measure until two successive measurements are alike, at most ten times.
 
-    Args:
-        measure: Returns the seconds of that many calls together.
-        least: Seconds that a measurement should last.
-
-    Returns:
-        Seconds a call, of every measurement; and whether the last two were alike.
+    `measure` returns the seconds of that many calls together; a measurement should last `least` seconds. Returns the
+    seconds a call of every measurement, and whether the last two were alike.
     """
     seconds = [measure(1)]
     while len(seconds) < _WARM_UPS:
@@ -197,5 +180,5 @@ def warm_up(measure: Callable[[int], float], least: float = MEASUREMENT) -> tupl
 
 
 def enough(seconds: float, least: float = MEASUREMENT) -> int:
-    """How many calls of that many seconds a measurement takes."""
+    """How many calls of that length fill a measurement."""
     return max(1, math.ceil(least / max(seconds, 1e-6)))

@@ -10,8 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -46,8 +45,7 @@ def bench(
     batch: Annotated[str, typer.Option(help="Images a call; several separated by commas.")] = "32",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16, or both, separated by a comma.")] = "float32",
     variant: Annotated[
-        Literal["tuned", "textbook", "both", "all"],
-        typer.Option(help="all: textbook, compiled and tuned."),
+        Literal["tuned", "textbook", "both", "all"], typer.Option(help="all: textbook, compiled and tuned.")
     ] = "tuned",
     pipeline: Annotated[bool, typer.Option("--pipeline", help="Also with loading of the images.")] = False,
     device: Device = "auto",
@@ -79,7 +77,7 @@ def bench(
     from harness.bench.record import Record, Row
     from harness.bench.report import tables
     from harness.bench.report.page import write_folder
-    from harness.bench.rounds import benchmark
+    from harness.bench.rounds import Benchmark
     from spec import InvalidInput
 
     names = check_names(backends or ["pt", "mx", "jax"], ENGINES)
@@ -95,7 +93,7 @@ def bench(
     with _conditions(record, threads), _referee(record, data, data_dir, batches, pipeline=pipeline) as referee:
         start = _starter(record, referee, device, interpreters(python or [], names))
         with _bar("benchmark") as progress:
-            benchmark(record, referee, start, progress=progress)
+            Benchmark(record, referee, start, progress=progress).run()
     if out is not None:
         write_folder(record, out)
     if markdown is not None:
@@ -206,9 +204,6 @@ def _conditions(report: Report, threads: int | None) -> Iterator[None]:
     if threads is not None and threads > len(processors):
         raise InvalidInput(f"--threads: this process may use {len(processors)} processors, got {threads}")
 
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
     before = machine.now()
     environment = machine.environment(processors[:threads])
     report.about = {
@@ -219,7 +214,7 @@ def _conditions(report: Report, threads: int | None) -> Iterator[None]:
         "after": before,
     }
     report.warnings += machine.warnings_before(environment, before)
-    handler = signal.signal(signal.SIGTERM, interrupt)
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

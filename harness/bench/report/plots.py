@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,25 +19,16 @@ _COLORS = {"pt": "tab:orange", "mx": "tab:blue", "jax": "tab:green", "onnx": "ta
 _LINES = {"tuned": "-", "session": "-", "compiled": "--", "textbook": ":"}
 
 
-class _Picture:
-    """Axes side by side, and the SVG element that is made of them."""
-
-    def __init__(self) -> None:
-        self.axes: list[Any] = []
-        self.svg = ""
-
-
 @contextmanager
-def _drawing(name: str, columns: int, size: tuple[float, float]) -> Iterator[_Picture]:
-    """A picture to draw on; afterwards it holds the SVG element, which refers to nothing outside itself."""
+def _drawing(name: str, columns: int, size: tuple[float, float]) -> Iterator[SimpleNamespace]:
+    """Axes side by side; afterwards also their SVG element, which refers to nothing outside itself."""
     import matplotlib
     from matplotlib.figure import Figure
 
     # The salt makes the ids of several pictures on one page differ, and those of one picture always the same.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
         figure = Figure(figsize=size, layout="constrained")
-        picture = _Picture()
-        picture.axes = list(figure.subplots(1, columns, squeeze=False)[0])
+        picture = SimpleNamespace(axes=list(figure.subplots(1, columns, squeeze=False)[0]), svg="")
         yield picture
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -74,7 +66,7 @@ def draw_throughput(record: Record) -> str:
                 axis.set_xscale("log", base=2)
                 axis.set_xticks(batches, [str(n) for n in batches])
                 axis.set_title(TASKS[task])
-    return picture.svg
+    return str(picture.svg)
 
 
 def _bars(axis: Any, record: Record, rows: Sequence[Row]) -> None:
@@ -125,7 +117,7 @@ def draw_samples(record: Record) -> str:
             _name_rows(axis, [label(record, row) for row in rows])
             axis.set(xlabel="milliseconds a call", title=f"{TASKS[task]}, batch {batch}")
             axis.set_xlim(left=0)
-    return picture.svg
+    return str(picture.svg)
 
 
 def draw_roofline(record: Record) -> str:
@@ -154,7 +146,7 @@ def draw_roofline(record: Record) -> str:
         axis.set(xlabel="operations a byte (a model: see the schema)", ylabel="GFLOP/s")
         axis.grid(alpha=0.3, which="both")
         axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
-    return picture.svg
+    return str(picture.svg)
 
 
 def draw_stages(profile: Mapping[str, Any]) -> str:
@@ -172,4 +164,4 @@ def draw_stages(profile: Mapping[str, Any]) -> str:
         title = f"{backend}, {settings['preset']}, {size} pixels, batch {settings['batch']}, {settings['dtype']}"
         axis.set(xlabel="milliseconds", title=title)
         axis.legend(fontsize="small")
-    return picture.svg
+    return str(picture.svg)

@@ -20,6 +20,8 @@ from spec import Array
 SGD = spec.SGD(rate=0.0078125, momentum=0.0)
 _PEAK_MEASUREMENTS = 5  # the best of them is the peak
 
+Batches = Iterator[tuple[Array, Array]]  # images and labels
+
 
 class Operations:
     """The operations that one candidate can be asked for: a public method each, which returns values for JSON.
@@ -30,7 +32,7 @@ class Operations:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
-        self.call: Callable[[], None] = lambda: None  # what is timed; `first` sets it
+        self.call: Callable[[], Any] = lambda: None  # what is timed; `first` sets it
         self.last_loss: Callable[[], float | None] = lambda: None
         self.stage_calls: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
@@ -84,22 +86,17 @@ class Operations:
             dataset: Folder of a prepared dataset: a call then loads its batch from there instead.
         """
         batches = pipeline(Path(dataset), self.job["batch"]) if dataset is not None else None
-        if self.job["task"] == "infer":
-            seconds, arrays = self._first_prediction(images, batches)
-        else:
-            seconds, arrays = self._first_step(images, batches)
+        first_call = self._first_prediction if self.job["task"] == "infer" else self._first_step
+        seconds, arrays = first_call(images, batches)
         return {"seconds": seconds, "arrays": self._save(arrays)}
 
-    def _first_prediction(
-        self, images: str, batches: Iterator[tuple[Array, Array]] | None
-    ) -> tuple[float, dict[str, Array]]:
+    def _first_prediction(self, images: str, batches: Batches | None) -> tuple[float, dict[str, Array]]:
         network, package, model = self.network, self.package, self.model
         if batches is not None:
-            start = time.perf_counter()
-            logits = network.predict(model, next(batches)[0])
-            seconds = time.perf_counter() - start
             self.call = lambda: network.predict(model, next(batches)[0])
-            return seconds, {"logits": logits}
+            start = time.perf_counter()
+            logits = self.call()
+            return time.perf_counter() - start, {"logits": logits}
         x = package.images_to_device(model, _load(images)[0])
         package.wait(x)
         start = time.perf_counter()
@@ -110,7 +107,7 @@ class Operations:
         self.call = lambda: package.wait(run(x))
         return seconds, {"logits": to_numpy(y)}
 
-    def _first_step(self, images: str, batches: Iterator[tuple[Array, Array]] | None) -> tuple[float, dict[str, Array]]:
+    def _first_step(self, images: str, batches: Batches | None) -> tuple[float, dict[str, Array]]:
         network, package, model = self.network, self.package, self.model
         optimizer = network.make_optimizer(model, SGD)
         if batches is not None:
@@ -131,12 +128,12 @@ class Operations:
             last[:] = [step()]
             package.wait(last[0], model)
 
+        self.call = call
+        self.last_loss = lambda: float(last[0].loss)
         start = time.perf_counter()
         call()
         seconds = time.perf_counter() - start
-        self.call = call
-        self.last_loss = lambda: float(last[0].loss)
-        return seconds, {"loss": np.array(float(last[0].loss))}
+        return seconds, {"loss": np.array(self.last_loss())}
 
     def measure(self, calls: int) -> dict[str, Any]:
         """Seconds for that many calls, each waited for, and how many threads were busy meanwhile."""
@@ -183,7 +180,7 @@ class Operations:
         return str(path)
 
 
-def pipeline(dataset: Path, batch: int) -> Iterator[tuple[Array, Array]]:
+def pipeline(dataset: Path, batch: int) -> Batches:
     """Batches of the training images as in a training run, epoch after epoch, without a smaller one at the end.
 
     Raises:
@@ -201,7 +198,7 @@ def pipeline(dataset: Path, batch: int) -> Iterator[tuple[Array, Array]]:
         epoch += 1
 
 
-def _timed(call: Callable[[], None], calls: int) -> dict[str, Any]:
+def _timed(call: Callable[[], Any], calls: int) -> dict[str, Any]:
     before, start = ticks_by_thread(), time.perf_counter()
     for _ in range(calls):
         call()
