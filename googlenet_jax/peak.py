@@ -1,4 +1,4 @@
-"""What JAX reaches on this device in the workloads of `harness.backends.ceilings`."""
+"""The workloads of `harness.backends.ceilings` in JAX."""
 
 from __future__ import annotations
 

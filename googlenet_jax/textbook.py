@@ -98,7 +98,7 @@ def _canonical(model: GoogLeNet, state: nnx.State) -> dict[str, spec.Array]:
 
 
 def dump_params(model: GoogLeNet) -> dict[str, spec.Array]:
-    """As `googlenet_jax.dump_params`."""
+    """Like `googlenet_jax.dump_params`."""
     return _canonical(model, nnx.state(model, nnx.Param))
 
 
@@ -109,9 +109,9 @@ def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> nnx.Optimizer
 
 
 def update(
-    model: GoogLeNet, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, kept: dict[str, jax.Array]
+    model: GoogLeNet, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
 ) -> spec.Step:
-    """As `googlenet_jax.update`; without dropout `kept` is empty."""
+    """Like `googlenet_jax.update`; without dropout `masks` is empty."""
     return spec.Step(*_step(model, optimizer, x, y))
 
 
@@ -128,7 +128,7 @@ def _loss(model: GoogLeNet, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.
 
 
 def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
-    """As `googlenet_jax.loss_and_grads`."""
+    """Like `googlenet_jax.loss_and_grads`."""
     (loss, _), grads = _value_and_grads(model, *to_device(model, images, labels))
     return float(loss), _canonical(model, grads)
 
@@ -147,5 +147,5 @@ def predictor(model: GoogLeNet, x: jax.Array) -> Callable[[jax.Array], jax.Array
 
 
 def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
-    """As `googlenet_jax.predict`."""
+    """Like `googlenet_jax.predict`."""
     return np.array(_logits(model, images_to_device(model, images)))

@@ -1,4 +1,4 @@
-"""What MXNet reaches on this device in the workloads of `harness.backends.ceilings`."""
+"""The workloads of `harness.backends.ceilings` in MXNet."""
 
 from __future__ import annotations
 

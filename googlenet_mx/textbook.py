@@ -91,7 +91,7 @@ build = GoogLeNet
 
 
 def dump_params(model: GoogLeNet) -> dict[str, spec.Array]:
-    """As `googlenet_mx.dump_params`."""
+    """Like `googlenet_mx.dump_params`."""
     parameters = model._collect_params_with_prefix()
     return rename({name: p.data().asnumpy() for name, p in parameters.items()}, _SCHEME, model.config)
 
@@ -109,9 +109,9 @@ def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> gluon.Trainer
 
 
 def update(
-    model: GoogLeNet, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, kept: dict[str, nd.NDArray]
+    model: GoogLeNet, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, masks: dict[str, nd.NDArray]
 ) -> spec.Step:
-    """As `googlenet_mx.update`; without dropout `kept` is empty."""
+    """Like `googlenet_mx.update`; without dropout `masks` is empty."""
     with autograd.record():
         logits = model(x)
         value = _cross_entropy(logits, y).mean()
@@ -123,7 +123,7 @@ def update(
 
 
 def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
-    """As `googlenet_mx.loss_and_grads`."""
+    """Like `googlenet_mx.loss_and_grads`."""
     x, y = to_device(model, images, labels)
     with autograd.record():
         value = _cross_entropy(model(x), y).mean()
@@ -138,5 +138,5 @@ def predictor(model: GoogLeNet, x: nd.NDArray) -> Callable[[nd.NDArray], nd.NDAr
 
 
 def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
-    """As `googlenet_mx.predict`."""
+    """Like `googlenet_mx.predict`."""
     return model(images_to_device(model, images)).asnumpy()

@@ -1,4 +1,4 @@
-"""What PyTorch reaches on this device in the workloads of `harness.backends.ceilings`."""
+"""The workloads of `harness.backends.ceilings` in PyTorch."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def compiled(model: GoogLeNet) -> GoogLeNet:
 
 
 def dump_params(model: GoogLeNet) -> dict[str, spec.Array]:
-    """As `googlenet_pt.dump_params`."""
+    """Like `googlenet_pt.dump_params`."""
     return _canonical(model, model.parameters())
 
 
@@ -120,9 +120,9 @@ def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> torch.optim.O
 
 
 def update(
-    model: GoogLeNet, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, kept: dict[str, Tensor]
+    model: GoogLeNet, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, masks: dict[str, Tensor]
 ) -> spec.Step:
-    """As `googlenet_pt.update`; without dropout `kept` is empty."""
+    """Like `googlenet_pt.update`; without dropout `masks` is empty."""
     model.train()
     optimizer.zero_grad()
     logits = model(x)
@@ -133,7 +133,7 @@ def update(
 
 
 def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
-    """As `googlenet_pt.loss_and_grads`."""
+    """Like `googlenet_pt.loss_and_grads`."""
     x, y = to_device(model, images, labels)
     with full_precision():
         loss = F.cross_entropy(model(x), y)
@@ -153,7 +153,7 @@ def predictor(model: GoogLeNet, x: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
-    """As `googlenet_pt.predict`."""
+    """Like `googlenet_pt.predict`."""
     x = images_to_device(model, images)
     with full_precision():
         return to_numpy(predictor(model, x)(x))

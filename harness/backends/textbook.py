@@ -1,4 +1,4 @@
-"""What the three modules with the textbooks' network share: which network that is, and its optimizer."""
+"""The part that the backends' `textbook` modules share: which network the textbooks have, and its optimizer."""
 
 from __future__ import annotations
 

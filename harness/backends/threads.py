@@ -1,4 +1,4 @@
-"""Which of this process's threads work."""
+"""The threads of this process that work."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def busy_threads(before: dict[str, int]) -> int | None:
-    """How many threads have worked since `ticks_by_thread` gave `before`.
+    """The number of threads that have worked since `ticks_by_thread` gave `before`.
 
     A thread counts that did a quarter of what the busiest one did: a share of the wall time would measure how busy
-    other processes are. None where that was too short to tell, or the system does not tell.
+    other processes are. None where no thread has a tick yet, or the system does not tell.
     """
     worked = [ticks - before.get(thread, 0) for thread, ticks in ticks_by_thread().items()]
     return sum(ticks > max(worked) / 4 for ticks in worked) if any(worked) else None

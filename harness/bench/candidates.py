@@ -1,4 +1,4 @@
-"""What is measured: a candidate is a variant of a backend at one task, batch and dtype."""
+"""The things to measure: a candidate is a variant of a backend at one task, batch and dtype."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Candidate:
 
     @property
     def program(self) -> Candidate:
-        """What is held against the referee: the same code for every task and batch."""
+        """The candidate without task and batch, whose code is held against the referee once."""
         return replace(self, task="", batch=0, pipeline=False)
 
 

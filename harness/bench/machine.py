@@ -1,4 +1,4 @@
-"""Where a benchmark ran: code, versions, processor, limits and load, and warnings about what disturbs the figures."""
+"""The conditions of a benchmark: code, versions, processor, limits, load, and warnings about disturbances."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _read(path: str | Path) -> str | None:
 
 
 def now() -> dict[str, Any]:
-    """What changes: time, load, free memory, the processors' time so far, and the part of it that the host took."""
+    """Everything that changes: time, load, free memory, the processors' time so far, and what the host took of it."""
     times = psutil.cpu_times()
     hertz = os.sysconf("SC_CLK_TCK")
     stolen = getattr(times, "steal", None)
@@ -119,7 +119,7 @@ def now() -> dict[str, Any]:
 
 
 def warnings_before(surroundings: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    """What may make the figures worse than they need be, known before the start."""
+    """Disturbances that are known before the start."""
     warnings = []
     load = before["load_average"][0]
     used = len(surroundings["used_processors"])
@@ -137,7 +137,7 @@ def warnings_before(surroundings: dict[str, Any], before: dict[str, Any]) -> lis
 
 
 def warnings_after(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What happened meanwhile."""
+    """Disturbances that happened meanwhile."""
     if before["stolen_ticks"] is None:
         return []
     share = (after["stolen_ticks"] - before["stolen_ticks"]) / max(after["ticks"] - before["ticks"], 1)

@@ -1,4 +1,4 @@
-"""Where the time goes: every stage of one backend, forward and with gradients, each timed alone."""
+"""A profile: every stage of one backend, forward and with gradients, each timed alone."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Comparison:
 
 @dataclass
 class Report:
-    """What a benchmark and a profile have in common."""
+    """The part that a benchmark and a profile share."""
 
     config: spec.Config
     size: int  # pixels
@@ -161,7 +161,7 @@ class Record(Report):
         return comparisons
 
     def work(self, row: Row) -> dict[str, float | None] | None:
-        """What a row achieves, and the share of what the machine can do; None without measurements."""
+        """A row's operations a second, and their share of the machine's peak and roof; None without measurements."""
         if not row.samples:
             return None
         c = row.candidate

@@ -1,4 +1,4 @@
-"""How much work a network is, and how fast this machine could do it at best."""
+"""The work of a network's call, and the best speed at which this machine could do it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRAINING = 3  # times the forward pass: it, the gradients of the activations, t
 
 @dataclass(frozen=True)
 class Work:
-    """What one call costs: floating point operations, and the bytes that have to move at the least."""
+    """The cost of one call: floating point operations, and the bytes that have to move at the least."""
 
     flops: float
     bytes: float
@@ -28,7 +28,7 @@ class Work:
 
 
 def work(config: spec.Config, size: int, task: str, batch: int, dtype: str) -> Work:
-    """What a call costs, counted from the spec.
+    """The cost of a call, counted from the spec.
 
     Operations are the multiply-adds of convolutions and dense layers, two operations each; nothing else counts. The
     bytes are a model: every convolution, dense layer and pool reads its input and its weights once and writes its

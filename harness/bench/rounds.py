@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -104,12 +104,12 @@ class Benchmark:
     def _time(self, rows: Sequence[Row]) -> None:
         """Start the workers of one task and batch, which bounds the memory, and measure each in every round."""
         workers: dict[Row, Process] = {}
-        try:
+        with ExitStack() as stack:
             for row in rows:
                 self._step(f"{row.candidate}: warming up")
                 if row.problem is None:
                     with _problems_of([row]):
-                        workers[row] = self.start(row.candidate)
+                        workers[row] = stack.enter_context(closing(self.start(row.candidate)))
                         self._warm_up(row, workers[row])
             for number in range(self.record.rounds):
                 ready = [row for row in rows if row.problem is None]
@@ -122,9 +122,6 @@ class Benchmark:
                 if row.problem is None:
                     with _problems_of([row]):
                         self._end(row, workers[row])
-        finally:
-            for worker in workers.values():
-                worker.close()
 
     def _warm_up(self, row: Row, worker: Process) -> None:
         """Build, call once, check the result; then measure until two measurements are alike."""
@@ -180,5 +177,5 @@ def warm_up(measure: Callable[[int], float], least: float = MEASUREMENT) -> tupl
 
 
 def enough(seconds: float, least: float = MEASUREMENT) -> int:
-    """How many calls of that length fill a measurement."""
+    """The number of calls of that length that fill a measurement."""
     return max(1, math.ceil(least / max(seconds, 1e-6)))

@@ -1,4 +1,4 @@
-"""What a few measurements show, and what they do not."""
+"""Summaries of a few measurements, and whether they show a difference."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def summarize(seconds: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast one is as the other, with a 95 % interval."""
+    """One speed divided by another, with a 95 % interval."""
 
     ratio: float
     low: float

@@ -176,7 +176,7 @@ def _say_warnings(report: Report, console: Console) -> None:
 
 
 def _table(columns: Sequence[str], lines: list[Line], width: int) -> Table:
-    """As many columns as fit."""
+    """A table of the first columns, as many as fit the width."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     room = width - max(len(line.label) for line in lines) - 2

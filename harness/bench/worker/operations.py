@@ -1,4 +1,4 @@
-"""What a candidate's process does when it is asked: build, compute for the proof, and time. It knows no framework."""
+"""The operations of a candidate's process: build, compute for the proof, and time. They know no framework."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Operations:
         return {"stages": names}
 
     def stage(self, index: int, backward: bool, calls: int) -> dict[str, Any]:
-        """As `measure`, for one stage: forward alone, or with its gradients."""
+        """Like `measure`, for one stage: forward alone, or with its gradients."""
         forward, both = self.stage_calls[index]
         return _timed(both if backward else forward, calls)
 
