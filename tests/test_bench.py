@@ -211,7 +211,7 @@ def test_groups_share_task_and_batch():
 # ------------------------------------------------------------------------------------------------- the procedure
 
 
-def test_every_round_has_every_candidate_once_in_an_order_drawn_anew(referee, proof):
+def test_every_round_measures_every_candidate_once_in_a_new_random_order(referee, proof):
     fakes = Fakes(referee, proof)
     record = run(fakes, THREE, rounds=6)
     assert record.passed
@@ -350,7 +350,7 @@ def test_a_first_call_that_differs_is_not_timed(referee, proof, task, what):
     assert fakes.count("measure", row.candidate) == 0
 
 
-def test_a_loss_that_is_no_number_in_the_end_is_a_problem(referee, proof):
+def test_final_loss_that_is_not_finite_is_a_problem(referee, proof):
     fakes = Fakes(referee, proof)
 
     class Diverging(Fake):
@@ -391,7 +391,7 @@ def test_the_referee_counts_auxiliary_heads_in(tmp_path, monkeypatch):
     ("error", "said"),
     [(Died("killed by SIGKILL"), "the process died: killed by SIGKILL"), (spec.InvalidInput("no"), "no")],
 )
-def test_a_worker_that_fails_is_a_row_that_says_so(referee, proof, operation, error, said):
+def test_failing_worker_is_a_problem_of_its_row_only(referee, proof, operation, error, said):
     fakes = Fakes(referee, proof)
     times = 4 if operation == "measure" else 1  # in the middle of the rounds
 
@@ -422,7 +422,7 @@ def test_peaks_that_cannot_be_measured_are_a_warning(referee, proof):
     assert record.work(record.rows[0])["share_of_peak"] is None
 
 
-def test_of_two_measurements_of_a_peak_the_best_remains(referee, proof):
+def test_best_of_two_peak_measurements_is_kept(referee, proof):
     """One before everything else, and one after it."""
     fakes = Fakes(referee, proof)
     fakes.peaks = iter([(2e11, 1e10), (1e11, 3e10)])
@@ -433,7 +433,7 @@ def test_of_two_measurements_of_a_peak_the_best_remains(referee, proof):
 
 
 @pytest.mark.parametrize("moment", [("prove", 1), ("first", 1), ("measure", 4)])
-def test_control_c_keeps_what_was_measured_and_leaves_nobody(referee, proof, moment):
+def test_control_c_keeps_the_measurements_and_leaves_no_worker(referee, proof, moment):
     fakes = Fakes(referee, proof)
 
     def disturb(what, candidate, count):
@@ -697,7 +697,7 @@ def test_the_report_needs_nothing_else_and_escapes_what_it_shows(shown, referee,
     assert json.loads((tmp_path / "bench.json").read_text()) == shown.as_json()
 
 
-def test_a_report_of_nothing_measured_is_written_too(tmp_path):
+def test_report_without_measurements_is_written(tmp_path):
     write_folder(recorded(THREE), tmp_path)
     assert "Not complete" in (tmp_path / "report.html").read_text()
 
@@ -752,7 +752,7 @@ def test_bars_are_as_long_as_the_median_speed_with_the_quartiles_around(referee,
     assert segment[:, 0].tolist() == pytest.approx([2 / 0.375, 2 / 0.1875])
 
 
-def test_bars_of_stages_show_the_way_back_behind_the_way_forth(referee, proof, drawn):
+def test_stage_bars_show_backward_behind_forward(referee, proof, drawn):
     found = profiled(Fakes(referee, proof)).as_json()
     plots.draw_stages(found)
     (axis,) = drawn["stages-pt"]
@@ -940,7 +940,7 @@ def test_bench_measures_a_backend_with_and_without_loading(served, tmp_path):
 
 
 @needs_pt
-def test_a_worker_that_cannot_do_it_is_a_row_that_says_so_and_status_1(tmp_path):
+def test_worker_that_dies_is_a_problem_of_its_rows_and_exit_status_1(tmp_path):
     """Its interpreter is another program."""
     words = [
         "bench",

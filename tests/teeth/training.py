@@ -30,7 +30,7 @@ SHARES = [f"{PARALLEL}test_shares_are_all_rows_once"]
 ALIKE = [f"{PARALLEL}test_processes_notice_that_they_do_not_begin_alike"]
 COLUMNS = [f"{BENCH}test_a_row_is_shown_in_the_units_of_its_columns"]
 PROFILE = [f"{BENCH}test_a_profile_measures_every_stage_both_ways_in_every_round"]
-ROUNDS = [f"{BENCH}test_every_round_has_every_candidate_once_in_an_order_drawn_anew"]
+ROUNDS = [f"{BENCH}test_every_round_measures_every_candidate_once_in_a_new_random_order"]
 
 
 def _devices(backend):
@@ -434,7 +434,7 @@ _rounds = [
         "the last measurement of a peak remains",
         'max(peak["per_second"], new["per_second"])',
         'new["per_second"]',
-        [f"{BENCH}test_of_two_measurements_of_a_peak_the_best_remains"],
+        [f"{BENCH}test_best_of_two_peak_measurements_is_kept"],
     ),
     (
         "warm-up ends while measurements still fall",
@@ -480,7 +480,7 @@ _plots = [
         "bars of a stage overlap",
         "left=forward, color=_COLORS",
         "color=_COLORS",
-        [f"{BENCH}test_bars_of_stages_show_the_way_back_behind_the_way_forth"],
+        [f"{BENCH}test_stage_bars_show_backward_behind_forward"],
     ),
     (
         "whiskers are quartiles of the seconds, the wrong way round",
@@ -502,7 +502,7 @@ _bench = [
         "the benchmark exits with 0 where something could not be measured",
         "raise typer.Exit(0 if record.passed else 1 if record.complete else 130)",
         "raise typer.Exit(0 if record.complete else 130)",
-        [f"{BENCH}test_a_worker_that_cannot_do_it_is_a_row_that_says_so_and_status_1"],
+        [f"{BENCH}test_worker_that_dies_is_a_problem_of_its_rows_and_exit_status_1"],
     ),
 ]
 _worker = [
