@@ -1,4 +1,4 @@
-"""What JAX reaches on this device in the workloads of `harness.backends.ceilings`."""
+"""The workloads of `harness.backends.ceilings` in JAX."""
 
 from __future__ import annotations
 
@@ -8,43 +8,30 @@ import jax
 import jax.numpy as jnp
 
 from googlenet_jax.device import select_device, select_dtype, wait
-from harness.backends.ceilings import (
-    BYTES,
-    CHANNELS,
-    CONVOLUTION,
-    COPY,
-    IMAGES,
-    KERNEL,
-    PIXELS,
-    PRODUCT,
-    SIDE,
-    Workload,
-)
+from harness.backends import ceilings
+from harness.backends.ceilings import CHANNELS, KERNEL, PIXELS, Workload
 
 
 def workloads(device: str, dtype: str) -> list[Workload]:
-    """The product, the convolution and the copy.
+    """The product, the convolution and the copy. A device that is not there and an unknown dtype are refused."""
+    selected = select_device(device)
+    computed = select_dtype(dtype)
 
-    Raises:
-        spec.InvalidInput: for a device that is not there or an unknown dtype.
-    """
-    selected, computed = select_device(device), select_dtype(dtype)
-
-    def noise(*shape: int) -> jax.Array:
+    def random(*shape: int) -> jax.Array:
         return jax.device_put(jax.random.normal(jax.random.key(0), shape, computed), selected)
 
     def call(function: Callable[..., jax.Array], *arrays: jax.Array) -> Callable[[], None]:
         compiled = jax.jit(function).lower(*arrays).compile()
         return lambda: wait(compiled(*arrays))
 
-    a, b = noise(SIDE, SIDE), noise(SIDE, SIDE)
-    x, w = noise(IMAGES, PIXELS, PIXELS, CHANNELS), noise(KERNEL, KERNEL, CHANNELS, CHANNELS)
-    source = jax.device_put(jnp.zeros(BYTES // computed.itemsize, computed), selected)
-    return [
-        ("matrix product", PRODUCT, call(jnp.matmul, a, b)),
-        ("convolution", CONVOLUTION, call(_convolution, x, w)),
-        ("copy", COPY, call(jnp.copy, source)),
-    ]
+    a = random(ceilings.SIDE, ceilings.SIDE)
+    b = random(ceilings.SIDE, ceilings.SIDE)
+    x = random(ceilings.IMAGES, PIXELS, PIXELS, CHANNELS)
+    w = random(KERNEL, KERNEL, CHANNELS, CHANNELS)
+    source = jax.device_put(jnp.zeros(ceilings.BYTES // computed.itemsize, computed), selected)
+    return ceilings.workloads(
+        product=call(jnp.matmul, a, b), convolution=call(_convolution, x, w), copy=call(jnp.copy, source)
+    )
 
 
 def _convolution(x: jax.Array, w: jax.Array) -> jax.Array:

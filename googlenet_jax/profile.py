@@ -18,45 +18,43 @@ Call = Callable[[], None]
 
 
 def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
-    """In forward order every stage's name, a call that computes it, and one that computes it and its gradients.
+    """Each stage in forward order: its name, a call that computes it, and one that computes its gradients too.
 
-    Both compute in training mode on what the stage gets from the ones before, and wait. The gradients are those of the
-    sum of the stage's output, with respect to its parameters and its input; the images have none, as in training.
-
-    Args:
-        model: Stays as it is.
-        images: (N, C, H, W).
+    `harness.bench.worker.operations.Operations.stages` says what the calls compute. Each call is a
+    program of its own.
 
     Raises:
-        spec.InvalidInput: when the images do not fit.
+        spec.InvalidInput: when the images (N, C, H, W) do not fit.
     """
+    names = spec.stage_names(model.config)
     x = images_to_device(model, images)
-    for name in spec.stage_names(model.config):
-        forward, gradients, y = _compiled(model, name, x)
+    for name in names:
+        forward, gradients, y = _compiled(model, name, x, wants_input_gradient=name != names[0])
         yield name, forward, gradients
-        x = x if name in spec.head_names(model.config) else y
+        if name not in spec.head_names(model.config):
+            x = y
 
 
-def _compiled(model: Network, name: str, x: jax.Array) -> tuple[Call, Call, jax.Array]:
+def _compiled(model: Network, name: str, x: jax.Array, *, wants_input_gradient: bool) -> tuple[Call, Call, jax.Array]:
     """The two calls of one stage, each a program of its own, and the stage's output."""
 
-    def own(path: tuple, value: object) -> bool:
+    def of_stage(path: tuple, value: object) -> bool:
         return path[0] == name and isinstance(value, nnx.Param)
 
     with mode(model, training=True):
-        definition, params, rest = nnx.split(model, own, ...)
+        definition, params, rest = nnx.split(model, of_stage, ...)
 
     def compute(params: nnx.State, x: jax.Array, rest: nnx.State) -> jax.Array:
         return getattr(nnx.merge(definition, params, rest), name)(x)
 
     def gradients(params: nnx.State, x: jax.Array, rest: nnx.State, dy: jax.Array) -> tuple:
-        if name == spec.stage_names(model.config)[0]:
-            y, back = jax.vjp(lambda params: compute(params, x, rest), params)
-        else:
+        if wants_input_gradient:
             y, back = jax.vjp(lambda params, x: compute(params, x, rest), params, x)
+        else:
+            y, back = jax.vjp(lambda params: compute(params, x, rest), params)
         return y, back(dy)
 
-    # What a stage does not use of the rest, the other stages' parameters, is not handed over.
+    # JAX drops the arguments that a program does not use: the other stages' parameters in `rest`.
     forward = jax.jit(compute).lower(params, x, rest).compile()
     y = forward(params, x, rest)
     ones = jnp.ones_like(y)

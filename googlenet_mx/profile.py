@@ -1,4 +1,4 @@
-"""The stages one by one, to be timed."""
+"""Every stage as calls of its own, to be timed one by one."""
 
 from __future__ import annotations
 
@@ -12,39 +12,36 @@ from googlenet_mx.device import wait
 from googlenet_mx.network import Network
 from googlenet_mx.train import images_to_device
 
+Call = Callable[[], None]
 
-def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """Every stage in forward order: its name, a call that computes it, and one that computes it and its gradients.
 
-    Both calls work on what the stage is given for these images, in training mode, and wait for what they compute; the
-    gradients are those with respect to that input and to the stage's parameters; the images have none, as in training.
-    Each stage is a graph of its own.
+def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
+    """Each stage in forward order: its name, a call that computes it, and one that computes its gradients too.
 
-    Args:
-        model: Its parameters stay as they are.
-        images: (N, C, H, W).
+    `harness.bench.worker.operations.Operations.stages` says what the calls compute. Each stage is a
+    graph of its own.
 
     Raises:
-        spec.InvalidInput: when the images do not fit.
+        spec.InvalidInput: when the images (N, C, H, W) do not fit.
     """
-    first, *_ = names = spec.stage_names(model.config)
+    names = spec.stage_names(model.config)
     x = images_to_device(model, images)
-    kept = dict(zip(model.training_pass.rates, model.training_pass.kept(x, {}), strict=True))
+    masks = dict(zip(model.training_pass.rates, model.training_pass.kept(x, {}), strict=True))
     for name in names:
         layer = getattr(model, name)
-        if name in kept:
-            layer = partial(_with_mask, layer, kept[name])
-        given = x.copy()
-        if name != first:
-            given.attach_grad()
-        yield name, partial(_forward, layer, x), partial(_forward_and_backward, layer, given)
+        if name in masks:
+            layer = partial(_with_mask, layer, masks[name])
+        stage_input = x.copy()
+        if name != names[0]:
+            stage_input.attach_grad()
+        yield name, partial(_forward, layer, x), partial(_forward_and_backward, layer, stage_input)
         if name not in spec.head_names(model.config):
             with autograd.train_mode():
                 x = layer(x)
 
 
-def _with_mask(layer: Callable[..., nd.NDArray], kept: nd.NDArray, x: nd.NDArray) -> nd.NDArray:
-    return layer(x, kept)
+def _with_mask(layer: Callable[..., nd.NDArray], mask: nd.NDArray, x: nd.NDArray) -> nd.NDArray:
+    return layer(x, mask)
 
 
 def _forward(layer: Callable[[nd.NDArray], nd.NDArray], x: nd.NDArray) -> None:

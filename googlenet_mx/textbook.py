@@ -1,10 +1,9 @@
-"""GoogLeNet as the textbook's notebook has it in Gluon, with MXNet's defaults: what the package is measured against.
+"""GoogLeNet as the textbook's notebook has it in Gluon: operator by operator, every default left as it is.
 
-Nothing here is ours but the names under which the benchmark asks: the network of Dive into Deep Learning, chapter 8.4,
-its loss and Gluon's own trainer and SGD, computed operator by operator unless `compiled`. MXNet's SGD rounds its rate
-to float32, which float64 shows.
+The benchmark times it beside `googlenet_mx`. Functions that are missing here are the package's. MXNet's SGD rounds its
+rate to float32, which float64 shows.
 
-Source: Zhang et al., "Dive into Deep Learning", chapters 8.4 and 3.6, MXNet tab.
+Source: Zhang et al., Dive into Deep Learning, chapters 8.4 and 3.6, MXNet tab.
 """
 
 from __future__ import annotations
@@ -15,30 +14,12 @@ from mxnet import autograd, gluon, nd
 from mxnet.gluon import HybridBlock, nn
 
 import spec
-from googlenet_mx.device import describe, peak_memory, select_device, select_dtype, wait
+from googlenet_mx.device import select_device, select_dtype
 from googlenet_mx.train import images_to_device, to_device
 from harness.backends.textbook import check_config, check_optimizer
-from harness.weights.names import SCHEMES, foreign_names
+from harness.weights.names import SCHEMES, foreign, rename
 
-__all__ = [
-    "GoogLeNet",
-    "build",
-    "compiled",
-    "describe",
-    "dump_params",
-    "images_to_device",
-    "load_params",
-    "loss_and_grads",
-    "make_optimizer",
-    "peak_memory",
-    "predict",
-    "predictor",
-    "to_device",
-    "train_step",
-    "update",
-    "wait",
-]
-
+_SCHEME = SCHEMES["gluon-sequential"]
 _cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
 
 
@@ -64,26 +45,13 @@ class Inception(HybridBlock):
 
 
 class GoogLeNet(nn.HybridSequential):
-    """The notebook's network, with those parameters, else `spec.init_params(config, seed)`.
-
-    Args:
-        config: The preset ``d2l``, with any number of channels and classes.
-        dtype: ``float32`` or ``float64``.
-        device: ``auto``, ``cpu`` or ``gpu``.
-        seed: Of the initial parameters.
+    """The notebook's network with those parameters.
 
     Raises:
-        spec.InvalidInput: for another network, a device that is not there or an unknown dtype.
+        spec.InvalidInput: for another network or dtype, parameters that do not fit, or a device that is not there.
     """
 
-    def __init__(
-        self,
-        config: spec.Config,
-        dtype: str = "float32",
-        device: str = "auto",
-        seed: int = 0,
-        params: spec.Arrays | None = None,
-    ) -> None:
+    def __init__(self, config: spec.Config, dtype: str, device: str, params: spec.Arrays) -> None:
         super().__init__()
         check_config(config, dtype)
         self.config = config
@@ -107,76 +75,61 @@ class GoogLeNet(nn.HybridSequential):
         b5.add(nn.GlobalAvgPool2D())
         self.add(b1, b2, b3, b4, b5, nn.Dense(config.num_classes))
         self.cast(select_dtype(dtype))
-        for name, shape in spec.param_shapes(config).items():
-            _parameters(self)[name].shape = shape
-        self.initialize(ctx=select_device(device))
-        load_params(self, spec.init_params(config, seed) if params is None else params)
+        parameters = self._collect_params_with_prefix()
+        for name, x in foreign(params, _SCHEME, config).items():
+            parameters[name].shape = x.shape
+            parameters[name].initialize(ctx=select_device(device))
+            parameters[name].set_data(nd.array(x, dtype=parameters[name].dtype))
 
     @property
     def parameter(self) -> nd.NDArray:
-        """One of them: its dtype and device are the images'."""
+        """Any parameter: its dtype and device are the images'."""
         return self[5].weight.data()
 
 
-build = GoogLeNet  # the only network that the textbooks have here
-
-
-def _parameters(model: GoogLeNet) -> dict[str, gluon.Parameter]:
-    """Gluon's parameters by canonical name."""
-    native = model._collect_params_with_prefix()
-    return {name: native[theirs] for name, theirs in foreign_names(SCHEMES["gluon-sequential"], model.config).items()}
-
-
-def load_params(model: GoogLeNet, params: spec.Arrays) -> None:
-    """As `googlenet_mx.load_params`."""
-    spec.check_params(model.config, params)
-    for name, parameter in _parameters(model).items():
-        parameter.set_data(nd.array(params[name], dtype=parameter.dtype))
+build = GoogLeNet
 
 
 def dump_params(model: GoogLeNet) -> dict[str, spec.Array]:
-    """As `googlenet_mx.dump_params`."""
-    return {name: parameter.data().asnumpy() for name, parameter in _parameters(model).items()}
+    """Like `googlenet_mx.dump_params`."""
+    parameters = model._collect_params_with_prefix()
+    return rename({name: p.data().asnumpy() for name, p in parameters.items()}, _SCHEME, model.config)
 
 
 def compiled(model: GoogLeNet) -> GoogLeNet:
-    """The model, from now on compiled to a graph: the switch that Gluon offers for it."""
+    """The model itself, compiled to a graph from now on."""
     model.hybridize(static_alloc=True, static_shape=True)
     return model
 
 
 def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> gluon.Trainer:
-    """Gluon's trainer with MXNet's own SGD.
-
-    Raises:
-        spec.InvalidInput: for anything but plain SGD.
-    """
+    """Gluon's trainer with MXNet's own SGD; any other optimizer is refused."""
     check_optimizer(optimizer)
     return gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": optimizer.rate})
 
 
-def train_step(
-    model: GoogLeNet,
-    optimizer: gluon.Trainer,
-    images: spec.Array,
-    labels: spec.Array,
-    masks: spec.Arrays | None = None,
-) -> spec.Step:
-    """As `googlenet_mx.train_step`; there is no dropout for masks."""
-    return update(model, optimizer, *to_device(model, images, labels), {})
-
-
 def update(
-    model: GoogLeNet, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, kept: dict[str, nd.NDArray]
+    model: GoogLeNet, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, masks: dict[str, nd.NDArray]
 ) -> spec.Step:
-    """`train_step` on what is on the device already, without checks."""
+    """Like `googlenet_mx.update`; without dropout `masks` is empty."""
     with autograd.record():
         logits = model(x)
         value = _cross_entropy(logits, y).mean()
     value.backward()
-    optimizer.step(1)  # the loss is a mean: the notebook has the trainer divide, which rounds 1 / images to float32
+    # The loss is a mean. The notebook divides in the trainer instead, which rounds 1 / images to float32.
+    optimizer.step(1)
     correct = (logits.argmax(axis=1) == y).sum()
     return spec.Step(value.as_np_ndarray(), correct.as_np_ndarray())
+
+
+def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
+    """Like `googlenet_mx.loss_and_grads`."""
+    x, y = to_device(model, images, labels)
+    with autograd.record():
+        value = _cross_entropy(model(x), y).mean()
+    value.backward()
+    grads = {name: p.grad().asnumpy() for name, p in model._collect_params_with_prefix().items()}
+    return value.asscalar().item(), rename(grads, _SCHEME, model.config)
 
 
 def predictor(model: GoogLeNet, x: nd.NDArray) -> Callable[[nd.NDArray], nd.NDArray]:
@@ -185,15 +138,5 @@ def predictor(model: GoogLeNet, x: nd.NDArray) -> Callable[[nd.NDArray], nd.NDAr
 
 
 def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
-    """As `googlenet_mx.predict`."""
+    """Like `googlenet_mx.predict`."""
     return model(images_to_device(model, images)).asnumpy()
-
-
-def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
-    """As `googlenet_mx.loss_and_grads`."""
-    x, y = to_device(model, images, labels)
-    with autograd.record():
-        value = _cross_entropy(model(x), y).mean()
-    value.backward()
-    grads = {name: parameter.grad().asnumpy() for name, parameter in _parameters(model).items()}
-    return value.asscalar().item(), grads

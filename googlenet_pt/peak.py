@@ -1,4 +1,4 @@
-"""What PyTorch reaches on this device in the workloads of `harness.backends.ceilings`."""
+"""The workloads of `harness.backends.ceilings` in PyTorch."""
 
 from __future__ import annotations
 
@@ -8,37 +8,25 @@ import torch
 import torch.nn.functional as F
 
 from googlenet_pt.device import select_device, select_dtype, wait
-from harness.backends.ceilings import (
-    BYTES,
-    CHANNELS,
-    CONVOLUTION,
-    COPY,
-    IMAGES,
-    KERNEL,
-    PIXELS,
-    PRODUCT,
-    SIDE,
-    Workload,
-)
+from harness.backends import ceilings
+from harness.backends.ceilings import CHANNELS, KERNEL, PIXELS, Workload
 
 
 def workloads(device: str, dtype: str) -> list[Workload]:
-    """The product, the convolution and the copy.
-
-    Raises:
-        spec.InvalidInput: for a device that is not there or an unknown dtype.
-    """
+    """The product, the convolution and the copy. A device that is not there and an unknown dtype are refused."""
     on = {"device": select_device(device), "dtype": select_dtype(dtype)}
-    a, b = torch.randn(SIDE, SIDE, **on), torch.randn(SIDE, SIDE, **on)
-    x = torch.randn(IMAGES, CHANNELS, PIXELS, PIXELS, **on).to(memory_format=torch.channels_last)
+    a = torch.randn(ceilings.SIDE, ceilings.SIDE, **on)
+    b = torch.randn(ceilings.SIDE, ceilings.SIDE, **on)
+    product = torch.empty_like(a)
+    x = torch.randn(ceilings.IMAGES, CHANNELS, PIXELS, PIXELS, **on).to(memory_format=torch.channels_last)
     w = torch.randn(CHANNELS, CHANNELS, KERNEL, KERNEL, **on).to(memory_format=torch.channels_last)
-    source = torch.ones(BYTES, device=on["device"], dtype=torch.uint8)
-    product, target = torch.empty_like(a), torch.empty_like(source)
-    return [
-        ("matrix product", PRODUCT, _waiting(lambda: torch.matmul(a, b, out=product))),
-        ("convolution", CONVOLUTION, _waiting(lambda: F.conv2d(x, w, padding=KERNEL // 2))),
-        ("copy", COPY, _waiting(lambda: target.copy_(source))),
-    ]
+    source = torch.ones(ceilings.BYTES, device=on["device"], dtype=torch.uint8)
+    target = torch.empty_like(source)
+    return ceilings.workloads(
+        product=_waiting(lambda: torch.matmul(a, b, out=product)),
+        convolution=_waiting(lambda: F.conv2d(x, w, padding=KERNEL // 2)),
+        copy=_waiting(lambda: target.copy_(source)),
+    )
 
 
 def _waiting(work: Callable[[], object]) -> Callable[[], None]:

@@ -16,33 +16,27 @@ Call = Callable[[], None]
 
 
 def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call]]:
-    """In forward order every stage's name, a call that computes it, and one that computes it and its gradients.
+    """Each stage in forward order: its name, a call that computes it, and one that computes its gradients too.
 
-    Both compute in training mode on what the stage gets from the ones before, and wait. The gradients are those of the
-    sum of the stage's output, with respect to its parameters and its input; the images have none, as in training.
-    Running statistics move with every call.
-
-    Args:
-        model: Put into training mode.
-        images: (N, C, H, W).
+    `harness.bench.worker.operations.Operations.stages` says what the calls compute. Puts the model into
+    training mode, and every call moves running statistics.
 
     Raises:
-        spec.InvalidInput: when the images do not fit.
+        spec.InvalidInput: when the images (N, C, H, W) do not fit.
     """
     model.train()
-    first, *_ = names = spec.stage_names(model.config)
+    names = spec.stage_names(model.config)
     x = images_to_device(model, images)
     for name in names:
         layer = getattr(model, name)
-        trained = list(layer.parameters())
-        forward, gradients = _calls(model, layer, x, trained if name == first else [x, *trained])
-        yield name, forward, gradients
+        parameters = list(layer.parameters())
+        yield name, *_calls(model, layer, x, parameters if name == names[0] else [x, *parameters])
         if name not in spec.head_names(model.config):
             with torch.no_grad(), autocast(model, x):
                 x = layer(x).requires_grad_()
 
 
-def _calls(model: Network, layer: nn.Module, x: Tensor, wanted: list[Tensor]) -> tuple[Call, Call]:
+def _calls(model: Network, layer: nn.Module, x: Tensor, inputs: list[Tensor]) -> tuple[Call, Call]:
     def forward() -> None:
         with torch.no_grad(), autocast(model, x):
             layer(x)
@@ -51,7 +45,7 @@ def _calls(model: Network, layer: nn.Module, x: Tensor, wanted: list[Tensor]) ->
     def gradients() -> None:
         with autocast(model, x):
             y = layer(x)
-        torch.autograd.grad(y, wanted, torch.ones_like(y))
+        torch.autograd.grad(y, inputs, torch.ones_like(y))
         wait()
 
     return forward, gradients

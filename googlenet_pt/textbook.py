@@ -1,6 +1,6 @@
-"""The network as textbooks write it in PyTorch, for comparison: eager, (N, C, H, W), every default left as it is.
+"""GoogLeNet as textbooks write it in PyTorch: eager, (N, C, H, W), every default left as it is.
 
-It has the functions that the package has, for presets without anything that the textbooks do not have.
+The benchmark times it beside `googlenet_pt`. Functions that are missing here are the package's.
 
 Source: Zhang et al., Dive into Deep Learning, chapter 8.4, PyTorch tab.
 """
@@ -8,38 +8,20 @@ Source: Zhang et al., Dive into Deep Learning, chapter 8.4, PyTorch tab.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spec
-from googlenet_pt.device import describe, full_precision, peak_memory, select_device, select_dtype, wait
-from googlenet_pt.train import images_to_device, masks_to_device, to_device
+from googlenet_pt.device import full_precision, select_device, select_dtype
+from googlenet_pt.predict import to_numpy
+from googlenet_pt.train import images_to_device, to_device
 from harness.backends.textbook import block_widths, check_config, check_optimizer
-from harness.weights.names import SCHEMES, foreign_names
+from harness.weights.names import SCHEMES, foreign, rename
 
-__all__ = [
-    "GoogLeNet",
-    "build",
-    "compiled",
-    "describe",
-    "dump_params",
-    "images_to_device",
-    "load_params",
-    "loss_and_grads",
-    "make_optimizer",
-    "masks_to_device",
-    "peak_memory",
-    "predict",
-    "predictor",
-    "to_device",
-    "train_step",
-    "update",
-    "wait",
-]
+_SCHEME = SCHEMES["d2l-sequential"]
 
 
 class Inception(nn.Module):
@@ -64,24 +46,19 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Sequential):
-    """The network of a plain `spec.Config`, with those parameters, else `spec.init_params(config, seed)`.
+    """The textbooks' network with those parameters.
 
     Raises:
-        spec.InvalidInput: for a configuration or dtype that the textbooks do not have, and for a device that is not
-            there.
+        spec.InvalidInput: for another network or dtype, parameters that do not fit, or a device that is not there.
     """
 
-    def __init__(
-        self,
-        config: spec.Config,
-        dtype: str = "float32",
-        device: str = "auto",
-        seed: int = 0,
-        params: spec.Arrays | None = None,
-    ) -> None:
+    def __init__(self, config: spec.Config, dtype: str, device: str, params: spec.Arrays) -> None:
         check_config(config, dtype)
         nodes = spec.nodes(config)
-        inceptions = [_inception(nodes, name) for name in spec.stage_names(config) if name.startswith("inception")]
+
+        def inception(name: str) -> Inception:
+            return Inception(nodes[f"{name}.branch1x1"].in_channels, *block_widths(nodes, name))
+
         b1 = nn.Sequential(nn.Conv2d(config.in_channels, 64, kernel_size=7, stride=2, padding=3), nn.ReLU(), _pool())
         b2 = nn.Sequential(
             nn.Conv2d(64, 64, kernel_size=1),
@@ -90,26 +67,23 @@ class GoogLeNet(nn.Sequential):
             nn.ReLU(),
             _pool(),
         )
-        b3 = nn.Sequential(*inceptions[:2], _pool())
-        b4 = nn.Sequential(*inceptions[2:7], _pool())
-        b5 = nn.Sequential(*inceptions[7:], nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten())
+        b3 = nn.Sequential(inception("inception3a"), inception("inception3b"), _pool())
+        b4 = nn.Sequential(*(inception(f"inception4{letter}") for letter in "abcde"), _pool())
+        b5 = nn.Sequential(
+            inception("inception5a"), inception("inception5b"), nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten()
+        )
         super().__init__(b1, b2, b3, b4, b5, nn.Linear(1024, config.num_classes))
         self.config = config
         self.to(select_device(device), select_dtype(dtype))
-        load_params(self, spec.init_params(config, seed) if params is None else params)
+        self.load_state_dict({name: torch.tensor(x) for name, x in foreign(params, _SCHEME, config).items()})
 
     @property
     def parameter(self) -> nn.Parameter:
-        """One of them: its dtype and device are the images'."""
-        return next(self.parameters())
+        """Any parameter: its dtype and device are the images'."""
+        return self[5].weight
 
 
-build = GoogLeNet  # the only network that the textbooks have here
-
-
-def _inception(nodes: spec.Nodes, name: str) -> Inception:
-    first = nodes[f"{name}.branch1x1"]
-    return Inception(first.in_channels, *block_widths(nodes, name))
+build = GoogLeNet
 
 
 def _pool() -> nn.MaxPool2d:
@@ -128,57 +102,27 @@ def compiled(model: GoogLeNet) -> GoogLeNet:
     return model
 
 
-# ------------------------------------------------------------------------------------- names, in and out of the model
-
-
-def _parameters(model: GoogLeNet) -> dict[str, nn.Parameter]:
-    """The parameters by canonical name."""
-    native = dict(model.named_parameters())
-    return {name: native[theirs] for name, theirs in foreign_names(SCHEMES["d2l-sequential"], model.config).items()}
-
-
-def load_params(model: GoogLeNet, params: spec.Arrays) -> None:
-    """As `googlenet_pt.load_params`."""
-    spec.check_params(model.config, params)
-    with torch.no_grad():
-        for name, parameter in _parameters(model).items():
-            parameter.copy_(torch.from_numpy(np.array(params[name])))
-
-
 def dump_params(model: GoogLeNet) -> dict[str, spec.Array]:
-    """As `googlenet_pt.dump_params`."""
-    return {name: _numpy(parameter) for name, parameter in _parameters(model).items()}
+    """Like `googlenet_pt.dump_params`."""
+    return _canonical(model, model.parameters())
 
 
-# ------------------------------------------------------------------------------------------- training and predicting
+def _canonical(model: GoogLeNet, tensors: Iterable[Tensor]) -> dict[str, spec.Array]:
+    """Arrays by canonical name: one tensor for each parameter, in the model's order."""
+    names = (name for name, _ in model.named_parameters())
+    return rename(dict(zip(names, map(to_numpy, tensors), strict=True)), _SCHEME, model.config)
 
 
 def make_optimizer(model: GoogLeNet, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
-    """PyTorch's SGD as it comes.
-
-    Raises:
-        spec.InvalidInput: for anything but plain SGD.
-    """
+    """PyTorch's own SGD; any other optimizer is refused."""
     check_optimizer(optimizer)
     return torch.optim.SGD(model.parameters(), lr=optimizer.rate)
 
 
-def train_step(
-    model: GoogLeNet,
-    optimizer: torch.optim.Optimizer,
-    images: spec.Array,
-    labels: spec.Array,
-    masks: spec.Arrays | None = None,
-) -> spec.Step:
-    """As `googlenet_pt.train_step`."""
-    x, y = to_device(model, images, labels)
-    return update(model, optimizer, x, y, {})
-
-
 def update(
-    model: GoogLeNet, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, kept: dict[str, Tensor]
+    model: GoogLeNet, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, masks: dict[str, Tensor]
 ) -> spec.Step:
-    """As `googlenet_pt.update`; there is no dropout, so `kept` is empty."""
+    """Like `googlenet_pt.update`; without dropout `masks` is empty."""
     model.train()
     optimizer.zero_grad()
     logits = model(x)
@@ -188,8 +132,17 @@ def update(
     return spec.Step(loss.detach(), (logits.argmax(1) == y).sum())
 
 
+def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
+    """Like `googlenet_pt.loss_and_grads`."""
+    x, y = to_device(model, images, labels)
+    with full_precision():
+        loss = F.cross_entropy(model(x), y)
+        grads = torch.autograd.grad(loss, list(model.parameters()))
+    return loss.item(), _canonical(model, grads)
+
+
 def predictor(model: GoogLeNet, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """The model itself in inference mode, whatever the shape of `x`."""
+    """The model itself in inference mode, for images of any size."""
     model.eval()
 
     def logits(x: Tensor) -> Tensor:
@@ -200,21 +153,7 @@ def predictor(model: GoogLeNet, x: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
-    """As `googlenet_pt.predict`."""
+    """Like `googlenet_pt.predict`."""
     x = images_to_device(model, images)
     with full_precision():
-        return _numpy(predictor(model, x)(x))
-
-
-def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
-    """As `googlenet_pt.loss_and_grads`."""
-    x, y = to_device(model, images, labels)
-    parameters = _parameters(model)
-    with full_precision():
-        loss = F.cross_entropy(model(x), y)
-        grads = torch.autograd.grad(loss, list(parameters.values()))
-    return loss.item(), {name: _numpy(grad) for name, grad in zip(parameters, grads, strict=True)}
-
-
-def _numpy(x: Tensor) -> spec.Array:
-    return x.detach().cpu().numpy().copy()
+        return to_numpy(predictor(model, x)(x))

@@ -9,7 +9,7 @@ from support import Case, expected_activations, expected_training, material
 
 import spec
 from harness.agreement import relative_error, relative_errors
-from harness.bench.worker.subject import to_numpy
+from harness.bench.worker.operations import to_numpy
 from harness.compare.backends import SGD
 from spec.tolerances import TOLERANCES, on_pictures
 

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from support import TESTED, googlenet, here, weights_of
 
-import harness.bench.crew
+import harness.bench.process
 import harness.compare.backends
 import harness.images.sources
 import spec
@@ -153,7 +153,7 @@ def test_shown_command_of_porting_runs(command, frameworks, tmp_path):
 @pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in MEASURING_VERBS])
 def test_shown_command_of_measuring_runs(command, monkeypatch, tmp_path):
     """Up to the point where a backend's process would start; test_bench.py goes through with it."""
-    monkeypatch.setattr(harness.bench.crew, "Process", _reached)
+    monkeypatch.setattr(harness.bench.process, "Process", _reached)
     with pytest.raises(_Reached):
         googlenet(*shlex.split(command)[1:], cwd=tmp_path)
 

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from support import TESTED, Case, expected_training, loaded, material
+from support import TESTED, Case, expected_training, material
 
 import spec
 from harness.agreement import relative_error, relative_errors
@@ -23,15 +23,19 @@ def textbook(backend):
     return importlib.import_module(f"{backend.__name__}.textbook")
 
 
-def _agrees(textbook, model, dtype: str) -> None:
+def _agrees(textbook, backend, dtype: str, *, compiled: bool = False) -> None:
     config, params, images, labels = material(CASE, dtype)
+    model = textbook.build(config, dtype, "cpu", params)
+    if compiled:
+        model = textbook.compiled(model)
     bounds, expected = TOLERANCES[dtype], expected_training(CASE, dtype)
     logits = reference.predict(config, params, images)
     plain = spec.SGD(rate=RATE, momentum=0.0)
 
     predicted = textbook.predict(model, images)
     loss, grads = textbook.loss_and_grads(model, images, labels)
-    step = textbook.train_step(model, textbook.make_optimizer(model, plain), images, labels)
+    x, y = backend.to_device(model, images, labels)
+    step = textbook.update(model, textbook.make_optimizer(model, plain), x, y, {})
 
     assert predicted.dtype == dtype
     assert relative_error(predicted, logits) <= bounds.logits
@@ -48,27 +52,24 @@ def _agrees(textbook, model, dtype: str) -> None:
     [pytest.param(name, marks=pytest.mark.slow if name == "jax" else ()) for name in TESTED],
     indirect=True,
 )
-def test_the_textbooks_network_equals_the_referees(textbook):
+def test_the_textbooks_network_equals_the_referees(textbook, backend):
     """Slow in JAX, which takes a minute to draw its first weights and to compile it."""
-    config, params, _, _ = material(CASE)
-    _agrees(textbook, loaded(textbook, config, params), "float64")
+    _agrees(textbook, backend, "float64")
 
 
 @pytest.mark.slow
-def test_the_textbooks_network_equals_the_referees_in_float32(textbook):
-    config, params, _, _ = material(CASE, "float32")
-    _agrees(textbook, loaded(textbook, config, params, "float32"), "float32")
+def test_the_textbooks_network_equals_the_referees_in_float32(textbook, backend):
+    _agrees(textbook, backend, "float32")
 
 
 @pytest.mark.slow  # PyTorch compiles for half a minute
 @pytest.mark.filterwarnings("ignore")  # torch.compile uses what PyTorch deprecates
-def test_the_compiled_network_of_the_textbooks_equals_the_referees(textbook):
+def test_the_compiled_network_of_the_textbooks_equals_the_referees(textbook, backend):
     if not hasattr(textbook, "compiled"):
         pytest.skip("it is compiled anyway")
     if textbook.__name__.startswith("googlenet_pt") and not any(map(shutil.which, ("g++", "clang++"))):
         pytest.skip("PyTorch wants a C++ compiler for it")
-    config, params, _, _ = material(CASE, "float32")
-    _agrees(textbook, textbook.compiled(loaded(textbook, config, params, "float32")), "float32")
+    _agrees(textbook, backend, "float32", compiled=True)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +87,13 @@ def test_the_compiled_network_of_the_textbooks_equals_the_referees(textbook):
 )
 def test_another_network_is_refused(textbook, config, named):
     with pytest.raises(spec.InvalidInput, match="use --variant tuned") as refused:
-        textbook.GoogLeNet(config, device="cpu")
+        textbook.build(config, "float32", "cpu", {})
     assert named in str(refused.value)
 
 
 def test_another_dtype_is_refused(textbook):
     with pytest.raises(spec.InvalidInput, match="in bfloat16 differs in dtype; use --variant tuned"):
-        textbook.GoogLeNet(spec.preset("d2l"), dtype="bfloat16", device="cpu")
+        textbook.build(spec.preset("d2l"), "bfloat16", "cpu", {})
 
 
 def test_another_optimizer_is_refused(textbook):
@@ -101,5 +102,6 @@ def test_another_optimizer_is_refused(textbook):
             textbook.make_optimizer(None, row)  # refused before the model is looked at
 
 
-def test_the_benchmark_finds_the_same_functions_as_in_the_package(textbook, backend):
-    assert set(textbook.__all__) - {"compiled"} <= set(backend.__all__)
+def test_the_textbook_has_functions_that_the_package_has_too(textbook, backend):
+    names = {"build", "dump_params", "loss_and_grads", "make_optimizer", "predict", "predictor", "update"}
+    assert names <= set(backend.__all__) & set(vars(textbook))

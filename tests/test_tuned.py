@@ -17,7 +17,7 @@ import spec
 from harness.agreement import relative_error, relative_errors
 from harness.backends import ceilings
 from harness.backends.registry import load
-from harness.bench.worker.subject import to_numpy
+from harness.bench.worker.operations import to_numpy
 from harness.compare.backends import Expected, expect
 from spec import reference
 from spec.tolerances import TOLERANCES
@@ -158,7 +158,7 @@ def _distance(got: spec.Arrays, expected: spec.Arrays) -> float:
 @pytest.mark.parametrize(
     "case", [Case("nin", 67, 2), pytest.param(Case("d2l", 28, 4), marks=pytest.mark.slow)], ids=str
 )
-def test_what_jax_does_on_a_gpu_is_right_on_a_cpu_too(case):
+def test_jax_network_for_gpus_agrees_with_the_referee_on_the_cpu(case):
     """A GPU is needed to see that its compiler agrees: test_gpu.py."""
     jax_backend = load("jax")
     from flax import nnx

@@ -1,7 +1,4 @@
-"""What the three modules that write the textbooks' network share: which networks it is, and what it trains with.
-
-Their parameters have the textbooks' names, for which `harness.weights.names` has the tables.
-"""
+"""The part that the backends' `textbook` modules share: which network the textbooks have, and its optimizer."""
 
 from __future__ import annotations
 
@@ -17,10 +14,11 @@ def check_config(config: spec.Config, dtype: str) -> None:
         spec.InvalidInput: otherwise.
     """
     plain = spec.preset("d2l", in_channels=config.in_channels, num_classes=config.num_classes)
-    beside = ("preset", "source", "table")  # the first two differ without making a difference
-    other = [name for name, value in vars(plain).items() if name not in beside and getattr(config, name) != value]
-    here, there = dict(config.stages), dict(plain.stages)
-    other += [name for name in here | there if here.get(name) != there.get(name)]
+    ignored = ("preset", "source", "table")  # the stages below are the table's
+    other = [name for name, value in vars(plain).items() if name not in ignored and getattr(config, name) != value]
+    stages = dict(config.stages)
+    plain_stages = dict(plain.stages)
+    other += [name for name in stages | plain_stages if stages.get(name) != plain_stages.get(name)]
     if dtype == "bfloat16":
         other.append("dtype")
     if other:
@@ -31,7 +29,7 @@ def check_config(config: spec.Config, dtype: str) -> None:
 
 
 def block_widths(nodes: spec.Nodes, name: str) -> tuple[int, tuple[int, int], tuple[int, int], int]:
-    """Of an Inception block, branch by branch, as the textbooks pass them."""
+    """The widths of an Inception block, branch by branch, as the textbooks pass them."""
     one, three_reduce, three, five_reduce, five, proj = (nodes[f"{name}.{leaf}"].out_channels for leaf in _LEAVES)
     return one, (three_reduce, three), (five_reduce, five), proj
 

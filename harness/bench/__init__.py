@@ -1,8 +1,12 @@
-"""How fast each backend is: proven equal first, then measured in turns, on the same processors.
+"""The benchmark: backends are held against the referee first, then measured in turns on the same processors.
 
-Read in this order: `candidates.py` says what is measured; `turns.py` is the whole procedure, which knows neither
-frameworks nor processes; `proof.py` holds every candidate against the referee before it is timed; `subject.py` is what
-happens in a candidate's own process (`worker.py`, started by `crew.py`), `onnx_session.py` the one that is no backend;
-`statistics.py`, `roofline.py` and `machine.py` say what the numbers mean; `record.py` is all of it as data, which
-`screen.py`, `plots.py` and `page.py` show. `profiles.py` is the same for the stages of one backend.
+Read in this order:
+
+- `candidates.py`: the things to measure.
+- `rounds.py`: the whole procedure, without frameworks and processes.
+- `proof.py`: the referee's results, which a candidate has to reach before it is timed.
+- `process.py`: a candidate's process, seen from outside; `worker` is what runs in it.
+- `statistics.py`, `roofline.py`, `machine.py`: the meaning of the figures.
+- `record.py`: all of it as data, which `report` shows.
+- `profiles.py`: the same for the stages of one backend.
 """

@@ -1,9 +1,10 @@
-"""What is measured: a candidate is a backend's variant at one task, batch and dtype."""
+"""The things to measure: a candidate is a variant of a backend at one task, batch and dtype."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from harness.backends.registry import BACKENDS, PACKAGES
 
@@ -23,8 +24,8 @@ _COMPILED = ("pt", "mx")  # the frameworks with a switch for it; JAX's textbook 
 class Candidate:
     """One thing to be timed.
 
-    `variant` is ``textbook`` (the network as the framework's tutorials write it), ``compiled`` (that with the
-    framework's own compilation switch), ``tuned`` (this project's) or, of ONNX Runtime, ``session``.
+    `variant` is ``textbook`` (the network as the framework's tutorials write it), ``compiled`` (the same with the
+    framework's own compilation switch), ``tuned`` (this project's network) or ``session`` (ONNX Runtime).
     """
 
     backend: str
@@ -32,7 +33,7 @@ class Candidate:
     task: str  # train or infer
     batch: int  # images
     dtype: str
-    pipeline: bool = False  # whether loading the images and bringing them to the device is part of a call
+    pipeline: bool = False  # whether a call also loads its images and brings them to the device
 
     def __str__(self) -> str:
         """``pt tuned, train, batch 32, float32``."""
@@ -41,19 +42,19 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """``pt tuned``; of ONNX Runtime its short name, since there is one variant."""
+        """``pt tuned``, or ``onnx``, which has one variant."""
         return self.backend if self.backend == "onnx" else f"{self.backend} {self.variant}"
 
     @property
     def module(self) -> str:
-        """What offers the functions that are timed."""
+        """The module of the network."""
         if self.backend == "onnx":
             return "harness.bench.worker.onnx_session"
         return PACKAGES[self.backend] if self.variant == "tuned" else f"{PACKAGES[self.backend]}.textbook"
 
     @property
     def program(self) -> Candidate:
-        """What is proven: the same code whatever the task and the batch."""
+        """The candidate without task and batch, whose code is held against the referee once."""
         return replace(self, task="", batch=0, pipeline=False)
 
 
@@ -66,33 +67,24 @@ def candidates(
     *,
     pipeline: bool = False,
 ) -> list[Candidate]:
-    """Every combination that exists, those together that are measured together: by task and batch.
+    """Every combination that exists, by task and batch.
 
-    ONNX Runtime only infers, here in float32 and without a pipeline; JAX has no compilation switch; the textbooks have
-    float32 only.
+    ONNX Runtime only infers, here in float32 and without a pipeline. JAX has no compilation switch, and the textbooks
+    have float32 only.
     """
-    found = []
-    for task in tasks:
-        for batch in batches:
-            for dtype in dtypes:
-                for loading in (False, True) if pipeline else (False,):
-                    for backend in backends:
-                        if backend == "onnx":
-                            if (task, dtype, loading) == ("infer", "float32", False):
-                                found.append(Candidate(backend, "session", task, batch, dtype))
-                            continue
-                        offered = [variant for variant in variants if _exists(backend, variant, dtype)]
-                        found += [Candidate(backend, variant, task, batch, dtype, loading) for variant in offered]
-    return found
+    loadings = (False, True) if pipeline else (False,)
+    chosen = []
+    for task, batch, dtype, loading, backend in product(tasks, batches, dtypes, loadings, backends):
+        for variant in ["session"] if backend == "onnx" else variants:
+            candidate = Candidate(backend, variant, task, batch, dtype, loading)
+            if _exists(candidate):
+                chosen.append(candidate)
+    return chosen
 
 
-def _exists(backend: str, variant: str, dtype: str) -> bool:
-    return variant == "tuned" or (dtype == "float32" and (variant != "compiled" or backend in _COMPILED))
-
-
-def groups(given: Sequence[Candidate]) -> list[list[Candidate]]:
-    """Those that live and take turns together, which bounds the memory: one task, one batch."""
-    found: dict[tuple[str, int], list[Candidate]] = {}
-    for candidate in given:
-        found.setdefault((candidate.task, candidate.batch), []).append(candidate)
-    return list(found.values())
+def _exists(candidate: Candidate) -> bool:
+    if candidate.backend == "onnx":
+        return (candidate.task, candidate.dtype, candidate.pipeline) == ("infer", "float32", False)
+    if candidate.variant == "compiled" and candidate.backend not in _COMPILED:
+        return False
+    return candidate.variant == "tuned" or candidate.dtype == "float32"

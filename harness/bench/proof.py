@@ -1,27 +1,28 @@
-"""No number without a proof: before a candidate is timed, what it computes is held against the referee."""
+"""Before a candidate is timed, its results are held against the referee."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import spec
 from harness.agreement import probe_params, relative_error, relative_errors
-from harness.bench.worker.subject import SGD, pipeline
+from harness.bench.worker.operations import SGD, pipeline
 from harness.images.sources import Batch
 from spec import Array, Arrays, reference
 from spec.tolerances import on_pictures
 
 BATCH = 4  # images of the proof: enough for batch norm, few enough for the referee
-_PART = 16  # images
+_PART = 16  # images that the referee computes at a time: it keeps everything that it computes
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was held against the referee; the error is relative, and infinite where shapes differ."""
+    """One result that was held against the referee. The error is relative, and infinite where shapes differ."""
 
     what: str
     error: float
@@ -32,29 +33,39 @@ class Check:
         """Whether it agrees."""
         return self.error <= self.bound
 
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def refutation(proof: Sequence[Check]) -> str | None:
+    """A problem for people that names what differs; None where everything agrees."""
+    wrong = [f"{check.what} by {check.error:.1e} (at most {check.bound:g})" for check in proof if not check.passed]
+    return f"not timed, since it differs from the referee: {'; '.join(wrong)}" if wrong else None
+
 
 def proof_params(config: spec.Config, seed: int) -> dict[str, Array]:
-    """Weights for proving: those of `probe_params`, but for convolutions and dense layers He's.
+    """The weights of `probe_params`, but He's for convolutions and dense layers.
 
-    With PyTorch's scheme nearly nothing of the images is left at the end: between two of them logits differ by 1e-5 of
-    their size, and a wrong weight in the stem by 1e-6. With He's they differ by 0.2, and that weight shows as 1e-2.
+    With PyTorch's scheme nearly nothing of the images is left at the end: logits of two images differ by 1e-5 of their
+    size, and a wrong weight in the stem changes them by 1e-6. With He's the numbers are 0.2 and 1e-2.
     """
-    heavy = spec.init_params(config, seed, "he")
-    weights = {name for name in heavy if name.endswith(".weight") and ".norm." not in name}
-    return {name: heavy[name] if name in weights else x for name, x in probe_params(config, seed).items()}
+    params = probe_params(config, seed)
+    he = spec.init_params(config, seed, "he")
+    return params | {name: x for name, x in he.items() if name.endswith(".weight") and ".norm." not in name}
 
 
 class Referee:
-    """The material of a benchmark, in files that workers read, and what should come out; computed when asked for.
+    """The weights and images of a benchmark, in files that workers read, and the referee's results for them.
 
-    Weights and images are rounded to float32, and the referee computes in float64 from those.
+    Weights and images are rounded to float32; the referee computes in float64 from those.
 
     Args:
         config: The network, without dropout.
-        images: The first so many images of the source.
-        folder: Of the files.
+        images: Returns the first images of the source, as many as it is asked for.
+        folder: Takes the files.
         dataset: Folder of the prepared dataset that pipelines read, where there are any.
-        seed: Of the weights.
+        seed: Seed of the weights.
     """
 
     def __init__(
@@ -66,13 +77,11 @@ class Referee:
         seed: int = 0,
     ) -> None:
         self.config, self.dataset = config, dataset
-        self.source = images(BATCH).source
         self._images, self._folder = images, folder
         self._params = {name: x.astype(np.float32) for name, x in proof_params(config, seed).items()}
         self.params_file = folder / "params.npz"
         np.savez(self.params_file, **self._params)
-        self._logits: dict[tuple[int, bool], Array] = {}
-        self._losses: dict[tuple[int, bool], float] = {}
+        self._results: dict[tuple[int, bool], tuple[Array, float]] = {}
         self._training: reference.Training | None = None
 
     def file(self, batch: int) -> Path:
@@ -84,7 +93,7 @@ class Referee:
         return path
 
     def batch(self, batch: int, *, loaded: bool = False) -> tuple[Array, Array]:
-        """Images and labels; `loaded` are the first that a pipeline yields.
+        """Images and labels; with `loaded` the first that a pipeline yields.
 
         Raises:
             spec.InvalidInput: when the source has too few, or they do not fit.
@@ -92,34 +101,28 @@ class Referee:
         if loaded and self.dataset is not None:
             images, labels = next(pipeline(self.dataset, batch))
         else:
-            found = self._images(batch)
-            images, labels = found.images.astype(np.float32), found.labels
+            source = self._images(batch)
+            images, labels = source.images.astype(np.float32), source.labels
         return spec.check_images(self.config, images), spec.check_labels(self.config, labels, batch)
 
     def logits(self, batch: int, *, loaded: bool = False) -> Array:
         """In inference mode, (batch, num_classes)."""
-        key = batch, loaded
-        if key not in self._logits:
-            self._forward(batch, loaded)
-        return self._logits[key]
+        return self._forward(batch, loaded)[0]
 
     def loss(self, batch: int, *, loaded: bool = False) -> float:
         """In training mode."""
-        key = batch, loaded
-        if key not in self._losses:
-            self._forward(batch, loaded)
-        return self._losses[key]
+        return self._forward(batch, loaded)[1]
 
-    def _forward(self, batch: int, loaded: bool) -> None:
-        """Both at once: without batch norm and dropout the two modes compute the same logits."""
+    def _forward(self, batch: int, loaded: bool) -> tuple[Array, float]:
+        """Logits and loss, computed once. Without batch norm and dropout both modes have the same logits."""
+        if (batch, loaded) in self._results:
+            return self._results[batch, loaded]
         config = self.config
         images, labels = self.batch(batch, loaded=loaded)
-        # A few at a time: of every image the referee keeps all that it computed.
         parts = [
             reference.activations(config, self._params, images[i : i + _PART]) for i in range(0, len(images), _PART)
         ]
         logits = {head: np.concatenate([part[head] for part in parts]) for head in spec.loss_weights(config)}
-        self._logits[batch, loaded] = logits[config.logits]
         if config.batch_norm is not None:
             loss = reference.loss_and_grads(config, self._params, images, labels).loss
         else:
@@ -127,10 +130,11 @@ class Referee:
                 weight * reference.softmax_cross_entropy(logits[head], labels, config.label_smoothing)[0]
                 for head, weight in spec.loss_weights(config).items()
             )
-        self._losses[batch, loaded] = float(loss)
+        self._results[batch, loaded] = logits[config.logits], float(loss)
+        return self._results[batch, loaded]
 
     def judge(self, arrays: Arrays, tasks: Sequence[str], dtype: str) -> list[Check]:
-        """What `Subject.prove` found on the small batch, against what it should be."""
+        """The results of `Operations.prove` on the small batch, against the referee's."""
         bounds = on_pictures(self.config, dtype)
         checks = []
         if "infer" in tasks:
@@ -140,14 +144,16 @@ class Referee:
                 self._training = reference.loss_and_grads(self.config, self._params, *self.batch(BATCH))
             training = self._training
             step = {**self._params, **SGD.update(self._params, training.grads, {}), **training.statistics}
-            loss = np.array(training.loss)
-            checks += [Check(what, relative_error(arrays[what], loss), bounds.loss) for what in ("loss", _STEP_LOSS)]
-            checks.append(_worst("gradient", arrays, training.grads, bounds.gradients))
-            checks.append(_worst("step", arrays, step, bounds.step))
+            for what in ("loss", "loss of the step"):
+                checks.append(Check(what, relative_error(arrays[what], np.array(training.loss)), bounds.loss))
+            name, error = _worst("gradient/", arrays, training.grads)
+            checks.append(Check(f"gradient of {name}", error, bounds.gradients))
+            name, error = _worst("step/", arrays, step)
+            checks.append(Check(f"{name} after a step", error, bounds.step))
         return checks
 
     def judge_first(self, arrays: Arrays, task: str, batch: int, dtype: str, *, loaded: bool) -> Check:
-        """What the first timed call computed, against what it should be."""
+        """The result of the first timed call, against the referee's."""
         bounds = on_pictures(self.config, dtype)
         if task == "infer":
             error = relative_error(arrays["logits"], self.logits(batch, loaded=loaded))
@@ -156,12 +162,9 @@ class Referee:
         return Check("loss of the first timed step", error, bounds.loss)
 
 
-_STEP_LOSS = "loss of the step"
-
-
-def _worst(kind: str, arrays: Arrays, expected: Arrays, bound: float) -> Check:
-    """The largest error of a set of arrays, named."""
-    got = {key.split("/", 1)[1]: x for key, x in arrays.items() if key.startswith(f"{kind}/")}
+def _worst(prefix: str, arrays: Arrays, expected: Arrays) -> tuple[str, float]:
+    """Name and error of the array with the largest error, among those whose key has the prefix."""
+    got = {key.removeprefix(prefix): x for key, x in arrays.items() if key.startswith(prefix)}
     errors = relative_errors(got, expected)
     name = max(errors, key=lambda name: errors[name])
-    return Check(f"gradient of {name}" if kind == "gradient" else f"{name} after a step", errors[name], bound)
+    return name, errors[name]

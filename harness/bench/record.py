@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,41 +26,48 @@ class Sample:
     busy_threads: int | None
 
 
-@dataclass
+@dataclass(frozen=True)
+class WarmUp:
+    """The measurements before the rounds."""
+
+    seconds: list[float] = field(default_factory=list)  # a call
+    stable: bool | None = None  # whether the last two were alike
+
+
+@dataclass(eq=False)
 class Row:
-    """One candidate; None is what was not reached."""
+    """One candidate; None stands for what was not reached."""
 
     candidate: Candidate
     framework: str | None = None
     version: str | None = None
     device: str | None = None
-    threads: int | None = None  # as the framework says
+    threads: int | None = None  # by the framework's own word
     proof: list[Check] = field(default_factory=list)
     import_seconds: float | None = None
     build_seconds: float | None = None
     first_call_seconds: float | None = None
-    warm_up: list[float] = field(default_factory=list)  # seconds a call
-    warm: bool | None = None  # whether the last two of these were alike
+    warm_up: WarmUp = field(default_factory=WarmUp)
     calls: int | None = None  # in a measurement
     samples: list[Sample] = field(default_factory=list)
-    peak_memory: int | None = None  # bytes
+    peak_memory_bytes: int | None = None
     last_loss: float | None = None
     problem: str | None = None
 
     @property
     def seconds(self) -> list[float]:
-        """A call, of every round."""
+        """Seconds a call, of every round."""
         return [sample.seconds for sample in self.samples]
 
     @property
-    def summary(self) -> Summary | None:
-        """What the rounds say; None without any."""
-        return summarize(self.seconds) if self.samples else None
+    def summary(self) -> Summary:
+        """Median and quartiles of the rounds, of which there must be one."""
+        return summarize(self.seconds)
 
     @property
-    def images_per_second(self) -> float | None:
+    def images_per_second(self) -> float:
         """By the median."""
-        return self.candidate.batch / self.summary.median if self.summary else None
+        return self.candidate.batch / self.summary.median_seconds
 
     @property
     def busy_threads(self) -> int | None:
@@ -71,60 +77,98 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two rows that took turns with each other."""
+    """Two rows that were measured in the same rounds."""
 
-    ours: Row
-    theirs: Row
+    row: Row
+    other: Row
     ratio: Ratio
 
     def __str__(self) -> str:
         """``pt tuned, train, batch 32, float32: 1.42 times as fast (1.38 to 1.45) as pt textbook``."""
-        ours, theirs = self.ours.candidate, self.theirs.candidate
-        alike = (ours.dtype, ours.pipeline) == (theirs.dtype, theirs.pipeline)
-        return f"{ours}: {self.ratio} {'as' if self.ratio.shown else 'from'} {theirs.label if alike else theirs}"
+        candidate, other = self.row.candidate, self.other.candidate
+        alike = (candidate.dtype, candidate.pipeline) == (other.dtype, other.pipeline)
+        preposition = "as" if self.ratio.difference_shown else "from"
+        return f"{candidate}: {self.ratio} {preposition} {other.label if alike else other}"
 
 
 @dataclass
-class Record:
-    """A whole benchmark."""
+class Report:
+    """The part that a benchmark and a profile share."""
 
     config: spec.Config
     size: int  # pixels
     rounds: int
-    seed: int  # of the order of turns, and of the bootstrap
+    seed: int  # of weights, order and bootstrap
+    about: dict[str, Any] = field(default_factory=dict, kw_only=True)  # command, code, environment, before, after
+    warnings: list[str] = field(default_factory=list, kw_only=True)
+    complete: bool = field(default=False, kw_only=True)
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was proven and measured."""
+        raise NotImplementedError
+
+    def header(self, kind: str, **settings: Any) -> dict[str, Any]:
+        """The first keys of the JSON form; `settings` are those that only this kind has."""
+        return {
+            "schema": SCHEMA,
+            "kind": kind,
+            "complete": self.complete,
+            "passed": self.passed,
+            "settings": {
+                **settings,
+                "preset": self.config.preset,
+                "heads": self.config.aux,
+                "input": [self.config.in_channels, self.size, self.size],
+                "rounds": self.rounds,
+                "seed": self.seed,
+            },
+            **self.about,
+            "warnings": self.warnings,
+        }
+
+
+@dataclass
+class Record(Report):
+    """A whole benchmark."""
+
     rows: list[Row]
-    about: dict[str, Any] = field(default_factory=dict)  # command, code, environment: what the measuring does not need
     peaks: list[dict[str, Any]] = field(default_factory=list)  # backend, dtype, name, per_second
-    warnings: list[str] = field(default_factory=list)
-    complete: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether every row was proven and measured."""
         return self.complete and all(row.problem is None for row in self.rows)
 
+    def groups(self) -> dict[tuple[str, int], list[Row]]:
+        """The rows by task and batch: those that are measured together."""
+        groups: dict[tuple[str, int], list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault((row.candidate.task, row.candidate.batch), []).append(row)
+        return groups
+
     def comparisons(self) -> list[Comparison]:
-        """Each variant with the textbook of its backend, and each row with the first that took turns with it."""
-        found = []
+        """Each variant with its backend's textbook, and each row with the first of its task and batch."""
+        comparisons = []
         for i, row in enumerate(self.rows):
             c = row.candidate
             peers = [r for r in self.rows[:i] if (r.candidate.task, r.candidate.batch) == (c.task, c.batch)]
             alike = [r for r in peers if (r.candidate.dtype, r.candidate.pipeline) == (c.dtype, c.pipeline)]
             textbook = [r for r in alike if (r.candidate.backend, r.candidate.variant) == (c.backend, "textbook")]
-            for other in dict.fromkeys(map(id, [*textbook[:1], *peers[:1]])):
-                theirs = next(r for r in peers if id(r) == other)
-                if row.samples and theirs.samples:
-                    found.append(Comparison(row, theirs, speed_ratio(row.seconds, theirs.seconds, self.seed)))
-        return found
+            for other in dict.fromkeys([*textbook[:1], *peers[:1]]):
+                if row.samples and other.samples:
+                    comparisons.append(Comparison(row, other, speed_ratio(row.seconds, other.seconds, self.seed)))
+        return comparisons
 
     def work(self, row: Row) -> dict[str, float | None] | None:
-        """What a row achieves, beside what the machine could do; None without measurements."""
-        if row.summary is None:
+        """A row's operations a second, and their share of the machine's peak and roof; None without measurements."""
+        if not row.samples:
             return None
         c = row.candidate
         cost = work(self.config, self.size, c.task, c.batch, c.dtype)
         machine = machine_of(self.peaks)
-        speed, peak = cost.flops / row.summary.median, machine.flops.get(c.dtype)
+        speed = cost.flops / row.summary.median_seconds
+        peak = machine.flops.get(c.dtype)
         roof = machine.roof(cost.intensity, c.dtype)
         return {
             "flops_per_call": cost.flops,
@@ -136,76 +180,37 @@ class Record:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; what is not finite is null, since JSON has no infinity."""
+        """Plain values; a number that is not finite is null, since JSON has no infinity."""
         machine = machine_of(self.peaks)
-        value = {
-            "schema": SCHEMA,
-            "kind": "bench",
-            "complete": self.complete,
-            "passed": self.passed,
-            "settings": {
-                "preset": self.config.preset,
-                "heads": self.config.aux,
-                "input": [self.config.in_channels, self.size, self.size],
-                "rounds": self.rounds,
-                "seed": self.seed,
-            },
-            **self.about,
-            "warnings": self.warnings,
-            "peaks": self.peaks,
-            "machine": {"flops_per_second": dict(machine.flops), "bytes_per_second": machine.bandwidth},
-            "rows": [self._row(row) for row in self.rows],
-            "ratios": [
-                {
-                    "row": self.rows.index(found.ours),
-                    "than": self.rows.index(found.theirs),
-                    "ratio": found.ratio.ratio,
-                    "low": found.ratio.low,
-                    "high": found.ratio.high,
-                    "difference_shown": found.ratio.shown,
-                    "text": str(found),
-                }
-                for found in self.comparisons()
-            ],
-        }
-        cleaned: dict[str, Any] = finite(value)
-        return cleaned
+        value: dict[str, Any] = finite(
+            {
+                **self.header("bench"),
+                "peaks": self.peaks,
+                "machine": {"flops_per_second": dict(machine.flops), "bytes_per_second": machine.bandwidth},
+                "rows": [self._row(row) for row in self.rows],
+                "ratios": [
+                    {
+                        "row": self.rows.index(comparison.row),
+                        "than": self.rows.index(comparison.other),
+                        **asdict(comparison.ratio),
+                        "difference_shown": comparison.ratio.difference_shown,
+                        "text": str(comparison),
+                    }
+                    for comparison in self.comparisons()
+                ],
+            }
+        )
+        return value
 
     def _row(self, row: Row) -> dict[str, Any]:
-        summary = row.summary
+        fields = asdict(row)
+        statistics = {**asdict(row.summary), "images_per_second": row.images_per_second} if row.samples else None
         return {
-            **asdict(row.candidate),
+            **fields.pop("candidate"),
             "label": row.candidate.label,
-            "framework": row.framework,
-            "version": row.version,
-            "device": row.device,
-            "threads": row.threads,
+            **fields,
             "busy_threads": row.busy_threads,
-            "proof": [{**asdict(check), "passed": check.passed} for check in row.proof],
-            "import_seconds": row.import_seconds,
-            "build_seconds": row.build_seconds,
-            "first_call_seconds": row.first_call_seconds,
-            "warm_up": {"seconds": row.warm_up, "stable": row.warm},
-            "calls": row.calls,
-            "samples": [asdict(sample) for sample in row.samples],
-            "statistics": None
-            if summary is None
-            else {
-                "rounds": summary.rounds,
-                "median_seconds": summary.median,
-                "lower_quartile_seconds": summary.lower,
-                "upper_quartile_seconds": summary.upper,
-                "spread": summary.spread,
-                "unsteady": summary.unsteady,
-                "images_per_second": row.images_per_second,
-            },
+            "proof": [check.as_json() for check in row.proof],
+            "statistics": statistics,
             "work": self.work(row),
-            "peak_memory_bytes": row.peak_memory,
-            "last_loss": row.last_loss,
-            "problem": row.problem,
         }
-
-
-def is_finite(loss: float | None) -> bool:
-    """Whether a loss, if there is one, is a number."""
-    return loss is None or math.isfinite(loss)

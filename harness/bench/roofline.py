@@ -1,4 +1,4 @@
-"""How much work a network is, and how fast this machine could do it at best."""
+"""The work of a network's call, and the best speed at which this machine could do it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRAINING = 3  # times the forward pass: it, the gradients of the activations, t
 
 @dataclass(frozen=True)
 class Work:
-    """Of one call: floating point operations, and the bytes that have to move at the least."""
+    """The cost of one call: floating point operations, and the bytes that have to move at the least."""
 
     flops: float
     bytes: float
@@ -28,13 +28,13 @@ class Work:
 
 
 def work(config: spec.Config, size: int, task: str, batch: int, dtype: str) -> Work:
-    """What a call costs, counted from the spec.
+    """The cost of a call, counted from the spec.
 
     Operations are the multiply-adds of convolutions and dense layers, two operations each; nothing else counts. The
     bytes are a model: every convolution, dense layer and pool reads its input and its weights once and writes its
-    output once, in the dtype that it computes in; ReLU, biases, batch norm and joining the branches ride along for
-    free. A cache larger than an activation moves less, a layer split over several passes more. Training is three times
-    the forward pass in both, auxiliary heads included; in inference these do not run.
+    output once, in the dtype that it computes in; ReLU, biases, batch norm and joining the branches cost nothing. A
+    cache larger than an activation moves less, a layer split over several passes more. Training is three times the
+    forward pass in both, auxiliary heads included; in inference these do not run.
 
     Args:
         config: The network.
@@ -52,11 +52,11 @@ def work(config: spec.Config, size: int, task: str, batch: int, dtype: str) -> W
 
 
 def stage_flops(config: spec.Config, size: int, batch: int) -> dict[str, int]:
-    """Operations of each stage's forward pass, by name; its gradients are twice that."""
-    found = dict.fromkeys(spec.stage_names(config), 0)
+    """Operations of each stage's forward pass, by name; its gradients take twice as many."""
+    flops = dict.fromkeys(spec.stage_names(config), 0)
     for stage, multiply_adds, _, _ in _parts(config, size, heads=True):
-        found[stage] += 2 * multiply_adds * batch
-    return found
+        flops[stage] += 2 * multiply_adds * batch
+    return flops
 
 
 def _parts(config: spec.Config, size: int, *, heads: bool) -> Iterable[tuple[str, int, int, int]]:
@@ -75,19 +75,19 @@ def _parts(config: spec.Config, size: int, *, heads: bool) -> Iterable[tuple[str
 
 @dataclass(frozen=True)
 class Machine:
-    """What it was measured to do at best, by any of the frameworks: the roof."""
+    """The best that any framework was measured to reach on this machine: the roof."""
 
     flops: Mapping[str, float]  # a second, by dtype
     bandwidth: float | None  # bytes a second
 
     def roof(self, intensity: float, dtype: str) -> float | None:
-        """Operations a second that a call of that intensity can reach; None where it was not measured."""
+        """Operations a second that a call of that intensity can reach; None without measurements."""
         peak = self.flops.get(dtype)
         return None if peak is None or self.bandwidth is None else min(peak, intensity * self.bandwidth)
 
 
 def machine_of(peaks: Iterable[Mapping[str, Any]]) -> Machine:
-    """The best of every framework's measurements: of products and convolutions by dtype, of copies in any."""
+    """The best of all measurements: products and convolutions by dtype, copies in any dtype."""
     flops: dict[str, float] = {}
     bandwidth = None
     for peak in peaks:

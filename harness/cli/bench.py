@@ -10,8 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -20,8 +19,9 @@ from harness.cli.options import DataDir, Device, Json, Python, check_choices, in
 
 if TYPE_CHECKING:
     import spec
+    from harness.bench.process import StartProcess
     from harness.bench.proof import Referee
-    from harness.bench.turns import Hire
+    from harness.bench.record import Report
 
 Preset = Annotated[str, typer.Option(help="See `googlenet presets`.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=1, show_default="the preset's")]
@@ -31,7 +31,7 @@ Threads = Annotated[
 ]
 Rounds = Annotated[int, typer.Option(help="In each, everything is measured once.", min=1)]
 Images = Annotated[str, typer.Option("--data", help="digits, fashion-mnist, or a folder of pictures.")]
-Seed = Annotated[int, typer.Option(help="Of weights, order and bootstrap.")]
+Seed = Annotated[int, typer.Option(help="Seed of weights, order and bootstrap.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write data, pictures and report there.")]
 
 
@@ -39,13 +39,13 @@ def bench(
     backends: Annotated[
         list[str] | None, typer.Argument(help="Some of pt, mx, jax, onnx.", show_default="pt mx jax")
     ] = None,
-    task: Annotated[str, typer.Option(help="train, infer or both.")] = "both",
+    task: Annotated[Literal["train", "infer", "both"], typer.Option(help="What is measured.")] = "both",
     preset: Preset = "d2l",
     size: Size = None,
     batch: Annotated[str, typer.Option(help="Images a call; several separated by commas.")] = "32",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16, or both, separated by a comma.")] = "float32",
     variant: Annotated[
-        str, typer.Option(help="tuned, textbook, both, or all: textbook, compiled and tuned.")
+        Literal["tuned", "textbook", "both", "all"], typer.Option(help="all: textbook, compiled and tuned.")
     ] = "tuned",
     pipeline: Annotated[bool, typer.Option("--pipeline", help="Also with loading of the images.")] = False,
     device: Device = "auto",
@@ -77,30 +77,23 @@ def bench(
     from harness.bench.record import Record, Row
     from harness.bench.report import tables
     from harness.bench.report.page import write_folder
-    from harness.bench.turns import benchmark
+    from harness.bench.rounds import Benchmark
     from spec import InvalidInput
 
     names = check_names(backends or ["pt", "mx", "jax"], ENGINES)
     check_choices(device=device)
-    for option, value, known in (("task", task, TASKS), ("variant", variant, VARIANTS)):
-        if value not in known:
-            raise InvalidInput(f"--{option}: expected one of {', '.join(known)}, got {value!r}")
-    dtypes = _several("dtype", split(dtype), DTYPES)
     batches = _batches(batch)
-    config, size = _config(preset, size, heads=heads)
+    config, size = _network(preset, size, heads=heads)
+    dtypes = _dtypes(split(dtype), DTYPES)
     chosen = candidates(names, VARIANTS[variant], TASKS[task], batches, dtypes, pipeline=pipeline)
     if not chosen:
         raise InvalidInput("nothing to measure: onnx infers in float32 only, and jax has no compiled variant")
     record = Record(config, size, rounds, seed, [Row(candidate) for candidate in chosen])
     _check_outputs(out, markdown)
-    with _surroundings(record, threads), _stage(config, size, data, data_dir, seed, loading=pipeline) as referee:
-        for n in batches:  # refuse before any work is done
-            referee.batch(n)
-            if pipeline:
-                referee.batch(n, loaded=True)
-        with _meter("benchmark") as heard:
-            pythons = interpreters(python or [], names)
-            benchmark(record, referee, _hire(record, referee, device, pythons), heard=heard)
+    with _conditions(record, threads), _referee(record, data, data_dir, batches, pipeline=pipeline) as referee:
+        start = _starter(record, referee, device, interpreters(python or [], names))
+        with _bar("benchmark") as progress:
+            Benchmark(record, referee, start, progress=progress).run()
     if out is not None:
         write_folder(record, out)
     if markdown is not None:
@@ -119,7 +112,7 @@ def profile(
     preset: Preset = "d2l",
     size: Size = None,
     batch: Annotated[int, typer.Option(help="Images a call.", min=1)] = 32,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="What is computed in.")] = "float32",
     device: Device = "auto",
     threads: Threads = None,
     rounds: Rounds = 7,
@@ -138,35 +131,31 @@ def profile(
     Example: googlenet profile jax --batch 128 --out bench
     """
     from harness.backends.registry import check_names
-    from harness.bench.candidates import DTYPES, Candidate
-    from harness.bench.profiles import Profile, render
-    from harness.bench.profiles import profile as measure
+    from harness.bench.candidates import Candidate
+    from harness.bench.profiles import Profile, measure
     from harness.bench.report.page import write_profile
+    from harness.bench.report.tables import render_profile
 
     (name,) = check_names([backend])
     check_choices(device=device)
-    (dtype,) = _several("dtype", [dtype], DTYPES)
-    config, size = _config(preset, size, heads=heads)
-    found = Profile(config, size, Candidate(name, "tuned", "train", batch, dtype), rounds, seed)
+    config, size = _network(preset, size, heads=heads)
+    profile = Profile(config, size, rounds, seed, Candidate(name, "tuned", "train", batch, dtype))
     _check_outputs(out, None)
-    with _surroundings(found, threads), _stage(config, size, data, data_dir, seed) as referee:
-        referee.batch(batch)
-        with _meter(f"profile of {name}") as heard:
-            measure(found, referee, _hire(found, referee, device, interpreters(python or [], [name])), heard=heard)
+    with _conditions(profile, threads), _referee(profile, data, data_dir, [batch]) as referee:
+        start = _starter(profile, referee, device, interpreters(python or [], [name]))
+        with _bar(f"profile of {name}") as progress:
+            measure(profile, referee, start, progress=progress)
     if out is not None:
-        write_profile(found, out)
+        write_profile(profile, out)
     if as_json:
-        print(json.dumps(found.as_json(), indent=2))
+        print(json.dumps(profile.as_json(), indent=2))
     else:
-        render(found, Console())
-    raise typer.Exit(0 if found.passed else 1 if found.complete or found.problem else 130)
+        render_profile(profile, Console())
+    raise typer.Exit(0 if profile.passed else 1 if profile.complete or profile.problem else 130)
 
 
-def _config(preset: str, size: int | None, *, heads: bool) -> tuple[spec.Config, int]:
-    """The network without dropout, which no two frameworks draw alike, and a side of the images that fits it.
-
-    The side is the preset's where none is given.
-    """
+def _network(preset: str, size: int | None, *, heads: bool) -> tuple[spec.Config, int]:
+    """The network without dropout, which no two frameworks draw alike, and the side of its images."""
     import spec as network
 
     config = network.preset(preset, aux=None if heads else False, dropout=0.0)
@@ -175,21 +164,21 @@ def _config(preset: str, size: int | None, *, heads: bool) -> tuple[spec.Config,
     return config, size
 
 
-def _several(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+def _dtypes(dtypes: Sequence[str], known: Sequence[str]) -> Sequence[str]:
     from spec import InvalidInput
 
-    if not given or not set(given) <= set(known) or len(set(given)) < len(given):
-        raise InvalidInput(f"--{option}: expected some of {', '.join(known)}, each once, got {', '.join(given)!r}")
-    return list(given)
+    if not dtypes or not set(dtypes) <= set(known) or len(set(dtypes)) < len(dtypes):
+        raise InvalidInput(f"--dtype: expected some of {', '.join(known)}, each once, got {', '.join(dtypes)!r}")
+    return dtypes
 
 
-def _batches(given: str) -> list[int]:
+def _batches(text: str) -> list[int]:
     from spec import InvalidInput
 
-    found = [int(n) if n.isdecimal() else 0 for n in split(given)]
-    if not found or min(found) < 1 or len(set(found)) < len(found):
-        raise InvalidInput(f"--batch: expected whole numbers of at least 1, separated by commas, got {given!r}")
-    return found
+    batches = [int(n) if n.isdecimal() else 0 for n in split(text)]
+    if not batches or min(batches) < 1 or len(set(batches)) < len(batches):
+        raise InvalidInput(f"--batch: expected whole numbers of at least 1, separated by commas, got {text!r}")
+    return batches
 
 
 def _check_outputs(out: Path | None, markdown: Path | None) -> None:
@@ -206,8 +195,8 @@ def _check_outputs(out: Path | None, markdown: Path | None) -> None:
 
 
 @contextmanager
-def _surroundings(record: Any, threads: int | None) -> Iterator[None]:
-    """Note in a record where and how it was made, before and after; SIGTERM within is like Ctrl-C."""
+def _conditions(report: Report, threads: int | None) -> Iterator[None]:
+    """Note where and how a report was made, before and after. SIGTERM meanwhile is like Ctrl-C."""
     from harness.bench import machine
     from spec import InvalidInput
 
@@ -215,61 +204,69 @@ def _surroundings(record: Any, threads: int | None) -> Iterator[None]:
     if threads is not None and threads > len(processors):
         raise InvalidInput(f"--threads: this process may use {len(processors)} processors, got {threads}")
 
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
     before = machine.now()
-    surroundings = machine.environment(processors[:threads])
-    record.about = {
+    environment = machine.environment(processors[:threads])
+    report.about = {
         "command": shlex.join(["googlenet", *sys.argv[1:]]),
         "code": machine.code(),
-        "environment": surroundings,
+        "environment": environment,
         "before": before,
         "after": before,
     }
-    record.warnings += machine.warnings_before(surroundings, before)
-    handler = signal.signal(signal.SIGTERM, interrupt)
+    report.warnings += machine.warnings_before(environment, before)
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, handler)
-        record.about["after"] = machine.now()
-        record.warnings += machine.warnings_after(before, record.about["after"])
+        report.about["after"] = machine.now()
+        report.warnings += machine.warnings_after(before, report.about["after"])
 
 
 @contextmanager
-def _stage(
-    config: spec.Config, size: int, data: str, data_dir: Path | None, seed: int, *, loading: bool = False
+def _referee(
+    report: Report, data: str, data_dir: Path | None, batches: Sequence[int], *, pipeline: bool = False
 ) -> Iterator[Referee]:
-    """The referee with images of that source; with `loading`, also with a dataset prepared for training."""
-    from harness.bench.proof import Referee
+    """The referee with images of that source; with `pipeline` also with a dataset prepared for training.
+
+    It refuses a source with too few images before any work is done.
+    """
+    from harness.bench.proof import BATCH, Referee
     from harness.images.prepared import prepare
     from harness.images.sources import load_batch
 
+    config, size = report.config, report.size
     dataset = None
-    if loading:
+    if pipeline:
         source = f"folder:{data}" if Path(data).is_dir() else data
         dataset = prepare(source, config.in_channels, size, data_dir).resolve()
     with tempfile.TemporaryDirectory(prefix="googlenet-") as folder:
-        yield Referee(config, lambda n: load_batch([data], config, size, n, data_dir), Path(folder), dataset, seed)
+        referee = Referee(
+            config, lambda n: load_batch([data], config, size, n, data_dir), Path(folder), dataset, report.seed
+        )
+        for n in (BATCH, *batches):
+            referee.batch(n)
+            if pipeline:
+                referee.batch(n, loaded=True)
+        yield referee
 
 
-def _hire(record: Any, referee: Referee, device: str, pythons: Mapping[str, str]) -> Hire:
-    from harness.bench.crew import Process
+def _starter(report: Report, referee: Referee, device: str, pythons: Mapping[str, str]) -> StartProcess:
+    from harness.bench.process import Process
 
     return lambda candidate: Process(
         candidate,
-        record.config,
+        report.config,
         referee.params_file,
         device=device,
-        processors=record.about["environment"]["used_processors"],
+        processors=report.about["environment"]["used_processors"],
         python=pythons.get(candidate.backend, sys.executable),
     )
 
 
 @contextmanager
-def _meter(what: str) -> Iterator[Any]:
-    """A bar with what is being done, on a terminal only; yields what `benchmark` tells."""
+def _bar(what: str) -> Iterator[Any]:
+    """A bar with the present step, on a terminal only; yields the function that `benchmark` calls before each step."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))

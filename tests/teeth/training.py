@@ -30,7 +30,7 @@ SHARES = [f"{PARALLEL}test_shares_are_all_rows_once"]
 ALIKE = [f"{PARALLEL}test_processes_notice_that_they_do_not_begin_alike"]
 COLUMNS = [f"{BENCH}test_a_row_is_shown_in_the_units_of_its_columns"]
 PROFILE = [f"{BENCH}test_a_profile_measures_every_stage_both_ways_in_every_round"]
-ROUNDS = [f"{BENCH}test_every_round_has_every_candidate_once_in_an_order_drawn_anew"]
+ROUNDS = [f"{BENCH}test_every_round_measures_every_candidate_once_in_a_new_random_order"]
 
 
 def _devices(backend):
@@ -405,16 +405,16 @@ _statistics = [
         [f"{BENCH}test_the_interval_covers_the_true_ratio_about_as_often_as_it_says"],
     ),
 ]
-_turns = [
+_rounds = [
     (
         "what differs from the referee is timed",
-        "                row.problem = refuted(row.proof)\n",
+        "                row.problem = refutation(row.proof)\n",
         "",
         [f"{BENCH}test_a_wrong_weight_is_not_timed_and_the_others_are"],
     ),
     (
         "a first call that differs is timed",
-        "\n        row.problem = refuted(row.proof)\n",
+        "\n        row.problem = refutation(row.proof)\n",
         "\n",
         [f"{BENCH}test_a_first_call_that_differs_is_not_timed"],
     ),
@@ -426,46 +426,51 @@ _turns = [
     ),
     (
         "a sample is the time of all calls",
-        'found["seconds"] / calls, found["busy_threads"]',
-        'found["seconds"], found["busy_threads"]',
+        'measured["seconds"] / calls, measured["busy_threads"]',
+        'measured["seconds"], measured["busy_threads"]',
         [f"{BENCH}test_a_measurement_lasts_long_enough_and_counts_a_single_call"],
     ),
     (
         "the last measurement of a peak remains",
-        'max(peak["per_second"], found["per_second"])',
-        'found["per_second"]',
-        [f"{BENCH}test_of_two_measurements_of_a_peak_the_best_remains"],
+        'max(peak["per_second"], new["per_second"])',
+        'new["per_second"]',
+        [f"{BENCH}test_best_of_two_peak_measurements_is_kept"],
     ),
     (
         "warm-up ends while measurements still fall",
-        "<= _ALIKE * min(found[-2:])",
-        "<= _ALIKE * sum(found)",
+        "<= _ALIKE * min(seconds[-2:])",
+        "<= _ALIKE * sum(seconds)",
         [f"{BENCH}test_warm_up_goes_on_until_two_measurements_are_alike"],
     ),
 ]
 _record = [
     (
         "images a second are calls a second",
-        "self.candidate.batch / self.summary.median",
-        "1 / self.summary.median",
+        "self.candidate.batch / self.summary.median_seconds",
+        "1 / self.summary.median_seconds",
         COLUMNS,
     ),
     (
-        "a row is compared with the last that took turns with it",
-        "*peers[:1]]))",
-        "*peers[-1:]]))",
+        "a row is compared with the last of its task and batch",
+        "*peers[:1]])",
+        "*peers[-1:]])",
         [f"{BENCH}test_comparisons_are_with_the_textbook_and_with_the_first"],
     ),
 ]
 _shown = [
-    ("memory is shown in GB under GiB", "row.peak_memory / 2**30", "row.peak_memory / 1e9", COLUMNS),
-    ("microseconds are shown as milliseconds", "1000 * row.summary.median", "1e6 * row.summary.median", COLUMNS),
+    ("memory is shown in GB under GiB", "row.peak_memory_bytes / 2**30", "row.peak_memory_bytes / 1e9", COLUMNS),
+    (
+        "microseconds are shown as milliseconds",
+        "1000 * seconds:",
+        "1e6 * seconds:",
+        COLUMNS,
+    ),
 ]
 _profiles = [
     (
         "the way back counts the way forth too",
-        "summarize(self.both).median - self.forward_seconds",
-        "summarize(self.both).median",
+        "summarize(self.both).median_seconds - self.forward_seconds",
+        "summarize(self.both).median_seconds",
         PROFILE,
     ),
     ("the way back has the operations of the way forth", "2 * flops[stage.name]", "flops[stage.name]", PROFILE),
@@ -473,14 +478,14 @@ _profiles = [
 _plots = [
     (
         "bars of a stage overlap",
-        "left=forward, color=color",
-        "color=color",
-        [f"{BENCH}test_bars_of_stages_show_the_way_back_behind_the_way_forth"],
+        "left=forward, color=_COLORS",
+        "color=_COLORS",
+        [f"{BENCH}test_stage_bars_show_backward_behind_forward"],
     ),
     (
         "whiskers are quartiles of the seconds, the wrong way round",
-        "[speed - batch / upper for speed, (_, upper) in",
-        "[speed - batch / upper for speed, (upper, _) in",
+        "batch / s.upper_quartile_seconds for",
+        "batch / s.lower_quartile_seconds for",
         [f"{BENCH}test_bars_are_as_long_as_the_median_speed_with_the_quartiles_around"],
     ),
 ]
@@ -497,10 +502,10 @@ _bench = [
         "the benchmark exits with 0 where something could not be measured",
         "raise typer.Exit(0 if record.passed else 1 if record.complete else 130)",
         "raise typer.Exit(0 if record.complete else 130)",
-        [f"{BENCH}test_a_worker_that_cannot_do_it_is_a_row_that_says_so_and_status_1"],
+        [f"{BENCH}test_worker_that_dies_is_a_problem_of_its_rows_and_exit_status_1"],
     ),
 ]
-_crew = [
+_worker = [
     (
         "a worker that ends at once leaves its folder",
         "        except Died:\n            self.close()\n            raise\n",
@@ -526,14 +531,14 @@ FAULTS = [
         "googlenet_jax/parallel.py": _jax,
         "harness/backends/process.py": _processes,
         "harness/bench/statistics.py": _statistics,
-        "harness/bench/turns.py": _turns,
+        "harness/bench/rounds.py": _rounds,
         "harness/bench/record.py": _record,
         "harness/bench/report/tables.py": _shown,
         "harness/bench/profiles.py": _profiles,
         "harness/bench/report/plots.py": _plots,
         "harness/bench/proof.py": _proof,
         "harness/cli/bench.py": _bench,
-        "harness/bench/crew.py": _crew,
+        "harness/bench/process.py": _worker,
     }.items()
     for name, old, new, tests in faults
 ]

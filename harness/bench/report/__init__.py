@@ -1,1 +1,1 @@
-"""A record of measurements as tables, plots and a page."""
+"""A benchmark's record as tables, plots and a page."""

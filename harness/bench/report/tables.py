@@ -1,8 +1,9 @@
-"""A benchmark as a table: on a terminal, however narrow, and in Markdown."""
+"""A benchmark as tables: on a terminal, however narrow, and in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,156 +12,212 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.bench.record import Record, Row
+from harness.bench.profiles import Profile
+from harness.bench.record import Record, Report, Row
 
-Columns = dict[str, Callable[[Record, Row], str]]
-
-
-def _speed(record: Record, row: Row) -> str:
-    speed = row.images_per_second
-    return "" if speed is None else f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
-
-
-def _spread(record: Record, row: Row) -> str:
-    return "" if row.summary is None else f"{row.summary.spread:.0%}{' !' if row.summary.unsteady else ''}"
-
-
-def _milliseconds(record: Record, row: Row) -> str:
-    return "" if row.summary is None else f"{1000 * row.summary.median:,.4g}"
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.2g}" if value < 10 else f"{value:.0f}"
-
-
-def _start(record: Record, row: Row) -> str:
-    together = None if row.build_seconds is None else (row.import_seconds or 0.0) + row.build_seconds
-    return _seconds(together)
-
-
-def _memory(record: Record, row: Row) -> str:
-    return "" if row.peak_memory is None else f"{row.peak_memory / 2**30:.2f}"
-
-
-def _flops(record: Record, row: Row) -> str:
-    found = record.work(row)
-    return "" if found is None else f"{(found['flops_per_second'] or 0) / 1e9:.3g}"
-
-
-def _share(name: str) -> Callable[[Record, Row], str]:
-    def share(record: Record, row: Row) -> str:
-        value = (record.work(row) or {}).get(name)
-        return "" if value is None else f"{value:.0%}" if value >= 0.1 else f"{value:.1%}"
-
-    return share
-
-
-# Read from left to right as far as there is room.
-COLUMNS: Columns = {
-    "images/s": _speed,
-    "spread": _spread,
-    "ms a call": _milliseconds,
-    "% of peak": _share("share_of_peak"),
-    "threads": lambda record, row: "" if row.busy_threads is None else str(row.busy_threads),
-    "first call s": lambda record, row: _seconds(row.first_call_seconds),
-    "start s": _start,
-    "peak GiB": _memory,
-    "GFLOP/s": _flops,
-    "% of roof": _share("share_of_roof"),
-}
+TASKS = {"train": "training", "infer": "inference"}
 LEGEND = (
     "spread: between the quartiles, as a share of the median (!: more than 10 %). start: import and build. first call: "
     "with compilation. threads: busy while measured. Training is counted as three times the forward pass's operations. "
     "peak: of products and convolutions, by any of the frameworks in this run; roof: that, or what memory lets through."
 )
+# A narrow terminal shows the first of these.
+COLUMNS = (
+    "images/s",
+    "spread",
+    "ms a call",
+    "% of peak",
+    "threads",
+    "first call s",
+    "start s",
+    "peak GiB",
+    "GFLOP/s",
+    "% of roof",
+)
 
 
-def heading(record: Record, task: str, batch: int) -> str:
-    """What a group of rows has in common."""
-    what = {"train": "training", "infer": "inference"}[task]
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: a figure for each of `COLUMNS`, or the reason why there are none, or both."""
+
+    label: str
+    cells: list[str]  # empty without measurements
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """The table of one task and batch."""
+
+    heading: str
+    lines: list[Line]
+
+
+def sections(record: Record) -> list[Section]:
+    """A table for each task and batch."""
     threads = len(record.about["environment"]["used_processors"])
     size = f"{record.size} x {record.size}"
-    return f"{record.config.preset}, {size}, {what}, batch {batch}, {threads} threads, {record.rounds} rounds"
+    return [
+        Section(
+            f"{record.config.preset}, {size}, {TASKS[task]}, batch {batch}, {threads} threads, {record.rounds} rounds",
+            [_line(record, row) for row in rows],
+        )
+        for (task, batch), rows in record.groups().items()
+    ]
+
+
+def _line(record: Record, row: Row) -> Line:
+    problem = row.problem if row.problem or row.samples else "not measured"
+    return Line(label(record, row), cells(record, row) if row.samples else [], problem)
+
+
+def cells(record: Record, row: Row) -> list[str]:
+    """The figures of a measured row in the units of `COLUMNS`; empty where one is unknown."""
+    summary = row.summary
+    speed = row.images_per_second
+    work = record.work(row) or {}
+    start = (row.import_seconds or 0.0) + (row.build_seconds or 0.0)
+    return [
+        f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}",
+        f"{summary.spread:.0%}{' !' if summary.unsteady else ''}",
+        _milliseconds(summary.median_seconds),
+        _share(work["share_of_peak"]),
+        "" if row.busy_threads is None else str(row.busy_threads),
+        _seconds(row.first_call_seconds or 0.0),
+        _seconds(start),
+        "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:.2f}",
+        _giga(work["flops_per_second"] or 0.0),
+        _share(work["share_of_roof"]),
+    ]
+
+
+def _share(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0%}" if value >= 0.1 else f"{value:.1%}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.4g}"
+
+
+def _giga(per_second: float) -> str:
+    return f"{per_second / 1e9:.3g}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def label(record: Record, row: Row) -> str:
-    """The row's name within its group."""
-    several = len({row.candidate.dtype for row in record.rows}) > 1
+    """The row's name within its section."""
+    several = len({other.candidate.dtype for other in record.rows}) > 1
     parts = [row.candidate.label, row.candidate.dtype if several else "", "+ loading" if row.candidate.pipeline else ""]
     return " ".join(filter(None, parts))
 
 
-def grouped(record: Record) -> dict[tuple[str, int], list[Row]]:
-    """Rows by task and batch."""
-    found: dict[tuple[str, int], list[Row]] = {}
-    for row in record.rows:
-        found.setdefault((row.candidate.task, row.candidate.batch), []).append(row)
-    return found
-
-
 def render(record: Record, console: Console) -> None:
-    """Print a table for each task and batch, what the ratios say, and every problem."""
-    for (task, batch), rows in grouped(record).items():
-        console.print(Text(heading(record, task, batch), style="bold"), soft_wrap=True)
-        measured = [row for row in rows if row.samples]
+    """Print the sections, every problem, the ratios, the peaks and the warnings."""
+    for section in sections(record):
+        _say(console, section.heading, "bold")
+        measured = [line for line in section.lines if line.cells]
         if measured:
-            console.print(_table(record, measured, console.width))
-        for row in rows:
-            if row.problem is not None:
-                console.print(Text(f"{label(record, row)}: {row.problem}", style="red"), soft_wrap=True)
-            elif not row.samples:
-                console.print(Text(f"{label(record, row)}: not measured", style="yellow"), soft_wrap=True)
+            console.print(_table(COLUMNS, measured, console.width))
+        for line in section.lines:
+            if line.problem is not None:
+                _say(console, f"{line.label}: {line.problem}", "red")
         console.print()
     for comparison in record.comparisons():
-        console.print(Text(str(comparison)), soft_wrap=True, highlight=False)
+        _say(console, str(comparison))
     for peak in record.peaks:
-        console.print(Text(describe_peak(peak), style="dim"), soft_wrap=True, highlight=False)
-    for warning in record.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
-    console.print(Text(LEGEND, style="dim"), highlight=False)
+        _say(console, describe_peak(peak), "dim")
+    _say_warnings(record, console)
+    console.print(Text(LEGEND, style="dim"))
+
+
+def render_profile(profile: Profile, console: Console) -> None:
+    """Print a line for each stage, its problem and the warnings."""
+    c = profile.candidate
+    size = f"{profile.size} x {profile.size}"
+    heading = f"{c.backend}, {profile.config.preset}, {size}, batch {c.batch}, {c.dtype}, {profile.rounds} rounds"
+    _say(console, heading, "bold")
+    rows = profile.rows()
+    if rows:
+        lines = [Line(row["stage"] + (" !" if row["unsteady"] else ""), _stage_cells(row), None) for row in rows]
+        sums = [_milliseconds(sum(row[f"{way}_seconds"] for row in rows)) for way in ("forward", "backward")]
+        lines.append(Line("all", [*sums, "", "", ""], None))
+        console.print(_table(_STAGE_COLUMNS, lines, console.width))
+        _say(console, "backward: both together, less the forward pass alone. !: the spread is over 10 %", "dim")
+    if profile.problem is not None:
+        _say(console, profile.problem, "red")
+    _say_warnings(profile, console)
+
+
+_STAGE_COLUMNS = ("forward ms", "backward ms", "share", "GFLOP/s", "backward")
+
+
+def _stage_cells(row: dict[str, Any]) -> list[str]:
+    speeds = [row["forward_flops_per_second"], row["backward_flops_per_second"]]
+    return [
+        _milliseconds(row["forward_seconds"]),
+        _milliseconds(row["backward_seconds"]),
+        f"{row['share']:.1%}",
+        *("" if speed is None else _giga(speed) for speed in speeds),
+    ]
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+def _say_warnings(report: Report, console: Console) -> None:
+    for warning in report.warnings:
+        _say(console, f"warning: {warning}", "yellow")
+
+
+def _table(columns: Sequence[str], lines: list[Line], width: int) -> Table:
+    """A table of the first columns, as many as fit the width."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    room = width - max(len(line.label) for line in lines) - 2
+    shown = 0
+    for name, *column in zip(columns, *(line.cells for line in lines), strict=True):
+        room -= max(map(len, [name, *column])) + 2
+        if room < 0:
+            break
+        table.add_column(name, justify="right", no_wrap=True)
+        shown += 1
+    for line in lines:
+        table.add_row(line.label, *line.cells[:shown])
+    return table
 
 
 def describe_peak(peak: dict[str, Any]) -> str:
     """``pt, float32, matrix product: 180 GFLOP/s``."""
     unit = "GB/s" if peak["name"] == "copy" else "GFLOP/s"
-    return f"{peak['backend']}, {peak['dtype']}, {peak['name']}: {peak['per_second'] / 1e9:.3g} {unit}"
-
-
-def _table(record: Record, rows: list[Row], width: int) -> Table:
-    """As many columns as fit."""
-    names = [label(record, row) for row in rows]
-    cells = {name: [cell(record, row) for row in rows] for name, cell in COLUMNS.items()}
-    room = width - max(map(len, names)) - 2
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    shown = []
-    for name, column in cells.items():
-        room -= max(len(name), *map(len, column)) + 2
-        if room < 0:
-            break
-        table.add_column(name, justify="right", no_wrap=True)
-        shown.append(column)
-    for i, name in enumerate(names):
-        table.add_row(name, *[column[i] for column in shown])
-    return table
+    return f"{peak['backend']}, {peak['dtype']}, {peak['name']}: {_giga(peak['per_second'])} {unit}"
 
 
 def markdown(record: Record) -> str:
     """A section of a Markdown file: the tables, the environment and the command."""
-    lines = [f"## {_title(record)}", ""]
-    for (task, batch), rows in grouped(record).items():
-        lines += [f"{heading(record, task, batch)}:", ""]
-        lines += ["| | " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * len(COLUMNS) + "|"]
-        for row in rows:
-            cells = [cell(record, row) for cell in COLUMNS.values()]
-            if not row.samples:
-                cells = [row.problem or "not measured", *[""] * (len(COLUMNS) - 1)]
-            lines.append(f"| {label(record, row)} | " + " | ".join(_escaped(cell) for cell in cells) + " |")
+    tasks = " and ".join(dict.fromkeys(TASKS[row.candidate.task] for row in record.rows))
+    batches = ", ".join(dict.fromkeys(str(row.candidate.batch) for row in record.rows))
+    dtypes = ", ".join(dict.fromkeys(row.candidate.dtype for row in record.rows))
+    lines = [f"## {record.config.preset} at {record.size} pixels: {tasks}, batch {batches}, {dtypes}", ""]
+    for section in sections(record):
+        lines += [f"{section.heading}:", "", f"| | {' | '.join(COLUMNS)} |", "|---" + "|---:" * len(COLUMNS) + "|"]
+        for line in section.lines:
+            columns = line.cells or [line.problem or "", *[""] * (len(COLUMNS) - 1)]
+            lines.append(f"| {line.label} | {' | '.join(map(_escaped, columns))} |")
         lines.append("")
-    lines += [f"- {_escaped(str(found))}" for found in record.comparisons()]
+    lines += [f"- {_escaped(str(comparison))}" for comparison in record.comparisons()]
     lines += [f"- warning: {_escaped(warning)}" for warning in record.warnings]
-    lines += ["", *[f"    {line}" for line in facts(record)], ""]
+    lines += ["", *[f"    {fact}" for fact in facts(record)], ""]
     return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def append_markdown(record: Record, path: Path) -> None:
@@ -171,40 +228,25 @@ def append_markdown(record: Record, path: Path) -> None:
         file.write(markdown(record) + "\n")
 
 
-def _title(record: Record) -> str:
-    tasks = {"train": "training", "infer": "inference"}
-    what = " and ".join(dict.fromkeys(tasks[row.candidate.task] for row in record.rows))
-    batches = ", ".join(map(str, dict.fromkeys(row.candidate.batch for row in record.rows)))
-    dtypes = ", ".join(dict.fromkeys(row.candidate.dtype for row in record.rows))
-    return f"{record.config.preset} at {record.size} pixels: {what}, batch {batches}, {dtypes}"
-
-
 def facts(record: Record) -> list[str]:
     """Command, code, machine, versions and peaks, a line each."""
-    about, place = record.about, record.about["environment"]
-    commit = about["code"]["commit"] or "unknown"
-    versions = ", ".join(f"{name} {number}" for name, number in place["versions"].items())
-    load = about["before"]["load_average"], about["after"]["load_average"]
-    memory = place["memory_bytes"]
+    about = record.about
+    place = about["environment"]
+    changes = " with changes" if about["code"]["dirty"] else ""
+    used = f"{len(place['used_processors'])} used{', virtual machine' if place['virtual'] else ''}"
+    memory = f"{place['memory_bytes'] / 2**30:.1f} GiB"
+    limits = place["cgroup"]
     return [
         f"$ {about['command']}",
-        f"commit {commit}{' with changes' if about['code']['dirty'] else ''}, {about['before']['time']}",
-        f"{place['processor']}, {place['processors']} processors, of which {len(place['used_processors'])} used"
-        + (", virtual machine" if place["virtual"] else ""),
-        f"caches {', '.join(place['caches']) or 'unknown'}; governor {place['governor'] or 'unknown'}; "
-        f"memory {'unknown' if memory is None else f'{memory / 2**30:.1f} GiB'}",
-        f"control group: processors {place['cgroup']['cpu_max'] or 'unlimited'}, "
-        f"memory {place['cgroup']['memory_max'] or 'unlimited'}",
+        f"commit {about['code']['commit'] or 'unknown'}{changes}, {about['before']['time']}",
+        f"{place['processor']}, {place['processors']} processors, of which {used}",
+        f"caches {', '.join(place['caches']) or 'unknown'}; governor {place['governor'] or 'unknown'}; memory {memory}",
+        f"control group: processors {limits['cpu_max'] or 'unlimited'}, memory {limits['memory_max'] or 'unlimited'}",
         *[
-            f"load average {when} {', '.join(f'{x:.2f}' for x in value)}"
-            for when, value in zip(("before", "after"), load, strict=True)
-            if value
+            f"load average {when} {', '.join(f'{load:.2f}' for load in about[when]['load_average'])}"
+            for when in ("before", "after")
         ],
-        f"Python {place['python']}, {versions}",
+        f"Python {place['python']}, {', '.join(f'{name} {version}' for name, version in place['versions'].items())}",
         *[f"{name}={value}" for name, value in place["variables"].items()],
         *[describe_peak(peak) for peak in record.peaks],
     ]
-
-
-def _escaped(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

@@ -1,1 +1,1 @@
-"""What runs in a measured process."""
+"""The code that runs in a measured process."""

@@ -1,4 +1,4 @@
-"""The processes that candidates live in: started with their share of the machine, asked, and ended for certain."""
+"""The processes that candidates run in: start one with its share of the machine, ask it, and end it for certain."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,26 +23,15 @@ from harness.weights.checkpoint import config_table
 
 
 class Died(Exception):
-    """The worker's process has ended, though it was still needed; how it ended, and what it said last."""
+    """The worker's process has ended although it was still needed. The argument says how, and its last words."""
 
-
-class Worker(Protocol):
-    """One candidate at work."""
-
-    def ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """Have an operation of `harness.bench.worker.subject.Subject` done, and wait for its answer, arrays included.
-
-        Raises:
-            spec.InvalidInput: when the backend refuses, in its own words.
-            Died: when there will be no answer.
-        """
-
-    def close(self) -> None:
-        """End it, whatever it is doing."""
+    def __str__(self) -> str:
+        """A row's problem."""
+        return f"the process died: {self.args[0]}"
 
 
 class Process:
-    """A `Worker` in a process of its own, in a group of its own: what it has started ends with it."""
+    """One candidate's worker, in a process group of its own: the processes that it starts end with it."""
 
     def __init__(
         self,
@@ -52,14 +43,14 @@ class Process:
         processors: Sequence[int],
         python: str = sys.executable,
     ) -> None:
-        """Start it; nothing heavy is imported yet.
+        """Start the process; it imports nothing heavy yet.
 
         Args:
-            candidate: What it will be asked about.
+            candidate: What is measured.
             config: The network.
-            params: File of the weights.
+            params: The file of the weights.
             device: ``auto``, ``cpu`` or ``gpu``.
-            processors: By number, those that it may use, with a thread for each.
+            processors: By number; the framework gets a thread for each.
             python: The interpreter; its environment needs NumPy and the framework.
 
         Raises:
@@ -69,12 +60,8 @@ class Process:
         self._folder = tempfile.TemporaryDirectory(prefix="googlenet-")
         self._errors = tempfile.TemporaryFile("w+", errors="replace")
         job = {
-            "backend": candidate.backend,
-            "variant": candidate.variant,
+            **asdict(candidate),
             "module": candidate.module,
-            "task": candidate.task,
-            "batch": candidate.batch,
-            "dtype": candidate.dtype,
             "config": config_table(config),
             "params": str(params),
             "device": device,
@@ -104,7 +91,12 @@ class Process:
             raise
 
     def ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """As `Worker.ask`."""
+        """Have a method of `harness.bench.worker.operations.Operations` called, and wait for its answer.
+
+        Raises:
+            spec.InvalidInput: when the backend refuses, in its own words.
+            Died: when there will be no answer.
+        """
         self._send({"do": operation, **arguments})
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
@@ -119,18 +111,14 @@ class Process:
         return answer
 
     def close(self) -> None:
-        """As `Worker.close`."""
-        try:
+        """End it, whatever it is doing."""
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
-            try:
+            with suppress(BrokenPipeError):  # it died with a request unread
                 if stream is not None:
                     stream.close()
-            except BrokenPipeError:
-                pass  # it died with a request unread
         self._folder.cleanup()
 
     def _send(self, message: Mapping[str, Any]) -> None:
@@ -147,19 +135,20 @@ class Process:
         return last_words(subprocess.CompletedProcess([], status, "", self._errors.read()))
 
 
-def environment(folder: Path, candidate: Candidate, threads: int) -> dict[str, str]:
-    """The environment of a candidate's process: so many threads for everyone, each framework told its own way.
+StartProcess = Callable[[Candidate], Process]
 
-    MXNet as its textbook starts it takes half of the processors; it is told that number here, since our package, which
-    the textbook's module belongs to, would ask for all of them.
+
+def environment(folder: Path, candidate: Candidate, threads: int) -> dict[str, str]:
+    """The environment of a candidate's process: every framework computes with that number of threads.
+
+    The textbook's MXNet computes with half of them, MXNet's own choice. It has to be told, because our package, which
+    the textbook's module belongs to, asks for all of them.
     """
     if (candidate.backend, candidate.variant) == ("mx", "textbook"):
         threads = max(1, threads // 2)
     variables = worker_environment(folder)
     if "OMP_WAIT_POLICY" not in os.environ:
-        del variables["OMP_WAIT_POLICY"]  # one process works at a time, so that its threads may wait as they like
+        del variables["OMP_WAIT_POLICY"]  # one process works at a time, so its threads may wait in busy loops
     if candidate.task:
-        del variables[
-            "JAX_COMPILATION_CACHE_DIR"
-        ]  # what is timed compiles in its first call; what is only proven need not
+        del variables["JAX_COMPILATION_CACHE_DIR"]  # the first call of what is timed compiles
     return variables | {"OMP_NUM_THREADS": str(threads), "MXNET_OMP_MAX_THREADS": str(threads)}

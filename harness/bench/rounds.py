@@ -1,0 +1,181 @@
+"""The procedure: peaks, proofs, and then rounds in which every candidate is measured once, in a new random order."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.backends.registry import BACKENDS
+from harness.bench.candidates import Candidate
+from harness.bench.process import Died, Process, StartProcess
+from harness.bench.proof import BATCH, Referee, refutation
+from harness.bench.record import Record, Row, Sample, WarmUp
+from spec import InvalidInput
+
+MEASUREMENT = 0.3  # seconds, at least
+_WARM_UPS = 10  # measurements, at most
+_ALIKE = 0.1  # two measurements are alike that differ by less
+
+Progress = Callable[[str, int, int], None]  # is told the present step, how many steps are done, and of how many
+
+
+def no_progress(text: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+@dataclass
+class Benchmark:
+    """The procedure for one record, which has a row for each candidate."""
+
+    record: Record
+    referee: Referee
+    start: StartProcess
+    clock: Callable[[], float] = time.monotonic  # seconds
+    progress: Progress = no_progress
+
+    def run(self) -> None:
+        """Fill the rows. A row that cannot be proven or measured says why, and the others go on.
+
+        Ctrl-C ends it: what was measured stays in the record, which is then not complete.
+        """
+        try:
+            self._run()
+            self.record.complete = True
+        except KeyboardInterrupt:
+            self.record.warnings.append("interrupted: not everything was measured")
+
+    def _run(self) -> None:
+        rows = self.record.rows
+        programs = list(dict.fromkeys(row.candidate.program for row in rows))
+        # A peak is a backend's: it does not depend on the variant.
+        measurers = list(dict.fromkeys(replace(p, variant="tuned") for p in programs if p.backend in BACKENDS))
+        self.random = np.random.default_rng(self.record.seed)
+        self.started = self.clock()
+        self.done = 0
+        self.total = 2 * len(measurers) + len(programs) + len(rows) * (1 + self.record.rounds)
+        for program in measurers:
+            self._measure_peaks(program)
+        for program in programs:
+            self._prove(program)
+        for group in self.record.groups().values():
+            self._time(group)
+        for program in measurers:  # again: what disturbed the machine before may be over
+            self._measure_peaks(program)
+
+    def _step(self, text: str) -> None:
+        self.progress(text, self.done, self.total)
+        self.done += 1
+
+    def _measure_peaks(self, program: Candidate) -> None:
+        """Keep the best of what has been measured so far."""
+        backend, dtype = program.backend, program.dtype
+        self._step(f"the machine's peak, by {backend} in {dtype}")
+        try:
+            with closing(self.start(program)) as worker:
+                measured = worker.ask("peaks")["peaks"]
+        except (InvalidInput, Died) as error:
+            warning = f"no peak by {backend} in {dtype}: {error}"
+            if warning not in self.record.warnings:
+                self.record.warnings.append(warning)
+            return
+        best = {(peak["backend"], peak["dtype"], peak["name"]): peak for peak in self.record.peaks}
+        for new in measured:
+            peak = best.setdefault((backend, dtype, new["name"]), {"backend": backend, "dtype": dtype, **new})
+            peak["per_second"] = max(peak["per_second"], new["per_second"])
+        self.record.peaks = list(best.values())
+
+    def _prove(self, program: Candidate) -> None:
+        """Hold a program against the referee, once for all batches, in a process that is not timed."""
+        rows = [row for row in self.record.rows if row.candidate.program == program]
+        tasks = sorted({row.candidate.task for row in rows})
+        self._step(f"{program.label}: held against the referee")
+        with _problems_of(rows), closing(self.start(program)) as worker:
+            worker.ask("begin")
+            arrays = worker.ask("prove", images=str(self.referee.file(BATCH)), tasks=tasks)["arrays"]
+            for row in rows:
+                row.proof = self.referee.judge(arrays, [row.candidate.task], program.dtype)
+                row.problem = refutation(row.proof)
+
+    def _time(self, rows: Sequence[Row]) -> None:
+        """Start the workers of one task and batch, which bounds the memory, and measure each in every round."""
+        workers: dict[Row, Process] = {}
+        with ExitStack() as stack:
+            for row in rows:
+                self._step(f"{row.candidate}: warming up")
+                if row.problem is None:
+                    with _problems_of([row]):
+                        workers[row] = stack.enter_context(closing(self.start(row.candidate)))
+                        self._warm_up(row, workers[row])
+            for number in range(self.record.rounds):
+                ready = [row for row in rows if row.problem is None]
+                for turn, i in enumerate(self.random.permutation(len(ready))):
+                    row = ready[i]
+                    self._step(f"round {number + 1} of {self.record.rounds}: {row.candidate}")
+                    with _problems_of([row]):
+                        self._measure(row, workers[row], number, turn)
+            for row in rows:
+                if row.problem is None:
+                    with _problems_of([row]):
+                        self._end(row, workers[row])
+
+    def _warm_up(self, row: Row, worker: Process) -> None:
+        """Build, call once, check the result; then measure until two measurements are alike."""
+        c = row.candidate
+        for name, value in worker.ask("begin").items():
+            setattr(row, name, value)
+        dataset = str(self.referee.dataset) if c.pipeline else None
+        first = worker.ask("first", images=str(self.referee.file(c.batch)), dataset=dataset)
+        row.first_call_seconds = first["seconds"]
+        row.proof.append(self.referee.judge_first(first["arrays"], c.task, c.batch, c.dtype, loaded=c.pipeline))
+        row.problem = refutation(row.proof)
+        if row.problem is None:
+            seconds, stable = warm_up(lambda calls: float(worker.ask("measure", calls=calls)["seconds"]))
+            row.warm_up = WarmUp(seconds, stable)
+            row.calls = enough(seconds[-1])
+
+    def _measure(self, row: Row, worker: Process, number: int, turn: int) -> None:
+        at = self.clock() - self.started
+        calls = row.calls or 1
+        measured = worker.ask("measure", calls=calls)
+        row.samples.append(Sample(number, turn, at, measured["seconds"] / calls, measured["busy_threads"]))
+
+    def _end(self, row: Row, worker: Process) -> None:
+        answer = worker.ask("end")
+        row.peak_memory_bytes, row.last_loss = answer["peak_memory_bytes"], answer["last_loss"]
+        if row.last_loss is not None and not math.isfinite(row.last_loss):
+            row.problem = f"the loss of the last timed step is {row.last_loss}"
+
+
+@contextmanager
+def _problems_of(rows: Sequence[Row]) -> Iterator[None]:
+    """A refusal or the death of a worker is a problem of these rows, and of no others."""
+    try:
+        yield
+    except (InvalidInput, Died) as error:
+        for row in rows:
+            row.problem = str(error)
+
+
+def warm_up(measure: Callable[[int], float], least: float = MEASUREMENT) -> tuple[list[float], bool]:
+    """Measure until two successive measurements are alike, at most ten times.
+
+    `measure` returns the seconds of that many calls together; a measurement should last `least` seconds. Returns the
+    seconds a call of every measurement, and whether the last two were alike.
+    """
+    seconds = [measure(1)]
+    while len(seconds) < _WARM_UPS:
+        calls = enough(seconds[-1], least)
+        seconds.append(measure(calls) / calls)
+        if abs(seconds[-1] - seconds[-2]) <= _ALIKE * min(seconds[-2:]):
+            return seconds, True
+    return seconds, False
+
+
+def enough(seconds: float, least: float = MEASUREMENT) -> int:
+    """The number of calls of that length that fill a measurement."""
+    return max(1, math.ceil(least / max(seconds, 1e-6)))
