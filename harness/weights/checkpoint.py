@@ -128,7 +128,7 @@ def understand(arrays: Arrays, texts: dict[str, str]) -> Checkpoint:
         raise InvalidInput(f"expected the format {FORMAT!r} in its metadata, got {texts.get('format')!r}")
     stored = texts.pop("sha256", None)
     if (actual := _digest(arrays, texts)) != stored:
-        raise InvalidInput(f"damaged: its content has SHA-256 {actual}, and says {stored}; restore a copy")
+        raise InvalidInput(f"damaged: its content has SHA-256 {actual}, and says {stored!r}; restore a copy")
     state = {name.removeprefix(STATE): x for name, x in arrays.items() if name.startswith(STATE)}
     params = {name: x for name, x in arrays.items() if not name.startswith(STATE)}
     config = config_of(texts)
