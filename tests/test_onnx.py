@@ -199,7 +199,7 @@ def test_the_judges_refuse_files_and_images_that_they_cannot_run(judge):
     image = np.zeros((1, 1, 28, 28))
     for file, message in {
         b"<html>": "the graph: not an ONNX file",
-        b"": "with one input, got 0",
+        b"": "it has no graph",
         foreign_model().SerializeToString(): "stages of a preset",
         doctored(_kept_elsewhere): "names other files",
         doctored(
@@ -762,7 +762,7 @@ def test_eight_megabytes_of_which_protobuf_would_make_hundreds_are_refused(extra
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (field(0x3A, field(0x2A, field(0x42, b"more"))), "initializer more: expected float16"),  # an initializer without a type
+        (field(0x3A, field(0x2A, field(0x42, b"more"))), "initializer more: expected float16"),  # it has no type
         (field(0x3A, field(0x0A, field(0x22, b"Relu"))), "one too many"),  # protobuf joins messages given twice
         (field(0x3A, field(0x12, b"\xff\xfe")), "its graph is not the one"),  # no text in UTF-8
         (field(0x72, field(0x0A, b"\xff") + field(0x12, b"\xff")), None),
@@ -862,8 +862,12 @@ def refused_or_unchanged(path: Path, content: bytes) -> None:
     try:
         params = read_weights(path, here, "onnx").weights.params
     except InvalidInput as error:
-        assert str(error).startswith(f"{path}: ")
-        assert str(error).isprintable()
+        message = str(error)
+    else:
+        message = None
+    if message is not None:
+        assert message.startswith(f"{path}: ")
+        assert message.isprintable()
         return
     assert_same(params, network(LENET, "float16"))
     assert read(path).texts == describe(params, LENET, {"epoch": 3})

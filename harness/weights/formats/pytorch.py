@@ -78,7 +78,7 @@ def _check_pickle(pickles: io.BytesIO) -> None:
     tuple_on_top = False
     for operation, argument, _ in pickletools.genops(pickles):
         if operation.name == "GLOBAL" and str(argument).endswith(" bytearray"):
-            raise InvalidInput("expected plain tensors, and it wants a bytearray; save model.state_dict() with torch.save")
+            raise InvalidInput("expected plain tensors, and it wants a bytearray; save model.state_dict()")
         if operation.name.endswith("PUT"):  # numbers the top of the stack
             if tuple_on_top:
                 tuples.add(argument)
