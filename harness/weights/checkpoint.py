@@ -30,19 +30,12 @@ STATE = "optimizer/"  # stands before the names of an optimizer's state
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with its parameters.
+    """A network with its parameters."""
 
-    Attributes:
-        params: By canonical name.
-        config: The network.
-        metadata: JSON values.
-        state: The optimizer's arrays; empty where there is none.
-    """
-
-    params: dict[str, Array]
+    params: dict[str, Array]  # by canonical name
     config: Config
-    metadata: dict[str, Any] = field(default_factory=dict)
-    state: dict[str, Array] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)  # JSON values
+    state: dict[str, Array] = field(default_factory=dict)  # the optimizer's; empty where there is none
 
 
 def save(
@@ -99,12 +92,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def describe(arrays: Arrays, config: Config, metadata: dict[str, Any]) -> dict[str, str]:
-    """Make the texts that a file of any format holds beside its arrays.
-
-    Args:
-        arrays: By canonical name, and the optimizer's after ``optimizer/``.
-        config: The network.
-        metadata: JSON values.
+    """Make the texts that a file of any format holds beside its arrays, an optimizer's state included.
 
     Raises:
         InvalidInput: when the metadata is not JSON, or no preset makes the configuration.

@@ -69,11 +69,7 @@ class Verification:
 def read_weights(path: Path, work: Work, form: str | None = None, preset: str | None = None) -> Source:
     """Read weights of any format, under any scheme's names.
 
-    Args:
-        path: A file, or a folder.
-        work: Runs the tasks that need a framework.
-        form: One of `FORMATS`; None to detect it.
-        preset: The network, where the file does not say.
+    The format is detected where `form` is None. `preset` names the network where the file does not.
 
     Raises:
         InvalidInput: when the file is damaged, or fits no network, or several and `preset` does not say which.
@@ -111,12 +107,8 @@ def understood(found: Found, scheme: str, preset: str | None = None) -> Checkpoi
 def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:
     """What is to be written: the parameters, how pictures are prepared for them, and the classes' names.
 
-    An optimizer's state and a run's position stay behind.
-
-    Args:
-        source: What was read.
-        dtype: To round to; None leaves every array as it is.
-        aux: False leaves the auxiliary heads out.
+    An optimizer's state and a run's position stay behind, and the auxiliary heads where `aux` is False. Arrays are
+    rounded to `dtype`; None leaves them as they are.
 
     Raises:
         InvalidInput: when rounding makes a number infinite.
@@ -135,18 +127,10 @@ def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:
 def convert(
     source: Source, target: Path, form: str, weights: Checkpoint, work: Work, *, verify: bool
 ) -> Verification | None:
-    """Write weights, and put them in place once they are verified. What stood there before stays whole until then.
+    """Write weights from `prepared`, and put them in place once they are verified.
 
-    Args:
-        source: Where the weights come from.
-        target: File or folder.
-        form: One of `FORMATS`.
-        weights: From `prepared`.
-        work: Runs the tasks that need a framework.
-        verify: Whether to run source and result. The comparison bit for bit is made in any case.
-
-    Returns:
-        The verification. Where it has not passed, nothing has been written.
+    What stood there before stays whole until then. The result is compared bit for bit in any case; source and result
+    run where `verify` is True. Where that verification has not passed, nothing has been written.
 
     Raises:
         InvalidInput: when the target cannot be written, or is something else that would be lost, or when a framework

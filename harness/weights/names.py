@@ -25,6 +25,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -155,7 +156,7 @@ def _sequential(preset: str, *, activations: bool, flatten: bool) -> dict[str, s
     """
     config = spec.PRESETS[preset]
     nodes = spec.nodes(config)
-    modules: list[str | list[str]] = []  # canonical names; empty where a module has no weights
+    modules: list[Any] = []  # canonical names, empty where a module has no weights; a list is a Sequential
     number = None
     for stage, part in config.stages:
         if isinstance(part, Head):

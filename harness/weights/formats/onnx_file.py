@@ -274,14 +274,8 @@ def _dtype(params: Arrays) -> str:
 def write(path: Path, params: Arrays, config: spec.Config, metadata: dict[str, Any]) -> None:
     """Write a network to ``*.onnx``. An older file stays whole until the new one is whole too.
 
-    Args:
-        path: The file.
-        params: Arrays by canonical name, all float16, all float32 or all float64.
-        config: The network.
-        metadata: JSON values.
-
     Raises:
-        InvalidInput: when the arrays do not fit the network or an ONNX file, or it cannot be written.
+        InvalidInput: when the arrays do not fit the network or an ONNX file (see `build`), or it cannot be written.
     """
     arrays = {name: plain(x) for name, x in params.items()}
     weights = sum(x.nbytes for x in arrays.values())
