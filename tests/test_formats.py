@@ -868,7 +868,7 @@ NOT_STATES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "zero strides on top": (lambda torch: {"a": torch.ones(1).expand(*[10**6] * 3)}, "got 4000000000000000000 bytes"),
     "overlapping": (lambda torch: {"a": torch.ones(9).as_strided((100, 8), (0, 1))}, "got 3200 bytes"),
     "sparse": (lambda torch: {"a": torch.eye(3).to_sparse()}, "something else as 'a'"),
-    "quantized": (lambda torch: {"a": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "PyTorch refuses"),
+    "quantized": (lambda torch: {"a": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "refuses it"),
     "complex": (lambda torch: {"a": torch.ones(2, dtype=torch.complex64)}, "something else as 'a'"),
     "negated later": (lambda torch: {"a": torch.ones(2, dtype=torch.complex64).conj().imag}, "something else as 'a'"),
     "on no device": (lambda torch: {"a": torch.ones(2, device="meta")}, "something else as 'a'"),

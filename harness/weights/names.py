@@ -1,22 +1,6 @@
 """Which name an array has in other people's files, and which network a set of arrays is.
 
-A scheme is one way to name and lay out a network's arrays. Facts that no file states:
-
-- torchvision's published weights belong to ``transform_input=True``: images normalized for ImageNet become
-  (x - 0.5) / 0.5 of the pixels x from 0 to 1. That is preprocessing, and these networks do not repeat it: give them
-  images normalized with mean 0.5 and standard deviation 0.5 in every channel.
-- torchvision returned its auxiliary outputs in the wrong order until its pull request 8743; the names were right.
-- BVLC's weights take channels in the order blue, green, red, from 0 to 255, less 104, 117 and 123.
-- Gluon keeps activations inside convolutions, so its names do not tell a d2l (ReLUs in stage 2) from a d2lzh (none).
-- The textbooks' tabs differ in parts without parameters. The AlexNet of the MXNet notebooks does not pad its first
-  convolution, and the LeNet with batch norm of Dive into Deep Learning averages where `lenet-bn` takes the maximum:
-  other functions with the same arrays. Its LeNet without batch norm pads its first convolution, and the shape of the
-  first dense layer shows that. Batch norm written out in a notebook's own class keeps no statistics in Gluon's files.
-
-Source: the state dict of torchvision 0.28; models/bvlc_googlenet/train_val.prototxt of BVLC/caffe; the notebooks that
-`spec.PRESETS` names; for the ancestors, repository d2l-ai/d2l-zh: lenet.md, batch-norm.md, alexnet.md, vgg.md and
-nin.md, in chapter_convolutional-neural-networks of the first edition (Gluon), and in chapter_convolutional-modern of
-the second (PyTorch's tab). A `d2l.Classifier` of the English edition holds the same under ``net.``.
+A scheme is one way to name and lay out a network's arrays. docs/names.md has what no file states, and the sources.
 """
 
 from __future__ import annotations

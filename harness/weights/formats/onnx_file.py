@@ -306,7 +306,9 @@ def read(path: Path) -> Found:
     """
     load_package("onnx")
     try:
-        content = _content(path)
+        if (size := path.stat().st_size) > _LARGEST_FILE:
+            raise InvalidInput(f"expected an ONNX file of {_LARGEST_FILE} bytes at most, got one of {size}")
+        content = path.read_bytes()
         _check_shell(content)
         model = decode(content)
         texts = _texts(model)
@@ -315,6 +317,8 @@ def read(path: Path) -> Found:
         spec.check_params(config, arrays)
         _check_graph(model, config, _dtype(arrays))
         return Found(arrays, texts)
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
     except InvalidInput as error:
         raise _in_file(path, error) from error
 
@@ -323,17 +327,6 @@ def _in_file(path: Path, error: InvalidInput) -> InvalidInput:
     """The error in one line that names the file, with what a terminal would not print escaped."""
     line = " ".join(str(error).split())
     return InvalidInput(f"{path}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}")
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise InvalidInput("expected an ONNX file, and there is no such file")
-        if (size := path.stat().st_size) > _LARGEST_FILE:
-            raise InvalidInput(f"expected an ONNX file of {_LARGEST_FILE} bytes at most, got one of {size}")
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"cannot be read ({error.strerror})") from error
 
 
 def decode(content: bytes) -> ModelProto:
