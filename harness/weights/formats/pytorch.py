@@ -20,6 +20,7 @@ from spec import InvalidInput
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # start of a file before 1.6: a pickled number
 _TEXTS = "archive/extra/googlenet.json"
+_END, _END_SIZE = b"PK\x05\x06", 22  # the end of an archive without a comment
 _LARGEST_PICKLE = 2**22  # bytes; the state dict of a network has 30,000
 _LEGACY_PICKLES = 5  # number, version, machine, state dict, keys
 _MOST_REPEATED = 32  # tuples; an optimizer's settings share a few
@@ -42,6 +43,9 @@ def check_file(path: Path) -> dict[str, str]:
                 for _ in range(_LEGACY_PICKLES):
                     _check_pickle(pickles)
                 return {}
+            file.seek(max(0, path.stat().st_size - _END_SIZE))
+            if not file.read().startswith(_END):
+                raise InvalidInput("an archive that is truncated, or has something behind it; restore a copy")
         with zipfile.ZipFile(path) as archive:
             return _check_archive(archive, path.stat().st_size)
     except OSError as error:
@@ -56,6 +60,9 @@ def _check_archive(archive: zipfile.ZipFile, size: int) -> dict[str, str]:
     entries = archive.infolist()
     if sum(entry.file_size for entry in entries) > size:
         raise InvalidInput("expected an archive as PyTorch writes it, got one with compressed or overlapping entries")
+    # Before or behind other bytes, an archive may be one to zipfile and another to PyTorch.
+    if all(entry.header_offset > 0 for entry in entries):
+        raise InvalidInput("expected an archive, got one behind something else; restore a copy")
     other = sum(entry.file_size for entry in entries if "/data/" not in entry.filename)
     if other > _LARGEST_PICKLE:
         raise InvalidInput(f"expected at most {_LARGEST_PICKLE} bytes beside the tensors, got {other}")
