@@ -545,8 +545,8 @@ FAULTS = [
     Fault(
         "onnx: nodes may take any memory",
         _ONNX,
-        "            shell += end - start\n",
-        "            shell += at - start\n",
+        "        if shell > _LARGEST_SHELL:\n",
+        "        if shell > _LARGEST_FILE:\n",
         (f"{_onnx}::test_eight_megabytes_of_which_protobuf_would_make_hundreds_are_refused",),
     ),
     Fault(
