@@ -7,6 +7,7 @@ import math
 import runpy
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from support import googlenet, weights_of
 
 import spec
 from harness.cli.main import app
+from harness.cli.weights import Format
 from harness.weights.checkpoint import save
 from harness.weights.convert import Verification
+from harness.weights.formats import FORMATS
 from harness.worker import HANDLERS
 
 VERBS = [command.name or command.callback.__name__ for command in app.registered_commands]
@@ -48,12 +51,6 @@ REFUSED = {
     "compare --preset torchvision --size 28 --batch 1 --backends pt": "take a batch of at least 2",
     "spec vgg": "unknown preset 'vgg'",
     "spec bvlc --size 96": "the dense layer aux1.fc1 needs maps of 4 x 4",
-    "convert a.safetensors b.onnx --dtype bfloat16": "dtype: expected one of float32, float64, got 'bfloat16'",
-    "convert a.safetensors b.onnx --from keras": "--from: expected one of safetensors,",
-    "convert a.safetensors b.onnx --to keras": "--to: expected one of safetensors,",
-    "inspect a.safetensors --from keras": "--from: expected one of safetensors,",
-    "predict a.png --weights a.safetensors --dtype float16": "dtype: expected one of float32, float64, bfloat16",
-    "predict a.png --weights a.safetensors --device tpu": "device: expected one of auto, cpu, gpu",
     "eval nowhere": "nowhere",
     "runs nowhere": "nowhere: expected a folder of runs",
     "recipes nothing": "nothing",
@@ -75,11 +72,21 @@ def test_wrong_usage_is_refused_in_one_clear_error(words):
         ("compair", "No such command"),
         ("train --steps 0", "Invalid value for '--steps'"),
         ("predict a.png", "Missing option '--weights'"),
+        ("convert a.safetensors b.onnx --dtype bfloat16", "'bfloat16' is not one of 'float32', 'float64'"),
+        ("convert a.safetensors b.onnx --from keras", "'keras' is not one of 'safetensors'"),
+        ("convert a.safetensors b.onnx --to keras", "'keras' is not one of 'safetensors'"),
+        ("inspect a.safetensors --from keras", "'keras' is not one of 'safetensors'"),
+        ("predict a.png --weights a.safetensors --dtype float16", "'float16' is not one of 'float32', 'float64'"),
+        ("predict a.png --weights a.safetensors --device tpu", "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
     ],
 )
 def test_misspelled_command_is_refused(words, message):
     stderr = googlenet(*words.split(), status=2).stderr  # in a frame
     assert message in " ".join(stderr.replace("│", " ").split())
+
+
+def test_the_command_line_knows_every_format_of_weights():
+    assert get_args(Format) == tuple(FORMATS)
 
 
 def test_error_that_is_no_refusal_is_raised_with_its_traceback(monkeypatch):

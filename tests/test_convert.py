@@ -587,10 +587,7 @@ def test_a_result_that_is_another_network_is_not_written_and_the_exit_status_is_
     [
         (["nothing.pt", "a.onnx"], "there is no such file"),
         (["{source}", "a.h5"], "expected a name that ends in one of"),
-        (["{source}", "a", "--to", "keras"], "--to: expected one of"),
-        (["{source}", "a.onnx", "--from", "keras"], "--from: expected one of"),
         (["{source}", "a.onnx", "--preset", "bvlc"], "it says that it is preset lenet-bn"),
-        (["{source}", "a.onnx", "--dtype", "int8"], "dtype: expected one of float32, float64, got"),
         (["{source}", "a.params", "--python", "mx"], "--python: expected BACKEND=PATH"),
     ],
 )

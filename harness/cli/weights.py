@@ -6,43 +6,31 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from harness.cli.options import Json, Python, check_choices, interpreters, notes, progress, split
+from harness.cli.options import Json, Python, interpreters, notes, progress, split
 
 if TYPE_CHECKING:
     from harness.weights.formats import Work
 
+Format = Literal["safetensors", "huggingface", "pytorch", "gluon", "mxnet", "flax", "orbax", "onnx"]
 From = Annotated[
-    str | None,
-    typer.Option("--from", metavar="FORMAT", help="Of the source; see docs/porting.md.", show_default="found out"),
+    Format | None,
+    typer.Option("--from", help="Format of the source; see docs/porting.md.", show_default="detected"),
 ]
-Preset = Annotated[str | None, typer.Option(help="The network, where the file does not say.", show_default="found out")]
+Preset = Annotated[str | None, typer.Option(help="The network, where the file does not say.", show_default="detected")]
 
 
 def work_with(python: list[str] | None) -> Work:
-    """What runs the tasks that need a framework."""
+    """Make the function that runs the tasks that need a framework."""
     from harness.backends.process import run_worker
     from harness.backends.registry import BACKENDS
 
     pythons = interpreters(python or [], list(BACKENDS))
     return lambda backend, task, arrays: run_worker(backend, task, arrays, pythons.get(backend, sys.executable))
-
-
-def check_format(option: str, name: str | None) -> None:
-    """Make sure that it is one.
-
-    Raises:
-        InvalidInput: otherwise.
-    """
-    from harness.weights.formats import FORMATS
-    from spec import InvalidInput
-
-    if name is not None and name not in FORMATS:
-        raise InvalidInput(f"{option}: expected one of {', '.join(FORMATS)}, got {name!r}")
 
 
 def convert(
@@ -51,10 +39,10 @@ def convert(
     preset: Preset = None,
     from_format: From = None,
     to_format: Annotated[
-        str | None, typer.Option("--to", metavar="FORMAT", help="Of the result.", show_default="by the suffix")
+        Format | None, typer.Option("--to", help="Format of the result.", show_default="by the suffix")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Round to float32 or float64.", show_default="as in the source")
+        Literal["float32", "float64"] | None, typer.Option(help="Round to this.", show_default="as in the source")
     ] = None,
     heads: Annotated[
         bool, typer.Option("--aux/--no-aux", help="Keep the auxiliary heads, where there are any.")
@@ -67,8 +55,8 @@ def convert(
 ) -> None:
     """Convert weights from one format to another, and prove that they are the same network.
 
-    What was written is read again and held bit for bit; then source and result each run in the framework that they
-    belong to. A result that does not agree is not put in place, and the exit status is 1.
+    The result is read again and compared bit for bit; then source and result each run in the framework that their
+    format belongs to. A result that does not agree is not put in place, and the exit status is 1.
 
     Examples:
 
@@ -79,17 +67,13 @@ def convert(
     from harness.weights import convert as conversion
     from harness.weights.formats import FORMATS, format_for
 
-    check_format("--from", from_format)
-    check_format("--to", to_format)
-    if dtype is not None:
-        check_choices(stored_dtype=dtype)
-    to_format = to_format or format_for(target)
+    form = to_format or format_for(target)
     work = work_with(python)
     with progress([f"reading {source}", f"writing {target}"]) as done:
         read = conversion.read_weights(source, work, from_format, preset)
         done(f"reading {source}")
         weights = conversion.prepared(read, dtype, aux=heads)
-        verification = conversion.convert(read, target, to_format, weights, work, verify=verify)
+        verification = conversion.convert(read, target, form, weights, work, verify=verify)
     passed = verification is None or verification.passed
     if as_json:
         facts = {
@@ -97,7 +81,7 @@ def convert(
             "from": read.form,
             "names": read.scheme,
             "target": str(target) if passed else None,
-            "to": to_format,
+            "to": form,
             "preset": weights.config.preset,
             "tensors": len(weights.params),
             "sha256": conversion.fingerprint(weights),
@@ -131,27 +115,26 @@ def inspect(
     python: Python = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a file of weights holds: format, network, tensors, and what is wrong with them.
+    """Show what a file of weights holds: format, network, tensors, and what is wrong with them.
 
-    Where no network fits, the nearest and the differences are named. Exits with 1 then, and where a number is not
-    finite.
+    Where no network fits, it names the nearest and the differences. The exit status is 1 then, and where a number is
+    not finite.
 
     Example: googlenet inspect model.pt
     """
     from harness.weights.inspection import examine, render
 
-    check_format("--from", from_format)
-    found = examine(path, work_with(python), from_format)
+    inspection = examine(path, work_with(python), from_format)
     if as_json:
-        print(json.dumps(found.as_json(), indent=2))
+        print(json.dumps(inspection.as_json(), indent=2))
     else:
-        render(found, Console())
-    raise typer.Exit(0 if found.sound else 1)
+        render(inspection, Console())
+    raise typer.Exit(0 if inspection.sound else 1)
 
 
 def predict(
     pictures: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files or folders; - for standard input.")],
-    weights: Annotated[Path, typer.Option(help="Of any format.")],
+    weights: Annotated[Path, typer.Option(help="Weights of any format: a file, or a folder.")],
     backends: Annotated[str, typer.Option(help="pt, mx, jax, onnx, separated by commas.")] = "pt",
     preset: Preset = None,
     from_format: From = None,
@@ -160,14 +143,20 @@ def predict(
     ] = None,
     top: Annotated[int, typer.Option(help="How many classes to show.")] = 5,
     size: Annotated[int | None, typer.Option(help="Side in pixels.", show_default="as stored")] = None,
-    order: Annotated[str | None, typer.Option(help="gray, RGB or BGR.", show_default="as stored")] = None,
-    scale: Annotated[float | None, typer.Option(help="Of pixels from 0 to 255.", show_default="as stored")] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Subtracted then: 0.5, or 0.5,0.4,0.3.", show_default="as stored")
+    order: Annotated[
+        Literal["gray", "RGB", "BGR"] | None, typer.Option(help="Order of the channels.", show_default="as stored")
     ] = None,
-    std: Annotated[str | None, typer.Option(help="Divided by then.", show_default="as stored")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16; onnx computes in float32.")] = "float32",
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    scale: Annotated[
+        float | None, typer.Option(help="Factor of pixels from 0 to 255.", show_default="as stored")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Subtracted next: 0.5, or 0.5,0.4,0.3.", show_default="as stored")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Divisor, last.", show_default="as stored")] = None,
+    dtype: Annotated[
+        Literal["float32", "float64", "bfloat16"], typer.Option(help="Of the backends; onnx computes in float32.")
+    ] = "float32",
+    device: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Of the backends.")] = "auto",
     python: Python = None,
     as_json: Json = False,
 ) -> None:
@@ -183,25 +172,26 @@ def predict(
     from harness.weights import convert as conversion
     from harness.weights import prediction
 
-    check_choices(dtype=dtype, device=device)
-    check_format("--from", from_format)
     work = work_with(python)
     chosen = check_names(split(backends), prediction.ENGINES)
     read = conversion.read_weights(weights, work, from_format, preset).weights
-    given: dict[str, Any] = {"size": size, "order": order, "scale": scale}
-    given |= {"mean": prediction.numbers("--mean", mean), "std": prediction.numbers("--std", std)}
-    prepare = prediction.preprocessing(
-        read, {name: value for name, value in given.items() if value is not None}, labels
-    )
+    settings = {
+        "size": size,
+        "order": order,
+        "scale": scale,
+        "mean": prediction.numbers("--mean", mean),
+        "std": prediction.numbers("--std", std),
+    }
+    changes = {name: value for name, value in settings.items() if value is not None}
+    prepare = prediction.preprocessing(read, changes, labels)
     names, images = prediction.read_pictures(pictures, prepare)
     with progress(chosen) as done:
-        found = prediction.predict(read, images, chosen, work, dtype=dtype, device=device, done=done)
-    rows = prediction.ranked(names, found, prepare.labels, top)
+        predictions = prediction.predict(read, images, chosen, work, dtype=dtype, device=device, done=done)
+    rows = prediction.ranked(names, predictions, prepare.labels, top)
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
         prediction.render(rows, chosen, Console())
-    if found.problems:
-        for problem in found.problems:
-            notes.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1)
+    for problem in predictions.problems:
+        notes.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if predictions.problems else 0)

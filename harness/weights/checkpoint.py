@@ -1,8 +1,8 @@
-"""Networks in files: safetensors with canonical names, a hash of the content, and no way to hold half of one.
+"""Checkpoints: a network in a safetensors file, with canonical names and a hash of the content.
 
-A file holds the network's arrays by canonical name, of a run the optimizer's state too (``optimizer/`` before the names
-of `spec.state_shapes`), and in its metadata ``format``, ``config`` (JSON: the arguments of `spec.preset`),
-``metadata`` (JSON: whatever the writer adds) and ``sha256``, over all of these. Nothing in it is ever executed.
+A file holds the network's arrays by canonical name. A run's file also holds the optimizer's state, under ``optimizer/``
+and the names of `spec.state_shapes`. The file's metadata are ``format``, ``config`` (JSON: the arguments of
+`spec.preset`), ``metadata`` (JSON: whatever the writer adds) and ``sha256``, over all of these.
 """
 
 from __future__ import annotations
@@ -25,44 +25,37 @@ from spec.params import check_params, check_state
 from spec.presets import PRESETS, preset
 
 FORMAT = "googlenet-1"
-STATE = "optimizer/"  # before the names of a training's optimizer
+STATE = "optimizer/"  # stands before the names of an optimizer's state
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds."""
+    """A network with its parameters."""
 
     params: dict[str, Array]  # by canonical name
     config: Config
-    metadata: dict[str, Any] = field(default_factory=dict)
-    state: dict[str, Array] = field(default_factory=dict)  # of the optimizer; empty where there is none
+    metadata: dict[str, Any] = field(default_factory=dict)  # JSON values
+    state: dict[str, Array] = field(default_factory=dict)  # the optimizer's; empty where there is none
 
 
 def save(
     path: Path, params: Arrays, config: Config, metadata: dict[str, Any] | None = None, state: Arrays | None = None
 ) -> None:
-    """Write a checkpoint. Whatever stood there before stays whole until the new file is whole too.
-
-    Args:
-        path: ``*.safetensors``.
-        params: Arrays by canonical name.
-        config: The network.
-        metadata: JSON values.
-        state: The optimizer's.
+    """Write a checkpoint to ``*.safetensors``. An older file stays whole until the new one is whole too.
 
     Raises:
         InvalidInput: when the arrays do not fit the network, or the file cannot be written.
     """
     state = state or {}
     _check(config, params, state)
-    arrays = {name: _plain(x) for name, x in params.items()} | {STATE + name: _plain(x) for name, x in state.items()}
+    arrays = {name: plain(x) for name, x in params.items()} | {STATE + name: plain(x) for name, x in state.items()}
     try:
         content = to_bytes(arrays, describe(arrays, config, metadata or {}))
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
     except (SafetensorError, ValueError) as error:
         raise InvalidInput(f"{path}: expected arrays of 64 bits at most: {error}") from error
-    write_atomically(path, *_in_order(content))
+    write_atomically(path, *_sort_metadata(content))
 
 
 def load(path: Path) -> Checkpoint:
@@ -79,7 +72,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """The arrays and the metadata of any safetensors file.
+    """Read the arrays and the metadata of any safetensors file.
 
     Raises:
         InvalidInput: when there is none, or it is damaged.
@@ -92,19 +85,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     except InvalidInput:
         raise
     except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:  # the last three: its dtypes
-        said = "".join(c if c.isprintable() else " " for c in str(error))  # it repeats what stands in the file
+        reason = "".join(c if c.isprintable() else " " for c in str(error))  # it quotes the file
         raise InvalidInput(
-            f"{path}: not a safetensors file, or a truncated one ({said}); restore it from a copy"
+            f"{path}: not a safetensors file, or a truncated one ({reason}); restore it from a copy"
         ) from error
 
 
 def describe(arrays: Arrays, config: Config, metadata: dict[str, Any]) -> dict[str, str]:
-    """The texts that stand beside the arrays in a file, of whatever format, and say what they are.
-
-    Args:
-        arrays: By canonical name, and the optimizer's after ``optimizer/``.
-        config: The network.
-        metadata: JSON values.
+    """Make the texts that a file of any format holds beside its arrays, an optimizer's state included.
 
     Raises:
         InvalidInput: when the metadata is not JSON, or no preset makes the configuration.
@@ -118,35 +106,56 @@ def describe(arrays: Arrays, config: Config, metadata: dict[str, Any]) -> dict[s
 
 
 def understand(arrays: Arrays, texts: dict[str, str]) -> Checkpoint:
-    """What `describe` described, after making sure that nothing of it has changed since.
+    """Make a checkpoint of arrays and the texts of `describe`.
 
     Raises:
-        InvalidInput: when something has, or these are not such texts.
+        InvalidInput: when anything has changed since, or these are other texts.
     """
     texts = dict(texts)
     if texts.get("format") != FORMAT:
         raise InvalidInput(f"expected the format {FORMAT!r} in its metadata, got {texts.get('format')!r}")
-    found = texts.pop("sha256", None)
-    if (expected := _digest(arrays, texts)) != found:
-        raise InvalidInput(f"damaged: its content has SHA-256 {expected}, and says {found}; restore a copy")
+    stored = texts.pop("sha256", None)
+    if (actual := _digest(arrays, texts)) != stored:
+        raise InvalidInput(f"damaged: its content has SHA-256 {actual}, and says {stored!r}; restore a copy")
     state = {name.removeprefix(STATE): x for name, x in arrays.items() if name.startswith(STATE)}
     params = {name: x for name, x in arrays.items() if not name.startswith(STATE)}
     config = config_of(texts)
-    metadata = _json_object(texts, "metadata")
+    metadata = _text_as_json(texts, "metadata")
     _check(config, params, state)
     return Checkpoint({name: params[name] for name in param_shapes(config)}, config, metadata, state)
 
 
 def config_of(texts: dict[str, str]) -> Config:
-    """The network that such texts name.
+    """The network that the texts of `describe` name.
 
     Raises:
         InvalidInput: when they name none.
     """
     try:
-        return preset(**_json_object(texts, "config"))
+        return preset(**_text_as_json(texts, "config"))
     except TypeError as error:
         raise InvalidInput(f"config: {error}") from error
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object from a file that nobody has checked.
+
+    Raises:
+        ValueError: when it is anything else.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got a {type(value).__name__}")
+    return value
+
+
+def plain(x: Array) -> Array:
+    """The array as files hold it: row by row, little-endian. An array without dimensions keeps none."""
+    x = np.asarray(x)
+    return np.asarray(x, x.dtype.newbyteorder("<"), order="C")
 
 
 def _check(config: Config, params: Arrays, state: Arrays) -> None:
@@ -154,24 +163,16 @@ def _check(config: Config, params: Arrays, state: Arrays) -> None:
     check_state(config, tuple({name.split("/")[0]: None for name in state}), state)
 
 
-def _json_object(texts: dict[str, str], key: str) -> dict[str, Any]:
+def _text_as_json(texts: dict[str, str], key: str) -> dict[str, Any]:
+    text = texts.get(key, "")
     try:
-        value = json.loads(texts.get(key, ""))
-    except (RecursionError, ValueError):
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidInput(f"expected a JSON object as {key!r} in its metadata, got {texts.get(key, '')[:60]!r}")
-    return value
+        return json_object(text)
+    except ValueError as error:
+        raise InvalidInput(f"expected a JSON object as {key!r} in its metadata, got {text[:60]!r}") from error
 
 
-def _plain(x: Array) -> Array:
-    """The array as files hold it: row by row, little-endian; what has no dimensions keeps none."""
-    x = np.asarray(x)
-    return np.asarray(x, x.dtype.newbyteorder("<"), order="C")
-
-
-def _in_order(content: bytes) -> tuple[bytes, memoryview]:
-    """The same file with its metadata sorted: safetensors writes them in an order that chance decides."""
+def _sort_metadata(content: bytes) -> tuple[bytes, memoryview]:
+    """Sort a file's metadata, which safetensors writes in random order, so that equal content makes equal bytes."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -184,17 +185,16 @@ def config_table(config: Config) -> dict[str, Any]:
     """The arguments with which `preset` makes this configuration.
 
     Raises:
-        InvalidInput: when there are none, since the configuration was changed by hand.
+        InvalidInput: when no arguments make it, because it was changed by hand.
     """
-    own = PRESETS.get(config.preset)
-    table: dict[str, Any] = {"name": config.preset, "in_channels": config.in_channels, "aux": config.aux}
-    table |= {"num_classes": config.num_classes, "aux_weight": config.aux_weight}
-    table["label_smoothing"] = config.label_smoothing
-    if own is not None and (config.dropout, config.aux_dropout) != (own.dropout, own.aux_dropout):
+    original = PRESETS.get(config.preset)
+    fields = ("in_channels", "aux", "num_classes", "aux_weight", "label_smoothing")
+    table: dict[str, Any] = {"name": config.preset} | {name: getattr(config, name) for name in fields}
+    if original is not None and (config.dropout, config.aux_dropout) != (original.dropout, original.aux_dropout):
         table["dropout"] = config.dropout
-    if own is not None and own.batch_norm and config.batch_norm and config.batch_norm != own.batch_norm:
+    if original is not None and config.batch_norm and config.batch_norm != original.batch_norm:
         table["norm_momentum"] = config.batch_norm.momentum
-    if own is None or preset(**table) != config:
+    if original is None or preset(**table) != config:
         raise InvalidInput(f"config: expected one that spec.preset makes, got a changed {config.preset!r}")
     return table
 

@@ -1,7 +1,7 @@
-"""Weights from one format into another, and the proof that they are the same network.
+"""Convert weights from one format into another, and verify that they are the same network.
 
-A conversion is first held bit for bit: what was written is read again. Then the source and the result each run in the
-framework that they belong to, loaded by that framework itself, on the same images.
+The written file is read again and compared bit for bit. Then the source and the result run on the same images, each
+loaded and run by the framework that its format belongs to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.agreement import finite, relative_error
 from harness.atomic import sync_folder
 from harness.backends.registry import NotInstalled
 from harness.weights import names
-from harness.weights.checkpoint import STATE, Checkpoint, config_of, config_table, describe, understand
+from harness.weights.checkpoint import STATE, Checkpoint, config_of, config_table, describe, plain, understand
 from harness.weights.formats import FORMATS, Work, answer_of, detect, params_of
 from harness.weights.formats.found import Found
 from harness.weights.preprocessing import preprocessing_of
@@ -39,7 +39,7 @@ class Source:
 
     path: Path
     form: str
-    scheme: str  # whose names the file uses: see `harness.weights.names`
+    scheme: str  # the file's names: see `harness.weights.names`
     weights: Checkpoint
 
 
@@ -53,12 +53,12 @@ class Verification:
     bound: float  # of the relative differences
     logits: float = math.inf
     first_difference: str | None = None  # the first stage, in forward order, that is out of bounds
-    difference: float = 0.0  # there
-    missing: str | None = None  # why it could not be run: a framework is not installed
+    difference: float = 0.0  # of that stage
+    missing: str | None = None  # why nothing was run: a framework is not installed
 
     @property
     def passed(self) -> bool:
-        """Whether the two compute the same, as far as that can be said here."""
+        """Whether no difference was found."""
         return self.first_difference is None
 
     def as_json(self) -> dict[str, Any]:
@@ -67,13 +67,9 @@ class Verification:
 
 
 def read_weights(path: Path, work: Work, form: str | None = None, preset: str | None = None) -> Source:
-    """Read weights of any format, under anyone's names.
+    """Read weights of any format, under any scheme's names.
 
-    Args:
-        path: A file, or a folder.
-        work: Runs the tasks that need a framework.
-        form: One of `FORMATS`; None to find out.
-        preset: The network, where the file does not say.
+    The format is detected where `form` is None. `preset` names the network where the file does not.
 
     Raises:
         InvalidInput: when the file is damaged, or fits no network, or several and `preset` does not say which.
@@ -94,8 +90,12 @@ def read_weights(path: Path, work: Work, form: str | None = None, preset: str | 
     return Source(path, form, scheme.name, weights)
 
 
-def understood(found: Found, scheme: str, preset: str | None) -> Checkpoint:
-    """The weights in a file that says itself what it holds."""
+def understood(found: Found, scheme: str, preset: str | None = None) -> Checkpoint:
+    """The weights in a file that has our texts.
+
+    Raises:
+        InvalidInput: when the arrays are not those that the texts describe, or of another preset.
+    """
     config = config_of(found.texts)
     if preset not in (None, config.preset):
         raise InvalidInput(f"it says that it is preset {config.preset}; leave --preset out, or say the same")
@@ -107,10 +107,8 @@ def understood(found: Found, scheme: str, preset: str | None) -> Checkpoint:
 def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:
     """What is to be written: the parameters, how pictures are prepared for them, and the classes' names.
 
-    Args:
-        source: What was read. An optimizer's state and a run's position stay behind.
-        dtype: To round to; None leaves every array as it is.
-        aux: False leaves the auxiliary heads out.
+    An optimizer's state and a run's position stay behind, and the auxiliary heads where `aux` is False. Arrays are
+    rounded to `dtype`; None leaves them as they are.
 
     Raises:
         InvalidInput: when rounding makes a number infinite.
@@ -129,29 +127,19 @@ def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:
 def convert(
     source: Source, target: Path, form: str, weights: Checkpoint, work: Work, *, verify: bool
 ) -> Verification | None:
-    """Write weights, and put them in place once they are proven. What stood there before stays whole until then.
+    """Write weights from `prepared`, and put them in place once they are verified.
 
-    Args:
-        source: What the weights were made of.
-        target: File or folder.
-        form: One of `FORMATS`.
-        weights: From `prepared`.
-        work: Runs the tasks that need a framework.
-        verify: Whether to run source and result; that the file holds the same numbers is made sure of in any case.
-
-    Returns:
-        The verification; where it has not passed nothing has been written.
+    What stood there before stays whole until then. The result is compared bit for bit in any case; source and result
+    run where `verify` is True. Where that verification has not passed, nothing has been written.
 
     Raises:
         InvalidInput: when the target cannot be written, or is something else that would be lost, or when a framework
-            cannot read the source or what was written for it.
+            cannot read the source or the result.
     """
     _check_target(target, form)
+    unfinished = None
     try:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise InvalidInput(f"{target}: cannot be written ({error.strerror}); nothing was changed") from error
-    try:
         written = unfinished / target.name
         FORMATS[form].write(written, weights, work)
         _check_equal(read_weights(written, work, form).weights, weights, target)
@@ -162,7 +150,8 @@ def convert(
     except OSError as error:
         raise InvalidInput(f"{target}: cannot be written ({error.strerror}); nothing was changed") from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _check_target(target: Path, form: str) -> None:
@@ -180,7 +169,7 @@ def _check_target(target: Path, form: str) -> None:
 
 
 def _check_equal(read: Checkpoint, weights: Checkpoint, target: Path) -> None:
-    """Nothing may have changed, not a bit."""
+    """Check that not a bit has changed."""
     changed = [name for name, x in weights.params.items() if not _same(x, read.params.get(name))]
     if changed or read.config != weights.config:
         what = ", ".join(changed[:5]) or "the configuration"
@@ -188,26 +177,20 @@ def _check_equal(read: Checkpoint, weights: Checkpoint, target: Path) -> None:
 
 
 def _same(x: Array, y: Array | None) -> bool:
-    return (
-        y is not None
-        and x.shape == y.shape
-        and x.dtype.newbyteorder("=") == y.dtype.newbyteorder("=")
-        and (np.ascontiguousarray(x).tobytes() == np.ascontiguousarray(y, x.dtype).tobytes())
-    )
+    if y is None or x.shape != y.shape:
+        return False
+    return x.dtype.name == y.dtype.name and plain(x).tobytes() == plain(y).tobytes()
 
 
 def _publish(written: Path, target: Path) -> None:
-    """Rename what was written to its name, the disk first."""
+    """Rename the result to its own name, once all of it is on the disk."""
     for path in [written, *written.rglob("*")]:
         if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     if written.is_dir() and target.exists():
         target.rename(written.parent / "before")
-    for path in written.parent.iterdir():  # of a symbol the parameters too
+    for path in written.parent.iterdir():  # a symbol has its parameters in a second file
         if path != written and path.name != "before":
             path.replace(target.with_name(path.name))
     written.replace(target)
@@ -220,24 +203,16 @@ def _publish(written: Path, target: Path) -> None:
 def verified(source: Source, result: Source, work: Work) -> Verification:
     """Run both, each as its own framework loads it, and compare the stages.
 
-    Where the names in the source are not the framework's own, the referee runs what they were read as.
+    Where the names in the source are not the framework's own, the referee runs the weights that were read. Where the
+    result is rounded, the referee runs the rounded weights.
     """
     config = result.weights.config
-    bounds = [input_sizes(config), input_sizes(source.weights.config)]
-    side = max(_SIZE, *(least for least, _ in bounds))
-    side = min([side, *(largest for _, largest in bounds if largest is not None)])
-    generator = np.random.Generator(np.random.Philox(0))
-    images = generator.random((_IMAGES, config.in_channels, side, side))  # noise: no two pixels tie
+    params = source.weights.params
     runners = [_runner(source), _runner(result)]
-    bound = TOLERANCES["float32" if "onnx" in runners else "float64"].activations
-    # Rounded on purpose, the result is held against the rounded source.
-    rounded = any(
-        result.weights.params[name].dtype != x.dtype
-        for name, x in source.weights.params.items()
-        if name in result.weights.params
-    )
-    if rounded:
+    if any(x.dtype != params[name].dtype for name, x in result.weights.params.items()):
         runners[0] = "spec"
+    bound = TOLERANCES["float32" if "onnx" in runners else "float64"].activations
+    images = _images(config, source.weights.config)
     verification = Verification(_FRAMEWORKS[runners[0]], _FRAMEWORKS[runners[1]], images.shape, bound)
     try:
         expected = _stages(replace(source, weights=result.weights), runners[0], source.weights.config, images, work)
@@ -253,13 +228,21 @@ def verified(source: Source, result: Source, work: Work) -> Verification:
     return verification
 
 
+def _images(*configs: Config) -> Array:
+    """Noise (N, C, side, side), in which no two pixels tie, of a side that all networks take."""
+    bounds = [input_sizes(config) for config in configs]
+    side = max(_SIZE, *(least for least, _ in bounds))
+    side = min([side, *(largest for _, largest in bounds if largest is not None)])
+    return np.random.Generator(np.random.Philox(0)).random((_IMAGES, configs[0].in_channels, side, side))
+
+
 def _runner(source: Source) -> str:
     form = FORMATS[source.form]
     return form.runner if source.scheme == form.scheme else "spec"
 
 
 def _stages(source: Source, runner: str, config: Config, images: Array, work: Work) -> dict[str, Array]:
-    """Every stage's output, by name, of the network in a file."""
+    """Every stage's output by name, as the runner computes it; `config` is the network in the file."""
     if runner == "spec":
         params = {name: x.astype(np.float64) for name, x in source.weights.params.items()}
         return reference.activations(source.weights.config, params, images)

@@ -1,35 +1,21 @@
 """Which name an array has in other people's files, and which network a set of arrays is.
 
-A scheme is one way to name and lay out a network's arrays; the tables below are the schemes. What no file says:
-
-- torchvision's published weights belong to ``transform_input=True``: images normalized for ImageNet become
-  (x - 0.5) / 0.5 of the pixels x from 0 to 1. That is preprocessing, and these networks do not repeat it: give them
-  images normalized with mean 0.5 and standard deviation 0.5 in every channel.
-- torchvision returned its auxiliary outputs in the wrong order until its pull request 8743; the names were right.
-- BVLC's weights take channels in the order blue, green, red, from 0 to 255, less 104, 117 and 123.
-- Gluon keeps activations inside convolutions, so its names do not tell a d2l (ReLUs in stage 2) from a d2lzh (none).
-- The textbooks' tabs differ in what has no parameters. The AlexNet of the MXNet notebooks does not pad its first
-  convolution, and the LeNet with batch norm of Dive into Deep Learning averages where `lenet-bn` takes the maximum:
-  other functions with the same arrays. Its LeNet without batch norm pads its first convolution, and the shape of the
-  first dense layer shows that. Batch norm written out in a notebook's own class keeps no statistics in Gluon's files.
-
-Source: the state dict of torchvision 0.28; models/bvlc_googlenet/train_val.prototxt of BVLC/caffe; the notebooks that
-`spec.PRESETS` names; of the plain sequences, repository d2l-ai/d2l-zh: lenet.md, batch-norm.md, alexnet.md, vgg.md and
-nin.md, of the first edition (Gluon) in chapter_convolutional-neural-networks, of the second (PyTorch's tab) in
-chapter_convolutional-modern. A `d2l.Classifier` of the English edition holds the same under ``net.``.
+A scheme is one way to name and lay out a network's arrays. docs/names.md has what no file states, and the sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 import spec
 from spec import Array, Arrays, InvalidInput
-from spec.network import Shape
+from spec.network import Block, Head, Shape
 
 # ------------------------------------------------------------------------------------------------------- the tables
 
@@ -45,120 +31,55 @@ _LEAVES = {
     "norm.running_var":  ("norm.running_var",  "norm.running_var",  "norm.var",    "bn.running_var"),
 }
 
-# What comes before it. The indices of a Sequential count pools too, and in PyTorch ReLUs and Flatten.
-_LAYERS = {
-    #                torchvision   d2l-          d2lzh-        gluon-        hand-            caffe
-    #                              sequential    sequential    sequential    written
-    "conv1":        ("conv1",      "0.0",        "0.0",        "0.0",        "conv1.0",       "conv1/7x7_s2"),
-    "conv2_reduce": ("conv2",      "1.0",        "1.0",        "1.0",        "conv2.0",       "conv2/3x3_reduce"),
-    "conv2":        ("conv3",      "1.2",        "1.1",        "1.1",        "conv2.2",       "conv2/3x3"),
-    "aux1.conv":    ("aux1.conv",  "",           "",           "",           "",              "loss1/conv"),
-    "aux1.fc1":     ("aux1.fc1",   "",           "",           "",           "",              "loss1/fc"),
-    "aux1.fc2":     ("aux1.fc2",   "",           "",           "",           "",              "loss1/classifier"),
-    "aux2.conv":    ("aux2.conv",  "",           "",           "",           "",              "loss2/conv"),
-    "aux2.fc1":     ("aux2.fc1",   "",           "",           "",           "",              "loss2/fc"),
-    "aux2.fc2":     ("aux2.fc2",   "",           "",           "",           "",              "loss2/classifier"),
-    "fc":           ("fc",         "5",          "6",          "5",          "fc",            "loss3/classifier"),
-}
-_BLOCKS = {
-    "inception3a": ("inception3a.", "2.0.",      "2.0.",       "2.0.",       "inception_3a.", "inception_3a/"),
-    "inception3b": ("inception3b.", "2.1.",      "2.1.",       "2.1.",       "inception_3b.", "inception_3b/"),
-    "inception4a": ("inception4a.", "3.0.",      "3.0.",       "3.0.",       "inception_4a.", "inception_4a/"),
-    "inception4b": ("inception4b.", "3.1.",      "3.1.",       "3.1.",       "inception_4b.", "inception_4b/"),
-    "inception4c": ("inception4c.", "3.2.",      "3.2.",       "3.2.",       "inception_4c.", "inception_4c/"),
-    "inception4d": ("inception4d.", "3.3.",      "3.3.",       "3.3.",       "inception_4d.", "inception_4d/"),
-    "inception4e": ("inception4e.", "3.4.",      "3.4.",       "3.4.",       "inception_4e.", "inception_4e/"),
-    "inception5a": ("inception5a.", "4.0.",      "4.0.",       "4.0.",       "inception_5a.", "inception_5a/"),
-    "inception5b": ("inception5b.", "4.1.",      "4.1.",       "4.1.",       "inception_5b.", "inception_5b/"),
-}
+# The layers of an Inception block.
 _BRANCHES = {
-    "branch1x1":        ("branch1",   "p1_1",    "p1_1",       "p1_1",       "branch1",       "1x1"),
-    "branch3x3_reduce": ("branch2.0", "p2_1",    "p2_1",       "p2_1",       "branch2_1",     "3x3_reduce"),
-    "branch3x3":        ("branch2.1", "p2_2",    "p2_2",       "p2_2",       "branch2_2",     "3x3"),
-    "branch5x5_reduce": ("branch3.0", "p3_1",    "p3_1",       "p3_1",       "branch3_1",     "5x5_reduce"),
-    "branch5x5":        ("branch3.1", "p3_2",    "p3_2",       "p3_2",       "branch3_2",     "5x5"),
-    "pool_proj":        ("branch4.1", "p4_2",    "p4_2",       "p4_2",       "branch4_2",     "pool_proj"),
-}
-
-# The plain sequences. Batch norm is a layer of its own there; in Gluon an activation is one only behind batch norm.
-#                d2l-          gluon-
-#                sequential    sequential
-_LENET = {
-    "conv1":       ("0",       "0"),
-    "conv2":       ("3",       "2"),
-    "fc3":         ("7",       "4"),
-    "fc4":         ("9",       "5"),
-    "fc5":         ("11",      "6"),
-}
-_LENET_BN = {
-    "conv1":       ("0",       "0"),
-    "conv1.norm":  ("1",       "1"),
-    "conv2":       ("4",       "4"),
-    "conv2.norm":  ("5",       "5"),
-    "fc3":         ("9",       "8"),
-    "fc3.norm":    ("10",      "9"),
-    "fc4":         ("12",      "11"),
-    "fc4.norm":    ("13",      "12"),
-    "fc5":         ("15",      "14"),
-}
-_ALEXNET = {
-    "conv1":       ("0",       "0"),
-    "conv2":       ("3",       "2"),
-    "conv3":       ("6",       "4"),
-    "conv4":       ("8",       "5"),
-    "conv5":       ("10",      "6"),
-    "fc6":         ("14",      "8"),
-    "fc7":         ("17",      "10"),
-    "fc8":         ("20",      "12"),
-}
-_VGG11 = {
-    "conv1_1":     ("0.0",     "0.0"),
-    "conv2_1":     ("1.0",     "1.0"),
-    "conv3_1":     ("2.0",     "2.0"),
-    "conv3_2":     ("2.2",     "2.1"),
-    "conv4_1":     ("3.0",     "3.0"),
-    "conv4_2":     ("3.2",     "3.1"),
-    "conv5_1":     ("4.0",     "4.0"),
-    "conv5_2":     ("4.2",     "4.1"),
-    "fc6":         ("6",       "5"),
-    "fc7":         ("9",       "7"),
-    "fc8":         ("12",      "9"),
-}
-_NIN = {
-    "conv1":       ("0.0",     "0.0"),
-    "conv1_mlp1":  ("0.2",     "0.1"),
-    "conv1_mlp2":  ("0.4",     "0.2"),
-    "conv2":       ("2.0",     "2.0"),
-    "conv2_mlp1":  ("2.2",     "2.1"),
-    "conv2_mlp2":  ("2.4",     "2.2"),
-    "conv3":       ("4.0",     "4.0"),
-    "conv3_mlp1":  ("4.2",     "4.1"),
-    "conv3_mlp2":  ("4.4",     "4.2"),
-    "conv4":       ("7.0",     "7.0"),
-    "conv4_mlp1":  ("7.2",     "7.1"),
-    "conv4_mlp2":  ("7.4",     "7.2"),
-}
-_SEQUENCES = {  # not lenet-bn-scratch: batch norm of a notebook's own has other names and shapes
-    "lenet":           _LENET,
-    "lenet-bn":        _LENET_BN,
-    "lenet-bn-frozen": _LENET_BN,
-    "alexnet":         _ALEXNET,
-    "vgg11":           _VGG11,
-    "vgg11-narrow":    _VGG11,
-    "nin":             _NIN,
+    #                    torchvision  d2l     hand-written  caffe
+    "branch1x1":        ("branch1",   "p1_1", "branch1",    "1x1"),
+    "branch3x3_reduce": ("branch2.0", "p2_1", "branch2_1",  "3x3_reduce"),
+    "branch3x3":        ("branch2.1", "p2_2", "branch2_2",  "3x3"),
+    "branch5x5_reduce": ("branch3.0", "p3_1", "branch3_1",  "5x5_reduce"),
+    "branch5x5":        ("branch3.1", "p3_2", "branch3_2",  "5x5"),
+    "pool_proj":        ("branch4.1", "p4_2", "branch4_2",  "pool_proj"),
 }
 # fmt: on
 
-# What Gluon's batch norm holds, and so its files, where scale and shift are not learned.
+# The other layers and the blocks, where they do not have their canonical names.
+_TORCHVISION = {"conv2_reduce": "conv2", "conv2": "conv3"}
+_UNDERSCORED = {
+    name: name.replace("inception", "inception_")
+    for name, stage in spec.PRESETS["bvlc"].stages
+    if isinstance(stage, Block)
+}
+_HAND_WRITTEN = {"conv1": "conv1.0", "conv2_reduce": "conv2.0", "conv2": "conv2.2", **_UNDERSCORED}
+_CAFFE = {
+    "conv1": "conv1/7x7_s2",
+    "conv2_reduce": "conv2/3x3_reduce",
+    "conv2": "conv2/3x3",
+    "aux1.conv": "loss1/conv",
+    "aux1.fc1": "loss1/fc",
+    "aux1.fc2": "loss1/classifier",
+    "aux2.conv": "loss2/conv",
+    "aux2.fc1": "loss2/fc",
+    "aux2.fc2": "loss2/classifier",
+    "fc": "loss3/classifier",
+    **_UNDERSCORED,
+}
+
+# In the notebooks' nn.Sequential, stages that match stand in one Sequential of their own for each number.
+_NESTED = {"GoogLeNet": r"(?:conv|inception|pool)(\d)", "VGG": r"(?:conv|pool)(\d)", "NiN": r"conv(\d)"}
+# Batch norm that a notebook writes out, as in lenet-bn-scratch, has other names and shapes.
+_ANCESTORS = ("lenet", "lenet-bn", "lenet-bn-frozen", "alexnet", "vgg11", "vgg11-narrow", "nin")
+
+# Gluon stores a scale and a shift even where batch norm does not learn them.
 _FIXED = {"norm.weight": 1, "norm.bias": 0}
 
 # The order of the axes, by how many there are: O(ut), I(n), H(eight), W(idth).
 _CANONICAL = {1: "O", 2: "OI", 4: "OIHW"}
 _JAX = {1: "O", 2: "IO", 4: "HWIO"}
-_ORDERS = {1: ("O",), 2: ("OI", "IO"), 4: ("OIHW", "HWIO", "OHWI")}  # all that files are seen in
+_ORDERS = {1: ("O",), 2: ("OI", "IO"), 4: ("OIHW", "HWIO", "OHWI")}  # all orders that files have
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
-_FEW = 3  # differences of a kind that an error names
+_FEW = 3  # differences of each kind in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,30 +87,30 @@ class Scheme:
     """One way to name and lay out the arrays of a network."""
 
     name: str
-    # By preset, in the order of `spec.PRESETS`, those that have such files; then by canonical name, as all of these.
-    # None: every network's layers have their canonical names.
+    # By preset, in the order of `spec.PRESETS`, then by canonical name. None: all layers have their canonical names.
     layers: Mapping[str, Mapping[str, str]] | None = field(repr=False)
-    convolution: Mapping[str, str] = field(repr=False)  # the last part of a convolution's names
-    dense: Mapping[str, str] = field(repr=False)  # of a dense layer's
-    layout: Mapping[int, str] = field(repr=False)  # the order of the axes, by how many there are
-    counter: str | None = field(default=None, repr=False)  # PyTorch's batch norm counts batches: means nothing here
-    fixed: bool = field(default=False, repr=False)  # whether it has scale and shift even where they are not learned
+    convolution: Mapping[str, str] = field(repr=False)  # the last part of a convolution's names, by the canonical one
+    dense: Mapping[str, str] = field(repr=False)  # the same for a dense layer
+    layout: Mapping[int, str] = field(repr=False)  # the order of the axes, by their number
+    counter: str | None = field(default=None, repr=False)  # PyTorch's count of batches, which is ignored
+    fixed: bool = field(default=False, repr=False)  # whether files hold scales and shifts that are not learned
 
     @property
     def presets(self) -> tuple[str, ...]:
-        """Those that have such files, in the order of `spec.PRESETS`."""
+        """The presets that have such files, in the order of `spec.PRESETS`."""
         return tuple(spec.PRESETS if self.layers is None else self.layers)
 
     def array(self, preset: str, layer: str, leaf: str) -> str:
         """The name of an array: ``1.gamma`` of layer ``conv1`` and the scheme's ``norm.gamma``.
 
-        Where batch norm is a layer of its own, that is what ``norm`` stands for; else it is a part of the name.
+        Where batch norm is a layer of its own, ``norm`` stands for that layer; else it is a part of the name.
         """
         if self.layers is None:
             return f"{layer}.{leaf}"
-        layers, own = self.layers[preset], f"{layer}.norm"
-        if leaf.startswith("norm.") and own in layers:
-            return f"{layers[own]}.{leaf.removeprefix('norm.')}"
+        layers = self.layers[preset]
+        norm = f"{layer}.norm"
+        if leaf.startswith("norm.") and norm in layers:
+            return f"{layers[norm]}.{leaf.removeprefix('norm.')}"
         return f"{layers[layer]}.{leaf}"
 
 
@@ -197,33 +118,84 @@ def _leaves(column: int) -> dict[str, str]:
     return {leaf: columns[column] for leaf, columns in _LEAVES.items()}
 
 
-def _layers(column: int, *presets: str) -> dict[str, Mapping[str, str]]:
-    names = {layer: columns[column] for layer, columns in _LAYERS.items()}
-    for block, blocks in _BLOCKS.items():
-        names |= {f"{block}.{branch}": blocks[column] + columns[column] for branch, columns in _BRANCHES.items()}
-    return dict.fromkeys(presets, names)
+def _named(preset: str, names: Mapping[str, str], column: int, separator: str = ".") -> dict[str, str]:
+    """The name of every layer, given those of stages and a column of `_BRANCHES`; batch norm's too where it has one."""
+    layers = {name: names[name] for name in names if name.endswith(".norm")}
+    for layer in spec.layers(spec.PRESETS[preset]):
+        block, _, branch = layer.name.rpartition(".")
+        if branch in _BRANCHES:
+            layers[layer.name] = names.get(block, block) + separator + _BRANCHES[branch][column]
+        else:
+            layers[layer.name] = names.get(layer.name, layer.name)
+    return layers
 
 
-def _sequences(column: int) -> dict[str, Mapping[str, str]]:
-    return {
-        preset: {layer: columns[column] for layer, columns in table.items()} for preset, table in _SEQUENCES.items()
-    }
+def _sequential(preset: str, *, activations: bool, flatten: bool) -> dict[str, str]:
+    """The name of every layer in a notebook's `nn.Sequential`: its position among the modules.
+
+    Args:
+        preset: The network.
+        activations: Whether each activation is a module. Gluon keeps it inside the layer, except behind batch norm.
+        flatten: Whether a module before the first dense layer flattens the map.
+    """
+    config = spec.PRESETS[preset]
+    nodes = spec.nodes(config)
+    modules: list[Any] = []  # canonical names, empty where a module has no weights; a list is a Sequential
+    number = None
+    for stage, part in config.stages:
+        if isinstance(part, Head):
+            continue
+        node = nodes[stage]
+        if node.is_dense and flatten:
+            modules.append("")
+            flatten = False
+        if node.dropout:
+            modules.append("")
+        nested = re.match(_NESTED.get(config.family, "$"), stage)
+        if nested and nested[1] != number:
+            number = nested[1]
+            modules.append([])
+        block = modules[-1] if nested else modules
+        block.append(stage)
+        if node.norm:
+            block += [f"{stage}.norm", ""]
+        elif node.has_weights and node.op.activation and activations:
+            block.append("")
+    positions = {}
+    for i, module in enumerate(modules):
+        if isinstance(module, str):
+            positions[module] = str(i)
+        else:
+            positions |= {name: f"{i}.{j}" for j, name in enumerate(module)}
+    return _named(preset, positions, column=1)
 
 
-_D2L = _layers(1, "d2l") | _sequences(0)
-_D2LZH = _layers(3, "d2l", "d2lzh", "d2lzh-misprint") | _sequences(1)
-_PLAIN, _GLUON, _NNX, _TORCHVISION = map(_leaves, range(4))
+_PLAIN, _GLUON, _NNX, _TORCHVISION_CONV = map(_leaves, range(4))
+# The d2l notebook flattens inside its last block.
+_D2L = {preset: _sequential(preset, activations=True, flatten=preset != "d2l") for preset in ("d2l", *_ANCESTORS)}
+_D2LZH = {"d2lzh": _sequential("d2lzh", activations=True, flatten=True)}
+_D2LZH_GLUON = {
+    preset: _sequential(preset, activations=False, flatten=False)
+    for preset in ("d2l", "d2lzh", "d2lzh-misprint", *_ANCESTORS)
+}
 _COUNTER = "norm.num_batches_tracked"
 _SCHEMES = (
     Scheme("canonical", None, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
     Scheme("gluon", None, _GLUON, _GLUON, _CANONICAL, fixed=True),
     Scheme("nnx", None, _NNX, _NNX, _JAX),
-    Scheme("torchvision", _layers(0, "torchvision"), _TORCHVISION, _PLAIN, _CANONICAL, "bn.num_batches_tracked"),
+    Scheme(
+        "torchvision",
+        {"torchvision": _named("torchvision", _TORCHVISION, column=0)},
+        _TORCHVISION_CONV,
+        _PLAIN,
+        _CANONICAL,
+        "bn.num_batches_tracked",
+    ),
     Scheme("d2l-sequential", _D2L, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
-    Scheme("d2lzh-sequential", _layers(2, "d2lzh"), _PLAIN, _PLAIN, _CANONICAL),
-    Scheme("gluon-sequential", _D2LZH, _GLUON, _GLUON, _CANONICAL, fixed=True),
-    Scheme("hand-written", _layers(4, "cnblogs"), _PLAIN, _PLAIN, _CANONICAL),
-    Scheme("caffe", _layers(5, "bvlc"), _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("d2lzh-sequential", _D2LZH, _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("gluon-sequential", _D2LZH_GLUON, _GLUON, _GLUON, _CANONICAL, fixed=True),
+    Scheme("hand-written", {"cnblogs": _named("cnblogs", _HAND_WRITTEN, column=2)}, _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("caffe", {"bvlc": _named("bvlc", _CAFFE, column=3, separator="/")}, _PLAIN, _PLAIN, _CANONICAL),
 )
 SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in _SCHEMES}
 
@@ -242,17 +214,17 @@ def foreign_names(scheme: Scheme, config: spec.Config) -> Mapping[str, str]:
         raise InvalidInput(f"preset {config.preset} has no names in scheme {scheme.name}: expected one of {known}")
     shapes = spec.param_shapes(config)
     return {
-        f"{layer.name}.{leaf}": scheme.array(config.preset, layer.name, theirs)
+        f"{layer.name}.{leaf}": scheme.array(config.preset, layer.name, foreign_leaf)
         for layer in spec.layers(config)
-        for leaf, theirs in (scheme.dense if layer.is_dense else scheme.convolution).items()
+        for leaf, foreign_leaf in (scheme.dense if layer.is_dense else scheme.convolution).items()
         if f"{layer.name}.{leaf}" in shapes
     }
 
 
 def _fixed(scheme: Scheme, config: spec.Config) -> dict[str, tuple[str, int]]:
-    """What a file has in that scheme beside the network's arrays, by its name there.
+    """The scales and shifts that the scheme's files hold although they are not learned, by the file's names.
 
-    Each is a scale or a shift that is not learned: the canonical name of an array of the same shape, and its one value.
+    For each the canonical name of an array of the same shape, and its one value.
     """
     return {
         scheme.array(config.preset, layer.name, scheme.convolution[leaf]): (f"{layer.name}.norm.running_mean", value)
@@ -263,43 +235,38 @@ def _fixed(scheme: Scheme, config: spec.Config) -> dict[str, tuple[str, int]]:
 
 
 def rename(arrays: Arrays, scheme: Scheme, config: spec.Config) -> dict[str, Array]:
-    """The arrays by canonical name, in canonical layout and forward order: views, of the dtypes that they have.
-
-    Args:
-        arrays: By the scheme's names and in its layout.
-        scheme: As `identify` found it.
-        config: The network.
+    """Views of a file's arrays by canonical name, in canonical layout and forward order. Dtypes stay.
 
     Raises:
-        InvalidInput: when they do not fit, in one line.
+        InvalidInput: when the arrays do not fit the scheme and the network, in one line.
     """
     _check(arrays, scheme, config)
     return {
-        name: arrays[theirs].transpose(_axes(scheme.layout, _CANONICAL, arrays[theirs].ndim))
-        for name, theirs in foreign_names(scheme, config).items()
+        name: _turned(arrays[foreign_name], scheme.layout, _CANONICAL)
+        for name, foreign_name in foreign_names(scheme, config).items()
     }
 
 
 def foreign(params: Arrays, scheme: Scheme, config: spec.Config) -> dict[str, Array]:
-    """The inverse of `rename`: arrays by the scheme's names, in its layout and in forward order, views too.
+    """The inverse of `rename`: views by the scheme's names, in its layout and in forward order.
 
-    Behind them stand new ones where the scheme has a scale and a shift that the network does not learn.
+    After them come new arrays, where the scheme has a scale and a shift that the network does not learn.
 
     Raises:
         InvalidInput: when the parameters do not fit the network, or its preset has no such files.
     """
     _check(params, SCHEMES["canonical"], config)
     arrays = {
-        theirs: params[name].transpose(_axes(_CANONICAL, scheme.layout, params[name].ndim))
-        for name, theirs in foreign_names(scheme, config).items()
+        foreign_name: _turned(params[name], _CANONICAL, scheme.layout)
+        for name, foreign_name in foreign_names(scheme, config).items()
     }
     fixed = _fixed(scheme, config).items()
-    return arrays | {theirs: np.full_like(params[like], value) for theirs, (like, value) in fixed}
+    return arrays | {foreign_name: np.full_like(params[like], value) for foreign_name, (like, value) in fixed}
 
 
-def _axes(source: Mapping[int, str], target: Mapping[int, str], count: int) -> tuple[int, ...]:
-    """With these `transpose` leads an array of so many axes from one layout to the other."""
-    return tuple(source[count].index(side) for side in target[count])
+def _turned(x: Array, source: Mapping[int, str], target: Mapping[int, str]) -> Array:
+    """The array with its axes led from one layout to the other."""
+    return x.transpose([source[x.ndim].index(side) for side in target[x.ndim]])
 
 
 # ------------------------------------------------------------------------------------------------------ recognizing
@@ -307,26 +274,26 @@ def _axes(source: Mapping[int, str], target: Mapping[int, str], count: int) -> t
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A network that a set of arrays may be, and what keeps it from being that, by the names of the scheme."""
+    """One candidate (scheme, network) for a set of arrays, with every mismatch, in the scheme's names."""
 
     scheme: Scheme
     config: spec.Config
-    arrays: Arrays  # of the file
-    wanted: Collection[str]  # names that the network has
-    known: Collection[str]  # these, and others that mean nothing
+    arrays: Arrays  # the file's
+    wanted: int  # how many arrays the network has
+    known: set[str]  # their names, and those of counters that are ignored
     missing: list[str]
-    wrong: dict[str, list[str]]  # by kind
+    wrong: dict[str, list[str]]  # other mismatches, by kind
     advice: list[str]
 
     @property
     def distance(self) -> tuple[float, int]:
-        """How many differences there are; of as many, arrays that are missing are likelier than ones too many.
+        """Share of arrays that differ, then how many are unexpected: missing arrays are likelier.
 
-        As a share of the arrays: else whatever has nothing in common with any network would be nearest to the smallest.
+        With a count in place of the share, arrays unlike every network would be nearest to the smallest one.
         """
         unexpected = len(self.arrays) - sum(name in self.arrays for name in self.known)  # a file may have very many
         differences = len(self.missing) + unexpected + sum(map(len, self.wrong.values()))
-        return differences / (len(self.arrays) + len(self.wanted)), unexpected
+        return differences / (len(self.arrays) + self.wanted), unexpected
 
     @property
     def fits(self) -> bool:
@@ -349,45 +316,43 @@ class _Candidate:
 
 
 def identify(arrays: Arrays, preset: str | None = None) -> tuple[Scheme, list[spec.Config]]:
-    """The scheme in which the arrays are named, and every network that has exactly these names and shapes.
+    """Find the scheme in which the arrays are named, and every network that has exactly these names and shapes.
 
-    Channels, classes and whether there are auxiliary heads are the arrays' own. Several networks differ in what has no
-    weights, and only the user can tell which it is. Where two schemes name a network alike, the first of `SCHEMES`
-    counts. No values are looked at but of scales and shifts that are not learned: a square dense layer passes
+    Channels, classes and whether there are auxiliary heads follow from the arrays. Several networks may differ only in
+    parts without weights; only the user can tell which it is. Where two schemes name a network alike, the first of
+    `SCHEMES` counts. Values count only for scales and shifts that are not learned, so a square dense layer passes
     transposed, too.
 
     Args:
         arrays: From a file: any names, shapes and dtypes.
-        preset: One of `spec.PRESETS`, to have no other.
+        preset: One of `spec.PRESETS`, to accept no other.
 
     Returns:
         The scheme and at least one configuration, in the order of `spec.PRESETS`.
 
     Raises:
-        InvalidInput: for an unknown preset; when nothing fits, in one line that says what comes nearest and how it
-            differs.
+        InvalidInput: for an unknown preset; when nothing fits, in one line with the nearest and its differences.
     """
     if preset is not None:
         spec.preset(preset)  # refuses an unknown one
     candidates = list(_candidates(arrays))
     fitting = [candidate for candidate in candidates if candidate.fits]
-    wanted = [candidate for candidate in fitting if preset in (None, candidate.config.preset)]
-    if wanted:
-        scheme = wanted[0].scheme
-        return scheme, [candidate.config for candidate in wanted if candidate.scheme is scheme]
+    accepted = [candidate for candidate in fitting if preset in (None, candidate.config.preset)]
+    if accepted:
+        scheme = accepted[0].scheme
+        return scheme, [candidate.config for candidate in accepted if candidate.scheme is scheme]
     if fitting:
-        found = ", ".join(dict.fromkeys(candidate.config.preset for candidate in fitting))
-        raise InvalidInput(f"expected arrays of preset {preset}, got ones of {found} (scheme {fitting[0].scheme.name})")
+        others = ", ".join(dict.fromkeys(candidate.config.preset for candidate in fitting))
+        raise InvalidInput(
+            f"expected arrays of preset {preset}, got ones of {others} (scheme {fitting[0].scheme.name})"
+        )
     what = "any preset" if preset is None else f"preset {preset}"
     best = _nearest(candidate for candidate in candidates if preset in (None, candidate.config.preset))
     raise InvalidInput(f"these {len(arrays)} arrays do not fit {what}; nearest is {best}")
 
 
 def nearest(arrays: Arrays) -> tuple[Scheme, spec.Config, list[str]]:
-    """The scheme and network from which the arrays differ least, and every difference as a line of text.
-
-    Without differences they are that network; `identify` tells whether they are others too.
-    """
+    """The scheme and network from which the arrays differ least, and every difference as a line of text."""
     best = _nearest(_candidates(arrays))
     return best.scheme, best.config, best.lines()
 
@@ -405,14 +370,15 @@ def _candidates(arrays: Arrays) -> Iterator[_Candidate]:
 
 
 def _config(arrays: Arrays, scheme: Scheme, preset: str, aux: bool) -> spec.Config:
-    """The preset with the channels and classes of the arrays; its own where they do not tell."""
+    """The preset with the channels and classes of the arrays, or its own where the arrays do not tell."""
     config = spec.preset(preset, aux=aux)
-    theirs, layers = foreign_names(scheme, config), spec.layers(config)
-    # NiN's last convolutions are from classes to classes: of these one side does not tell the other.
-    first, last = layers[0], next(layer for layer in reversed(layers) if layer.in_channels != layer.out_channels)
+    foreign_name, layers = foreign_names(scheme, config), spec.layers(config)
+    first = layers[0]
+    # NiN's last convolutions map classes to classes, so that neither side tells the other.
+    last = next(layer for layer in reversed(layers) if layer.in_channels != layer.out_channels)
 
     def side(layer: spec.Node, *sides: int | None) -> int | None:
-        return _open_side(arrays.get(theirs[f"{layer.name}.weight"]), (*sides, *layer.weight_shape[2:]))
+        return _open_side(arrays.get(foreign_name[f"{layer.name}.weight"]), (*sides, *layer.weight_shape[2:]))
 
     return spec.preset(
         preset,
@@ -423,22 +389,24 @@ def _config(arrays: Arrays, scheme: Scheme, preset: str, aux: bool) -> spec.Conf
 
 
 def _open_side(x: Array | None, sides: tuple[int | None, ...]) -> int | None:
-    """The length of the side that `sides` leaves open, in any order of the axes; None where the others do not fit."""
-    for order in _ORDERS[len(sides)]:
-        if x is not None and x.ndim == len(sides):
-            shape = tuple(x.shape[order.index(side)] for side in _CANONICAL[len(sides)])
-            length = shape[sides.index(None)]
-            if length > 0 and shape == tuple(length if side is None else side for side in sides):
-                return length
+    """The length of the side that is None in `sides`, in any order of the axes; None where the others do not fit."""
+    if x is None or x.ndim != len(sides):
+        return None
+    for order in _ORDERS[x.ndim]:
+        shape = _turned(x, {x.ndim: order}, _CANONICAL).shape
+        length = shape[sides.index(None)]
+        if length > 0 and shape == tuple(length if side is None else side for side in sides):
+            return length
     return None
 
 
 def _candidate(arrays: Arrays, scheme: Scheme, config: spec.Config) -> _Candidate:
-    theirs, shapes, fixed = foreign_names(scheme, config), spec.param_shapes(config), _fixed(scheme, config)
-    wanted = {theirs[name]: shape for name, shape in shapes.items()}
+    names, shapes, fixed = foreign_names(scheme, config), spec.param_shapes(config), _fixed(scheme, config)
+    wanted = {names[name]: shape for name, shape in shapes.items()}
     wanted |= {name: shapes[like] for name, (like, _) in fixed.items()}
-    missing, wrong_shape, wrong_type, wrong_value = [], [], [], []
-    looks: list[tuple[str, str]] = []  # the order that explains a wrong shape, and the right one
+    missing: list[str] = []
+    wrong: dict[str, list[str]] = {"wrong shape": [], "wrong type": [], "wrong value": []}
+    advice: list[str] = []
     for name, canonical in wanted.items():
         order = scheme.layout[len(canonical)]
         expected = _shape_in(canonical, order)
@@ -447,38 +415,38 @@ def _candidate(arrays: Arrays, scheme: Scheme, config: spec.Config) -> _Candidat
             missing.append(f"{name} {expected}")
             continue
         if x.shape != expected:
-            wrong_shape.append(f"{name}: expected {expected}, got {x.shape}")
-            looks += [(other, order) for other in _ORDERS[len(canonical)] if x.shape == _shape_in(canonical, other)]
+            wrong["wrong shape"].append(f"{name}: expected {expected}, got {x.shape}")
+            advice += [
+                f"shapes look like {other}: expected {order} (O out, I in), transpose them"
+                for other in _ORDERS[len(canonical)]
+                if x.shape == _shape_in(canonical, other)
+            ]
         if x.dtype.name not in _DTYPES:
-            wrong_type.append(f"{name}: expected floating point of 16 to 64 bits, got {x.dtype.name}")
+            wrong["wrong type"].append(f"{name}: expected floating point of 16 to 64 bits, got {x.dtype.name}")
         elif name in fixed and not (x == (value := fixed[name][1])).all():
-            wrong_value.append(f"{name}: expected {value} everywhere, as it is not learned")
-    advice = [
-        f"shapes look like {other}: expected {order} (O out, I in), transpose them"
-        for other, order in dict.fromkeys(looks)
-    ]
-    if _only_heads_lack(arrays, scheme, config):
+            wrong["wrong value"].append(f"{name}: expected {value} everywhere, as it is not learned")
+    if _has_part_of_the_heads(arrays, scheme, config):
         advice.append("auxiliary heads are there in part: expected both or neither")
     counters = {
         scheme.array(config.preset, layer.name, scheme.counter)
         for layer in spec.layers(config)
         if scheme.counter and layer.norm and layer.norm.unbiased
     }
-    wrong = {"wrong shape": wrong_shape, "wrong type": wrong_type, "wrong value": wrong_value}
-    return _Candidate(scheme, config, arrays, wanted, wanted.keys() | counters, missing, wrong, advice)
+    known = counters | wanted.keys()
+    return _Candidate(scheme, config, arrays, len(wanted), known, missing, wrong, list(dict.fromkeys(advice)))
 
 
 def _shape_in(canonical: Shape, order: str) -> Shape:
-    """The shape, with the axes in that order, of what has that canonical shape."""
+    """A canonical shape with its sides in another order."""
     return tuple(canonical[_CANONICAL[len(canonical)].index(side)] for side in order)
 
 
-def _only_heads_lack(arrays: Arrays, scheme: Scheme, config: spec.Config) -> bool:
-    """Whether the network is there, but of its auxiliary heads a part only."""
-    both = foreign_names(scheme, spec.PRESETS[config.preset])
-    without = foreign_names(scheme, spec.preset(config.preset, aux=False))
-    heads = [theirs in arrays for name, theirs in both.items() if name not in without]
-    return any(heads) and not all(heads) and all(theirs in arrays for theirs in without.values())
+def _has_part_of_the_heads(arrays: Arrays, scheme: Scheme, config: spec.Config) -> bool:
+    """Whether all of the trunk is there, but only a part of the auxiliary heads."""
+    whole = foreign_names(scheme, spec.PRESETS[config.preset])
+    trunk = foreign_names(scheme, spec.preset(config.preset, aux=False))
+    heads = [foreign_name in arrays for name, foreign_name in whole.items() if name not in trunk]
+    return any(heads) and not all(heads) and all(foreign_name in arrays for foreign_name in trunk.values())
 
 
 def _check(arrays: Arrays, scheme: Scheme, config: spec.Config) -> None:
@@ -494,6 +462,6 @@ def _few(texts: list[str]) -> str:
 
 
 def _printable(text: str) -> str:
-    """At most 120 characters on one line: names come from files, and must not rule the terminal."""
+    """At most 120 characters on one line: names come from files, and must not control the terminal."""
     short = text if len(text) <= 120 else text[:117] + "..."
     return short if short.isprintable() else ascii(short)

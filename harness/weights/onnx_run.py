@@ -1,4 +1,4 @@
-"""Two judges that are none of the backends: they run an ONNX file, and do not ask who wrote it.
+"""Two independent evaluators of ONNX files, whoever wrote them.
 
 ONNX Runtime computes on the CPU in float32. The reference evaluator of the onnx package is plain NumPy: slow, and in
 float64 where the file is.
@@ -25,26 +25,25 @@ def open_session(graph: bytes) -> Any:
     """A session of ONNX Runtime on the CPU, with a thread for each processor that this process may use.
 
     Raises:
-        InvalidInput: when it is not installed; and whatever it raises itself.
+        InvalidInput: when it is not installed. ONNX Runtime raises errors of its own.
     """
     runtime = load_package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = processors()
-    options.log_severity_level = 4  # what goes wrong is raised, and need not stand in the terminal as well
+    options.log_severity_level = 4  # errors are raised; the terminal need not show them too
     return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def onnx_runtime(file: Path | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
-    """What ONNX Runtime makes of the images.
+    """Run a graph in ONNX Runtime.
 
-    A file in float64 is computed in float32, since there is no convolution of float64 for the CPU. It takes a thread
-    for each processor that this process may use, and images smaller than the preset does, of which nothing good comes:
-    `spec.check_images` knows better.
+    A file in float64 is computed in float32, since ONNX Runtime has no convolution of float64 for the CPU. It accepts
+    images that are too small for the network; `spec.check_images` does not.
 
     Args:
         file: An ONNX file, or its content.
         images: (N, C, H, W).
-        outputs: Values of its graph, ``logits`` for one. None: every stage that it has, in forward order.
+        outputs: Values of the graph, ``logits`` for one. Empty: every stage that it has, in forward order.
 
     Returns:
         Arrays by name: (N, C, H, W); (N, channels) of dense layers, and (N, num_classes) of all that ends in logits.
@@ -52,18 +51,18 @@ def onnx_runtime(file: Path | bytes, images: Array, outputs: Sequence[str] = ())
     Raises:
         InvalidInput: when it cannot run the file, or the images do not fit it.
     """
-    load_package("onnxruntime")  # where that is not installed, this is said before anything else
+    load_package("onnxruntime")  # a missing package is reported before anything else
     model, names = _with_outputs(_in_float32(_model(file)), outputs)
     try:
         session = open_session(model.SerializeToString())
         arrays = session.run(names, {model.graph.input[0].name: _in_dtype_of(model, images)})
-    except Exception as error:  # it raises of many kinds
+    except Exception as error:  # it raises many kinds
         raise _refusal("ONNX Runtime", images, error) from error
     return dict(zip(names, arrays, strict=True))
 
 
 def onnx_reference(file: Path | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
-    """What the reference evaluator makes of the images, in the dtype of the file; as `onnx_runtime`."""
+    """Run a graph in the reference evaluator, in the dtype of the file; otherwise as `onnx_runtime`."""
     model, names = _with_outputs(_model(file), outputs)
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
@@ -82,18 +81,14 @@ def onnx_reference(file: Path | bytes, images: Array, outputs: Sequence[str] = (
     try:
         evaluator = ReferenceEvaluator(model, new_ops=[LRN])
         arrays = evaluator.run(names, {model.graph.input[0].name: _in_dtype_of(model, images)})
-    except Exception as error:  # it raises of many kinds
+    except Exception as error:  # it raises many kinds
         raise _refusal("ONNX's reference evaluator", images, error) from error
     return dict(zip(names, arrays, strict=True))
 
 
 def _model(file: Path | bytes) -> ModelProto:
     try:
-        content = file if isinstance(file, bytes) else file.read_bytes()
-        model = decode(content)
-        tensors = model.graph.initializer
-        if any(x.external_data or x.data_location != x.DEFAULT for x in tensors):
-            raise InvalidInput("expected its arrays in the file, and it names other files; save it as one")
+        model = decode(file if isinstance(file, bytes) else file.read_bytes())
         if len(model.graph.input) != 1:
             raise InvalidInput(f"expected a graph with one input, got {len(model.graph.input)}")
     except OSError as error:
@@ -112,13 +107,14 @@ def _with_outputs(model: ModelProto, outputs: Sequence[str]) -> tuple[ModelProto
     if not names:
         raise InvalidInput("expected a graph with stages of a preset (conv1, pool1, …), got one without")
     kind = model.graph.input[0].type.tensor_type.elem_type
-    has = {output.name for output in model.graph.output}
-    model.graph.output.extend(helper.make_tensor_value_info(name, kind, None) for name in names if name not in has)
+    present = {output.name for output in model.graph.output}
+    missing = [name for name in names if name not in present]
+    model.graph.output.extend(helper.make_tensor_value_info(name, kind, None) for name in missing)
     return model, names
 
 
 def _in_float32(model: ModelProto) -> ModelProto:
-    """The model as it is, or in float32 where it was in float64."""
+    """The model, in float32 where it was in float64."""
     from onnx import TensorProto, numpy_helper
 
     double, single = TensorProto.DOUBLE, TensorProto.FLOAT
@@ -143,6 +139,6 @@ def _in_dtype_of(model: ModelProto, images: Array) -> Array:
     return np.asarray(images, dtype)
 
 
-def _refusal(judge: str, images: Array, error: Exception) -> InvalidInput:
+def _refusal(evaluator: str, images: Array, error: Exception) -> InvalidInput:
     reason = " ".join(str(error).split())
-    return InvalidInput(f"{judge} cannot run the graph on images of shape {np.shape(images)}: {reason}")
+    return InvalidInput(f"{evaluator} cannot run the graph on images of shape {np.shape(images)}: {reason}")

@@ -1,4 +1,4 @@
-"""Classes of pictures, by one framework or by several side by side."""
+"""Classify pictures, in one framework or in several side by side."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from harness.weights.preprocessing import Preprocessing, check_preprocessing, pr
 from spec import Array, InvalidInput
 
 ENGINES = (*BACKENDS, "onnx")
-_LARGEST = 64 << 20  # bytes that are read from standard input
+_LARGEST = 64 << 20  # bytes from standard input
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities (N, num_classes) by engine, and what kept the others from it."""
+    """Probabilities (N, num_classes) by engine, and why other engines have none."""
 
     probabilities: dict[str, Array]
     problems: list[str] = field(default_factory=list)
 
 
 def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """``(0.5, 0.4)`` of ``0.5,0.4``.
+    """Parse an option: ``(0.5, 0.4)`` from ``0.5,0.4``.
 
     Raises:
         InvalidInput: when these are not numbers.
@@ -48,32 +48,32 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         raise InvalidInput(f"{option}: expected numbers separated by commas, got {text!r}") from error
 
 
-def preprocessing(weights: Checkpoint, given: Mapping[str, Any], labels: Path | None) -> Preprocessing:
-    """How pictures are prepared: as stored with the weights, but for what is given.
+def preprocessing(weights: Checkpoint, changes: Mapping[str, Any], labels: Path | None) -> Preprocessing:
+    """How pictures are prepared: as stored with the weights, except for the changes.
 
     Raises:
-        InvalidInput: when that does not fit the network, or the labels cannot be read.
+        InvalidInput: when it does not fit the network, or the labels cannot be read.
     """
-    made = replace(preprocessing_of(weights), **given)
+    prepare = replace(preprocessing_of(weights), **changes)
     if labels is not None:
         try:
             lines = labels.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"--labels {labels}: cannot be read ({error})") from error
-        made = replace(made, labels=tuple(line.strip() for line in lines if line.strip()))
-    check_preprocessing(made, weights.config.in_channels, weights.config.num_classes)
-    return made
+        prepare = replace(prepare, labels=tuple(line.strip() for line in lines if line.strip()))
+    check_preprocessing(prepare, weights.config.in_channels, weights.config.num_classes)
+    return prepare
 
 
 def read_pictures(sources: Sequence[str], prepare: Preprocessing) -> tuple[list[str], Array]:
-    """Pictures by name, (N, C, size, size), float64, prepared.
+    """Names of pictures, and the prepared pictures (N, C, size, size) in float64.
 
     Args:
-        sources: Files; folders, of which every picture in them or below counts; ``-`` for one on standard input.
+        sources: Files; folders, with every picture in them or below; ``-`` for one picture on standard input.
         prepare: How.
 
     Raises:
-        InvalidInput: naming every one that is not there or cannot be read.
+        InvalidInput: naming every picture that is missing or cannot be read.
     """
     names: list[str] = []
     prepared: list[Array] = []
@@ -118,14 +118,14 @@ def predict(
         images: (N, C, H, W), prepared.
         engines: Some of `ENGINES`.
         work: Runs a backend's task.
-        dtype: ``float32``, ``float64`` or ``bfloat16``, of the backends; ONNX Runtime computes in float32.
-        device: ``auto``, ``cpu`` or ``gpu``, of the backends.
+        dtype: ``float32``, ``float64`` or ``bfloat16`` in the backends; ONNX Runtime computes in float32.
+        device: ``auto``, ``cpu`` or ``gpu`` for the backends.
         done: Called with each engine's name when it has finished.
 
     Raises:
         InvalidInput: when a backend refuses: the images do not fit, or it is not installed.
     """
-    config = replace(weights.config, aux=False)  # the heads are for training, and need larger pictures
+    config = replace(weights.config, aux=False)  # auxiliary heads serve training, and need larger pictures
     params = {name: weights.params[name] for name in spec.param_shapes(config)}
     spec.check_images(config, images)
     probabilities, problems = {}, []
@@ -151,24 +151,25 @@ def predict(
 
 
 def softmax(logits: Array) -> Array:
-    """(N, num_classes) that add up to 1 in each row."""
+    """Probabilities (N, num_classes), each row adding up to 1."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def ranked(names: Sequence[str], found: Predictions, labels: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """For each picture the most likely classes, by the first engine's order, with every engine's probability."""
+def ranked(names: Sequence[str], predictions: Predictions, labels: Sequence[str], top: int) -> list[dict[str, Any]]:
+    """For each picture the most likely classes, in the first engine's order, with every engine's probability."""
     if top < 1:
         raise InvalidInput(f"--top: expected at least 1, got {top}")
     rows = []
-    for i, name in enumerate(names if found.probabilities else []):
-        first = next(iter(found.probabilities.values()))[i]
+    by_engine = predictions.probabilities
+    for i, name in enumerate(names if by_engine else []):
+        first = next(iter(by_engine.values()))[i]
         order = np.argsort(-first, kind="stable")[:top]
         classes = [
             {
                 "class": int(j),
                 "label": labels[j] if labels else str(int(j)),
-                "probability": {engine: float(p[i, j]) for engine, p in found.probabilities.items()},
+                "probability": {engine: float(p[i, j]) for engine, p in by_engine.items()},
             }
             for j in order
         ]

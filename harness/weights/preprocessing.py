@@ -1,4 +1,4 @@
-"""How pictures become what a network was trained on: stored with the weights, and the same in every framework."""
+"""How pictures are prepared for a network: stored with the weights, and the same in every framework."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Preprocessing:
 
     Attributes:
         size: Side in pixels that a picture is resized to.
-        order: ``gray``, ``RGB`` or ``BGR``: what the channels are.
-        scale: Of the pixels.
+        order: The channels: ``gray``, ``RGB`` or ``BGR``.
+        scale: Factor of the pixels.
         mean, std: A number for each channel.
         labels: The classes' names; empty where nobody has named them.
     """
@@ -36,10 +36,10 @@ class Preprocessing:
     labels: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, without the labels, which stand beside them."""
-        table = asdict(self)
+        """Plain values, without the labels, which files hold apart."""
+        table = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
         del table["labels"]
-        return table | {"mean": list(self.mean), "std": list(self.std)}
+        return table
 
     def apply(self, picture: Image.Image) -> Array:
         """One picture as the network takes it: (channels, size, size), float64."""
@@ -49,9 +49,9 @@ class Preprocessing:
 
 
 def preprocessing_of(weights: Checkpoint) -> Preprocessing:
-    """How pictures are prepared for these weights: as the file says, as the run that it comes from did, or plainly.
+    """How pictures are prepared for these weights: as the file says, or as in the run that it comes from.
 
-    Plainly is pixels from 0 to 1, at the preset's size.
+    Otherwise pixels go from 0 to 1, at the preset's size.
 
     Raises:
         InvalidInput: when the file says something that cannot be.
@@ -81,10 +81,10 @@ def preprocessing_of(weights: Checkpoint) -> Preprocessing:
 
 
 def check_preprocessing(made: Preprocessing, channels: int, classes: int) -> None:
-    """Make sure that it fits a network.
+    """Check that it fits a network of so many channels and classes.
 
     Raises:
-        InvalidInput: naming all that does not.
+        InvalidInput: naming everything that does not fit.
     """
     lengths = (1, channels)
     numbers = (made.scale, *made.mean, *made.std)

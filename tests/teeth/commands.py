@@ -86,17 +86,15 @@ FAULTS = [
     Fault(
         "inspect exits with 0 where something is wrong",
         "harness/cli/weights.py",
-        "raise typer.Exit(0 if found.sound else 1)",
+        "raise typer.Exit(0 if inspection.sound else 1)",
         "raise typer.Exit(0)",
         (f"{_L}::test_inspection_fails_where_a_number_is_not_finite",),
     ),
     Fault(
         "predict exits with 0 where an engine died",
         "harness/cli/weights.py",
-        '            notes.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)\n'
-        "        raise typer.Exit(1)",
-        '            notes.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)\n'
-        "        raise typer.Exit(0)",
+        "raise typer.Exit(1 if predictions.problems else 0)",
+        "raise typer.Exit(0)",
         (f"{_P}::test_engine_that_dies_fails_and_the_others_are_shown",),
     ),
     Fault(
@@ -637,15 +635,15 @@ FAULTS = [
     Fault(
         "the last engine ranks",
         "harness/weights/prediction.py",
-        "first = next(iter(found.probabilities.values()))[i]",
-        "first = list(found.probabilities.values())[-1][i]",
+        "first = next(iter(by_engine.values()))[i]",
+        "first = list(by_engine.values())[-1][i]",
         (f"{_P}::test_classes_are_ranked_by_the_first_engine_and_equal_ones_by_number",),
     ),
     Fault(
         "every picture has the first one's ranking",
         "harness/weights/prediction.py",
-        "first = next(iter(found.probabilities.values()))[i]",
-        "first = next(iter(found.probabilities.values()))[0]",
+        "first = next(iter(by_engine.values()))[i]",
+        "first = next(iter(by_engine.values()))[0]",
         (f"{_P}::test_every_picture_has_its_own_ranking",),
     ),
     Fault(

@@ -13,7 +13,7 @@ _CK, _NAMES, _CONVERT, _INSPECT = (
 _GLUON, _FLAX, _PYTORCH, _ONNX = (f"harness/weights/formats/{n}.py" for n in ("gluon", "flax", "pytorch", "onnx_file"))
 _FORMATS, _CANONICAL, _JUDGES = (
     "harness/weights/formats/__init__.py",
-    "harness/weights/formats/canonical.py",
+    "harness/weights/formats/huggingface.py",
     "harness/weights/onnx_run.py",
 )
 _PT, _MX, _JAX = (f"googlenet_{b}/files.py" for b in ("pt", "mx", "jax"))
@@ -36,8 +36,8 @@ FAULTS = [
     Fault(
         "checkpoint: the hash is not checked",
         _CK,
-        "if (expected := _digest(arrays, texts)) != found:",
-        "if (expected := _digest(arrays, texts)) != found and found is None:",
+        "if (actual := _digest(arrays, texts)) != stored:",
+        "if (actual := _digest(arrays, texts)) != stored and stored is None:",
         (f"{_ck}::test_every_flipped_bit_of_a_tensor_is_noticed",),
     ),
     Fault(
@@ -71,15 +71,15 @@ FAULTS = [
     Fault(
         "checkpoint: a configuration that no preset makes is stored as the preset",
         _CK,
-        "if own is None or preset(**table) != config:",
-        "if own is None:",
+        "if original is None or preset(**table) != config:",
+        "if original is None:",
         (f"{_ck}::test_content_that_could_not_be_read_is_not_written",),
     ),
     Fault(
         "checkpoint: label smoothing is not stored",
         _CK,
-        '    table["label_smoothing"] = config.label_smoothing\n',
-        "",
+        '"num_classes", "aux_weight", "label_smoothing")',
+        '"num_classes", "aux_weight")',
         (f"{_ck}::test_the_configuration_comes_back_from_its_text",),
     ),
     Fault(
@@ -148,35 +148,29 @@ FAULTS = [
     Fault(
         "names: torchvision's classifiers of the heads are exchanged",
         _NAMES,
-        '    "aux1.fc2":     ("aux1.fc2",   "",           "",           "",           "",              "loss1/classifier"),\n'
-        '    "aux2.conv":    ("aux2.conv",  "",           "",           "",           "",              "loss2/conv"),\n'
-        '    "aux2.fc1":     ("aux2.fc1",   "",           "",           "",           "",              "loss2/fc"),\n'
-        '    "aux2.fc2":     ("aux2.fc2",   "",           "",           "",           "",              "loss2/classifier"),\n',
-        '    "aux1.fc2":     ("aux2.fc2",   "",           "",           "",           "",              "loss1/classifier"),\n'
-        '    "aux2.conv":    ("aux2.conv",  "",           "",           "",           "",              "loss2/conv"),\n'
-        '    "aux2.fc1":     ("aux2.fc1",   "",           "",           "",           "",              "loss2/fc"),\n'
-        '    "aux2.fc2":     ("aux1.fc2",   "",           "",           "",           "",              "loss2/classifier"),\n',
+        '_TORCHVISION = {"conv2_reduce": "conv2", "conv2": "conv3"}',
+        '_TORCHVISION = {"conv2_reduce": "conv2", "conv2": "conv3", "aux1.fc2": "aux2.fc2", "aux2.fc2": "aux1.fc2"}',
         (f"{_literal}[torchvision]", f"{_names}::test_the_referee_computes_torchvision_s_logits"),
     ),
     Fault(
-        "names: VGG's fourth and fifth blocks are exchanged in Gluon's files",
+        "names: VGG's blocks end before their pools in Gluon's files",
         _NAMES,
-        '    "conv4_2":     ("3.2",     "3.1"),\n    "conv5_1":     ("4.0",     "4.0"),',
-        '    "conv4_2":     ("3.2",     "4.0"),\n    "conv5_1":     ("4.0",     "3.1"),',
+        '"VGG": r"(?:conv|pool)(\\d)"',
+        '"VGG": r"conv(\\d)"',
         (f"{_gluon_book}[vgg11]",),
     ),
     Fault(
-        "names: NiN's 1x1 convolutions are exchanged in PyTorch's files",
+        "names: activations are no modules in PyTorch's files",
         _NAMES,
-        '    "conv2_mlp1":  ("2.2",     "2.1"),\n    "conv2_mlp2":  ("2.4",     "2.2"),',
-        '    "conv2_mlp1":  ("2.4",     "2.1"),\n    "conv2_mlp2":  ("2.2",     "2.2"),',
+        "elif node.has_weights and node.op.activation and activations:",
+        "elif node.has_weights and node.op.activation and not activations:",
         (f"{_torch_book}[nin]",),
     ),
     Fault(
         "names: the 5x5 branch and its reduction stand in the wrong order in a notebook's files",
         _NAMES,
-        '("branch3.0", "p3_1",    "p3_1",       "p3_1",       "branch3_1",     "5x5_reduce"),',
-        '("branch3.0", "p3_2",    "p3_1",       "p3_1",       "branch3_1",     "5x5_reduce"),',
+        '("branch3.0", "p3_1", "branch3_1",  "5x5_reduce"),',
+        '("branch3.0", "p3_2", "branch3_1",  "5x5_reduce"),',
         (f"{_literal}[d2l-sequential]",),
     ),
     Fault(
@@ -189,8 +183,8 @@ FAULTS = [
     Fault(
         "names: layouts are turned the other way round",
         _NAMES,
-        "return tuple(source[count].index(side) for side in target[count])",
-        "return tuple(target[count].index(side) for side in source[count])",
+        "return x.transpose([source[x.ndim].index(side) for side in target[x.ndim]])",
+        "return x.transpose([target[x.ndim].index(side) for side in source[x.ndim]])",
         (f"{_names}::test_a_scheme_of_jax_has_the_layouts_of_jax",),
     ),
     Fault(
@@ -210,8 +204,8 @@ FAULTS = [
     Fault(
         "names: the first network that fits is the only one",
         _NAMES,
-        "return scheme, [candidate.config for candidate in wanted if candidate.scheme is scheme]",
-        "return scheme, [wanted[0].config]",
+        "return scheme, [candidate.config for candidate in accepted if candidate.scheme is scheme]",
+        "return scheme, [accepted[0].config]",
         (f"{_recognized}[canonical-d2l-False]",),
     ),
     Fault(
@@ -231,8 +225,8 @@ FAULTS = [
     Fault(
         "names: torchvision's counters of batches are unexpected",
         _NAMES,
-        '_PLAIN, _CANONICAL, "bn.num_batches_tracked"),',
-        "_PLAIN, _CANONICAL),",
+        '        "bn.num_batches_tracked",\n',
+        "",
         (_vision,),
     ),
     Fault(
@@ -303,8 +297,8 @@ FAULTS = [
     Fault(
         "flax: arrays are stored as memory holds them",
         _FLAX,
-        "np.ascontiguousarray(tree).tobytes())",
-        'tree.tobytes(order="A"))',
+        "np.ascontiguousarray(x).tobytes())",
+        'x.tobytes(order="A"))',
         (f"{_bits}[flax-lenet-bn-frozen]",),
     ),
     Fault(
@@ -379,18 +373,18 @@ FAULTS = [
         (f"{_formats}::test_every_flipped_bit_of_a_tensor_is_noticed_without_our_hash",),
     ),
     Fault(
-        "pytorch: a pickle may call anything in the old way",
+        "pytorch: a pickle may ask for any memory",
         _PYTORCH,
-        'if operation.name in ("GLOBAL", "INST") and argument not in _CALLED:',
-        'if operation.name == "GLOBAL" and argument not in _CALLED:',
-        (f"{_formats}::test_an_archive_with_other_entries_is_refused",),
+        'if operation.name == "GLOBAL" and str(argument).endswith(" bytearray"):',
+        'if operation.name == "GLOBAL" and argument == "bytearray":',
+        (f"{_formats}::test_a_pytorch_file_of_anything_but_tensors_is_refused",),
     ),
     Fault(
-        "pytorch: a storage of an old file may claim any size",
+        "pytorch: a small archive may unpack to any size",
         _PYTORCH,
-        "    if size != expected:",
-        "    if size > expected:",
-        (f"{_formats}::test_a_damaged_file_of_pytorch_from_before_1_6_is_refused",),
+        "if sum(entry.file_size for entry in entries) > size:",
+        "if sum(entry.compress_size for entry in entries) > size:",
+        (f"{_formats}::test_a_bomb_is_not_unpacked",),
     ),
     # ------------------------------------------------------------------------------- formats told, and a folder
     Fault(
@@ -537,8 +531,8 @@ FAULTS = [
     Fault(
         "onnx: arrays are stored in the byte order of memory",
         _ONNX,
-        'return np.asarray(x, x.dtype.newbyteorder("<"), order="C")',
-        'return np.asarray(x, order="C")',
+        "arrays = {name: plain(x) for name, x in params.items()}",
+        'arrays = {name: np.asarray(x, order="C") for name, x in params.items()}',
         (f"{_onnx}::test_equal_content_makes_equal_bytes",),
     ),
     Fault(
@@ -549,17 +543,17 @@ FAULTS = [
         (f"{_onnx}::test_a_fault_in_the_graph_is_refused",),
     ),
     Fault(
-        "onnx: a file's hash is not checked",
+        "onnx: nodes may take any memory",
         _ONNX,
-        "        understand(arrays, texts)\n        return Found",
-        "        return Found",
-        (f"{_onnx}::test_a_changed_file_is_refused",),
+        "        if shell > _LARGEST_SHELL:\n",
+        "        if shell > _LARGEST_FILE:\n",
+        (f"{_onnx}::test_eight_megabytes_of_which_protobuf_would_make_hundreds_are_refused",),
     ),
     Fault(
         "onnx: a file may name other files",
         _ONNX,
-        "if any(x.external_data or x.data_location != TensorProto.DEFAULT for x in tensors):",
-        "if not tensors:",
+        "if any(tensor.external_data or tensor.data_location for tensor in model.graph.initializer):",
+        "if not model.graph.initializer:",
         (f"{_onnx}::test_a_changed_file_is_refused",),
     ),
     Fault(
@@ -587,8 +581,8 @@ FAULTS = [
     Fault(
         "convert: another dtype passes for the same",
         _CONVERT,
-        '        and x.dtype.newbyteorder("=") == y.dtype.newbyteorder("=")\n',
-        "",
+        "return x.dtype.name == y.dtype.name and plain(x).tobytes() == plain(y).tobytes()",
+        "return plain(x).tobytes() == plain(np.asarray(y, x.dtype)).tobytes()",
         (f"{_convert}::test_a_writer_that_changes_something_is_found_without_verification",),
     ),
     Fault(
@@ -608,8 +602,8 @@ FAULTS = [
     Fault(
         "convert: a rounded result is held against what was not rounded",
         _CONVERT,
-        "    if rounded:\n        runners[0] = ",
-        "    if rounded and runners[0] == 'spec':\n        runners[0] = ",
+        "    if any(x.dtype != params[name].dtype for name, x in result.weights.params.items()):",
+        "    if runners[0] == 'spec':",
         (f"{_convert}::test_a_rounded_result_is_held_against_the_rounded_source",),
     ),
     Fault(
@@ -665,15 +659,15 @@ FAULTS = [
     Fault(
         "inspect: infinite numbers enter the statistics",
         _INSPECT,
-        "y = (x if bad == 0 else x[finite]).astype(np.float64)",
-        "y = x.astype(np.float64)",
+        "(float(f(finite)) for f in (np.mean, np.std, np.min, np.max))",
+        "(float(f(x)) for f in (np.mean, np.std, np.min, np.max))",
         ("tests/test_predict.py::test_inspection_names_what_is_not_finite_and_what_differs",),
     ),
     Fault(
         "inspect: not a number passes for sound",
         _INSPECT,
-        "bad = x.size - int(finite.sum())",
-        "bad = int(np.isinf(x).sum())",
+        "not_finite=x.size - finite.size)",
+        "not_finite=int(np.isinf(x).sum()))",
         ("tests/test_predict.py::test_inspection_names_what_is_not_finite_and_what_differs",),
     ),
     # ---------------------------------------------------------------------------------- parameters of a backend

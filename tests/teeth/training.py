@@ -248,7 +248,7 @@ _command = [
 _state = [
     (
         "a checkpoint holds no optimizer",
-        " | {STATE + name: _plain(x) for name, x in state.items()}",
+        " | {STATE + name: plain(x) for name, x in state.items()}",
         "",
         _resumed("first"),
     ),

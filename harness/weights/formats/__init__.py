@@ -1,4 +1,4 @@
-"""Weight formats: detect, read, write, run.
+"""Weight formats: detect, read, write.
 
 A reader returns the arrays under the file's own names; `harness.weights.names` identifies the network. Formats that
 need their framework are read in a worker process, so that a hostile file never meets this one.
@@ -17,14 +17,13 @@ from typing import Any, Protocol
 from harness.backends.process import Answer
 from harness.backends.registry import NotInstalled
 from harness.weights import names
-from harness.weights.checkpoint import Checkpoint, config_table, describe, save
-from harness.weights.formats import canonical, flax, gluon, pytorch
-from harness.weights.formats.found import Found
+from harness.weights.checkpoint import Checkpoint, config_table, describe, json_object, read_safetensors, save
+from harness.weights.formats import flax, gluon, huggingface, pytorch
+from harness.weights.formats.found import LARGEST_JSON, Found, parse_texts
 from spec import Array, Arrays, InvalidInput, is_statistic
 
-TEXTS = "googlenet.json"  # beside an Orbax checkpoint's own files
+TEXTS = "googlenet.json"  # our texts in the folder of an Orbax checkpoint
 _SYMBOL, _PARAMS = "-symbol.json", "-0000.params"
-_LARGEST_JSON = 2**22  # bytes: a network's graph has 100,000
 
 
 class Work(Protocol):
@@ -38,12 +37,12 @@ class Format:
     """One format of weights.
 
     Attributes:
-        title: For people.
-        suffixes: The first is what a file of ours has; empty for a folder.
+        title: Shown to users.
+        suffixes: The first is the one that we write; empty for a folder.
         scheme: How our own files name the arrays, see `harness.weights.names`.
-        runner: Whose framework runs such a file: a backend, ``onnx``, or ``spec`` for the referee.
-        read: The arrays by the file's names.
-        write: Canonical parameters into a path where nothing stands yet.
+        runner: Backend that runs the file natively, ``onnx``, or ``spec`` for the referee.
+        read: Returns the arrays by the file's names.
+        write: Writes canonical parameters to a path where nothing stands yet.
     """
 
     title: str
@@ -55,38 +54,25 @@ class Format:
 
 
 def answer_of(work: Work, backend: str, path: Path, task: dict[str, Any], arrays: Arrays) -> Answer:
-    """What a worker makes of a file.
+    """Run a task on a file in a worker.
 
     Raises:
-        InvalidInput: with its reason, when it refuses or dies; `NotInstalled` where the framework is not there.
+        InvalidInput: with the worker's reason, when it refuses or dies; `NotInstalled` where the framework is missing.
     """
     answer = work(backend, {"path": str(path.absolute()), **task}, arrays)
     if answer.crash is not None:
-        words = answer.crash.splitlines()
-        raise InvalidInput(f"{path}: the process of {backend} that worked on it ended ({words[0]}; {words[-1]})")
+        lines = answer.crash.splitlines()
+        raise InvalidInput(f"{path}: the process of {backend} that worked on it ended ({lines[0]}; {lines[-1]})")
     if answer.refused is not None:
         raise (NotInstalled if answer.missing else InvalidInput)(answer.refused)
     return answer
 
 
-def _json_object(path: Path) -> dict[str, Any]:
-    """What a JSON file holds.
-
-    Raises:
-        InvalidInput: when that is no object, or more than files of weights have beside them.
-    """
-    try:
-        if (size := path.stat().st_size) > _LARGEST_JSON:
-            raise ValueError(f"{size} bytes")
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path}: expected a JSON file of {_LARGEST_JSON} bytes at most ({error})") from error
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{path}: expected a JSON object, got a {type(value).__name__}; restore a copy")
-    return value
+def _write_with(work: Work, backend: str, path: Path, weights: Checkpoint, arrays: Arrays) -> None:
+    answer_of(work, backend, path, {"kind": "write", "config": config_table(weights.config)}, arrays)
 
 
-def _foreign(weights: Checkpoint, scheme: str) -> dict[str, Array]:
+def _renamed(weights: Checkpoint, scheme: str) -> dict[str, Array]:
     return names.foreign(weights.params, names.SCHEMES[scheme], weights.config)
 
 
@@ -94,26 +80,15 @@ def _texts(weights: Checkpoint) -> dict[str, str]:
     return describe(weights.params, weights.config, weights.metadata)
 
 
-# ------------------------------------------------------------------------------------------------------ safetensors
-
-
-def _read_safetensors(path: Path, work: Work) -> Found:
-    return canonical.read(path)
-
-
-def _write_safetensors(path: Path, weights: Checkpoint, work: Work) -> None:
-    save(path, weights.params, weights.config, weights.metadata)
-
-
-def _read_folder(path: Path, work: Work) -> Found:
-    return canonical.read(path / canonical.WEIGHTS)
-
-
-def _write_folder(path: Path, weights: Checkpoint, work: Work) -> None:
-    canonical.write_folder(path, weights)
-
-
-# ---------------------------------------------------------------------------------------------------------- PyTorch
+def _json_file(path: Path, parse: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        if (size := path.stat().st_size) > LARGEST_JSON:
+            raise ValueError(f"{size} bytes")
+        return parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"{path}: expected a JSON file of {LARGEST_JSON} bytes at most ({error}); restore a copy"
+        ) from error
 
 
 def _read_pytorch(path: Path, work: Work) -> Found:
@@ -122,11 +97,8 @@ def _read_pytorch(path: Path, work: Work) -> Found:
 
 
 def _write_pytorch(path: Path, weights: Checkpoint, work: Work) -> None:
-    answer_of(work, "pt", path, {"kind": "write", "config": config_table(weights.config)}, weights.params)
+    _write_with(work, "pt", path, weights, weights.params)
     pytorch.add_texts(path, _texts(weights))
-
-
-# ------------------------------------------------------------------------------------------------------------ MXNet
 
 
 def _read_gluon(path: Path, work: Work) -> Found:
@@ -136,13 +108,9 @@ def _read_gluon(path: Path, work: Work) -> Found:
     return found
 
 
-def _write_gluon(path: Path, weights: Checkpoint, work: Work) -> None:
-    gluon.write(path, _foreign(weights, "gluon"), _texts(weights))
-
-
 def _read_symbol(path: Path, work: Work) -> Found:
     found = gluon.read(params_of(path))
-    graph = _json_object(path)
+    graph = _json_file(path, json_object)
     if (expected := found.texts.pop("symbol", None)) not in (None, _sha256(path)):
         raise InvalidInput(f"{path}: expected the graph with SHA-256 {expected}, got {_sha256(path)}; restore a copy")
     if not isinstance(graph.get("nodes"), list):
@@ -151,17 +119,17 @@ def _read_symbol(path: Path, work: Work) -> Found:
 
 
 def _write_symbol(path: Path, weights: Checkpoint, work: Work) -> None:
-    answer_of(work, "mx", path, {"kind": "write", "config": config_table(weights.config)}, weights.params)
-    # What MXNet calls auxiliary is what nothing trains.
+    _write_with(work, "mx", path, weights, weights.params)
+    # MXNet calls an array auxiliary when nothing trains it.
     arrays = {f"{'aux' if is_statistic(name) else 'arg'}:{name}": x for name, x in weights.params.items()}
     gluon.write(params_of(path), arrays, _texts(weights) | {"symbol": _sha256(path)})
 
 
 def params_of(symbol: Path) -> Path:
-    """``net-0000.params`` of ``net-symbol.json``, as MXNet names them.
+    """The parameters beside a symbol, as MXNet names them: ``net-0000.params`` of ``net-symbol.json``.
 
     Raises:
-        InvalidInput: when that is not how the symbol is called.
+        InvalidInput: when the symbol has another name.
     """
     if not symbol.name.endswith(_SYMBOL):
         raise InvalidInput(f"{symbol}: expected a name that ends in {_SYMBOL}, as MXNet exports it")
@@ -172,31 +140,14 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------------------- Flax
-
-
-def _read_flax(path: Path, work: Work) -> Found:
-    return flax.read(path)
-
-
-def _write_flax(path: Path, weights: Checkpoint, work: Work) -> None:
-    flax.write(path, _foreign(weights, "nnx"), _texts(weights))
-
-
 def _read_orbax(path: Path, work: Work) -> Found:
-    texts = _json_object(path / TEXTS) if os.path.lexists(path / TEXTS) else {}
-    if not all(isinstance(text, str) for text in texts.values()):
-        raise InvalidInput(f"{path / TEXTS}: expected a JSON object of texts; restore a copy")
+    texts = _json_file(path / TEXTS, parse_texts) if os.path.lexists(path / TEXTS) else {}
     return Found(answer_of(work, "jax", path, {"kind": "read"}, {}).arrays, texts)
 
 
 def _write_orbax(path: Path, weights: Checkpoint, work: Work) -> None:
-    task = {"kind": "write", "config": config_table(weights.config)}
-    answer_of(work, "jax", path, task, _foreign(weights, "nnx"))
+    _write_with(work, "jax", path, weights, _renamed(weights, "nnx"))
     (path / TEXTS).write_text(json.dumps(_texts(weights)))
-
-
-# ------------------------------------------------------------------------------------------------------------- ONNX
 
 
 def _read_onnx(path: Path, work: Work) -> Found:
@@ -213,13 +164,39 @@ def _write_onnx(path: Path, weights: Checkpoint, work: Work) -> None:
 
 FORMATS = {
     "safetensors": Format(
-        "safetensors, ours", (".safetensors",), "canonical", "spec", _read_safetensors, _write_safetensors
+        title="safetensors, ours",
+        suffixes=(".safetensors",),
+        scheme="canonical",
+        runner="spec",
+        read=lambda path, work: Found(*read_safetensors(path)),
+        write=lambda path, weights, work: save(path, weights.params, weights.config, weights.metadata),
     ),
-    "huggingface": Format("a Hugging Face folder", (), "canonical", "spec", _read_folder, _write_folder),
+    "huggingface": Format(
+        title="a Hugging Face folder",
+        suffixes=(),
+        scheme="canonical",
+        runner="spec",
+        read=lambda path, work: Found(*read_safetensors(path / huggingface.WEIGHTS)),
+        write=lambda path, weights, work: huggingface.write_folder(path, weights),
+    ),
     "pytorch": Format("a PyTorch state dict", (".pt", ".pth"), "canonical", "pt", _read_pytorch, _write_pytorch),
-    "gluon": Format("Gluon parameters", (".params",), "gluon", "mx", _read_gluon, _write_gluon),
+    "gluon": Format(
+        title="Gluon parameters",
+        suffixes=(".params",),
+        scheme="gluon",
+        runner="mx",
+        read=_read_gluon,
+        write=lambda path, weights, work: gluon.write(path, _renamed(weights, "gluon"), _texts(weights)),
+    ),
     "mxnet": Format("an MXNet symbol", (_SYMBOL,), "canonical", "mx", _read_symbol, _write_symbol),
-    "flax": Format("Flax msgpack", (".msgpack",), "nnx", "jax", _read_flax, _write_flax),
+    "flax": Format(
+        title="Flax msgpack",
+        suffixes=(".msgpack",),
+        scheme="nnx",
+        runner="jax",
+        read=lambda path, work: flax.read(path),
+        write=lambda path, weights, work: flax.write(path, _renamed(weights, "nnx"), _texts(weights)),
+    ),
     "orbax": Format("an Orbax checkpoint", (), "nnx", "jax", _read_orbax, _write_orbax),
     "onnx": Format("an ONNX model", (".onnx",), "canonical", "onnx", _read_onnx, _write_onnx),
 }
@@ -227,31 +204,32 @@ FORMATS = {
 _SUFFIXES = ", ".join(suffix for form in FORMATS.values() for suffix in form.suffixes)
 _ORBAX_FILES = ("_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt")
 _PICKLE = "a pickle, which could run any program: save its arrays as safetensors, where it was written"
-_NOT_WEIGHTS = {  # how files begin that people have under such names
+_WEB_PAGE = "a web page, not the file itself: download that again"
+_NOT_WEIGHTS = {  # by how the file begins, in small letters
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
-    b"<!DOCTYPE": "a web page, not the file itself: download that again",
-    b"<html": "a web page, not the file itself: download that again",
+    b"<!doctype": _WEB_PAGE,
+    b"<html": _WEB_PAGE,
     b"\x1f\x8b": "compressed by gzip: gunzip it first",
     b"\x80\x02": _PICKLE,
     b"\x80\x03": _PICKLE,
     b"\x80\x04": _PICKLE,
     b"\x80\x05": _PICKLE,
-    b"\x89HDF": "an HDF5 file (Keras), not one of the formats: save its arrays as safetensors first",
+    b"\x89hdf": "an HDF5 file (Keras), not one of the formats: save its arrays as safetensors first",
 }
 
 
 def detect(path: Path) -> str:
-    """The name of the format of a file or folder: by its content, and only where that leaves it open by its suffix.
+    """The name of the format of a file or folder, by its content and, where that is not enough, by its suffix.
 
     Raises:
-        InvalidInput: when there is nothing of that name, or it is none of them.
+        InvalidInput: when there is nothing of that name, or it has none of the formats.
     """
     try:
         if not path.exists():
             raise InvalidInput(f"{path}: expected weights, and there is no such file or folder; check the path")
         if path.is_dir():
             return _detect_folder(path)
-        if not path.is_file():  # to open a pipe would be to wait for it
+        if not path.is_file():  # opening a pipe would wait for it
             raise InvalidInput(f"{path}: expected a file or a folder, got something else; make it a file first")
         with path.open("rb") as file:
             start = file.read(64)
@@ -262,44 +240,48 @@ def detect(path: Path) -> str:
     if start[:4] == b"PK\x03\x04" or start.startswith(pytorch.LEGACY):
         return "pytorch"
     for beginning, what in _NOT_WEIGHTS.items():
-        if start.lstrip().lower().startswith(beginning.lower()):
+        if start.lstrip().lower().startswith(beginning):
             raise InvalidInput(f"{path}: {what}")
     if start[:8] == gluon.LIST.to_bytes(8, "little"):
         return "gluon"
     if start[8:9] == b"{":
         return "safetensors"
-    # Protocol buffers and msgpack have no beginning of their own.
-    if path.suffix in (".onnx", ".msgpack"):
-        return {".onnx": "onnx", ".msgpack": "flax"}[path.suffix]
+    # Protocol buffers and msgpack do not begin with a signature.
+    by_suffix = _by_suffix(path)
+    if by_suffix in ("onnx", "flax"):
+        return by_suffix
     if start[:1] == b"\x08" and b"googlenet" in start:
         return "onnx"
     if start[:1] and (0x80 <= start[0] <= 0x8F or start[0] in (0xDE, 0xDF)):
         return "flax"
-    for name, form in FORMATS.items():
-        if path.name.endswith(form.suffixes) and form.suffixes:
-            return name  # damaged, and its reader says how
+    if by_suffix is not None:
+        return by_suffix  # the file is damaged, and its reader says how
     raise InvalidInput(f"{path}: none of the formats ({_SUFFIXES}, or a folder); name it with --from")
 
 
 def _detect_folder(path: Path) -> str:
-    if (path / canonical.WEIGHTS).is_file():
+    if (path / huggingface.WEIGHTS).is_file():
         return "huggingface"
     if any((path / name).is_file() for name in _ORBAX_FILES):
         return "orbax"
     raise InvalidInput(
-        f"{path}: expected a folder with {canonical.WEIGHTS}, or an Orbax checkpoint; name the file or folder in it"
+        f"{path}: expected a folder with {huggingface.WEIGHTS}, or an Orbax checkpoint; name the file or folder in it"
     )
 
 
 def format_for(path: Path) -> str:
-    """The name of the format that a path to be written asks for by its suffix.
+    """The name of the format to write, by the path's suffix.
 
     Raises:
-        InvalidInput: when it has none of theirs.
+        InvalidInput: when no format has it.
     """
-    for name, form in FORMATS.items():
-        if form.suffixes and path.name.endswith(form.suffixes):
-            return name
-    raise InvalidInput(
-        f"{path}: expected a name that ends in one of {_SUFFIXES}; or --to huggingface or orbax, for a folder"
-    )
+    if (name := _by_suffix(path)) is None:
+        raise InvalidInput(
+            f"{path}: expected a name that ends in one of {_SUFFIXES}; or --to huggingface or orbax, for a folder"
+        )
+    return name
+
+
+def _by_suffix(path: Path) -> str | None:
+    matching = (name for name, form in FORMATS.items() if form.suffixes and path.name.endswith(form.suffixes))
+    return next(matching, None)

@@ -1,6 +1,6 @@
-"""Flax's msgpack: nested dictionaries of arrays, written and read without Flax; our texts beside them.
+"""Flax's msgpack: nested dictionaries of arrays, written and read without Flax, with our texts beside them.
 
-`flax.serialization.msgpack_restore` reads such a file: under ``params`` stands the pure dictionary of the NNX state.
+`flax.serialization.msgpack_restore` reads such a file. The pure dictionary of the NNX state stands under ``params``.
 
 Source: flax/serialization.py of Flax 0.12, `msgpack_serialize`.
 """
@@ -8,7 +8,6 @@ Source: flax/serialization.py of Flax 0.12, `msgpack_serialize`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from spec import Array, Arrays, InvalidInput
 
 _ARRAY = 1  # msgpack's extension type with which Flax marks an array
 _DTYPES = ("float16", "float32", "float64", "bfloat16")
-_LONGEST_NAME = 1000  # characters: each array below a key repeats it
+_LONGEST_NAME = 1000  # characters; each array below a key repeats it
 
 
 def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
@@ -32,19 +31,19 @@ def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
     """
     tree: dict[str, Any] = {}
     for name, x in arrays.items():
-        *path_to, leaf = name.split(".")
-        inner = tree
-        for key in path_to:
-            inner = inner.setdefault(key, {})
-        inner[leaf] = x
-    write_atomically(path, *_packed({**texts, "params": tree}))
+        *keys, leaf = name.split(".")
+        branch = tree
+        for key in keys:
+            branch = branch.setdefault(key, {})
+        branch[leaf] = x
+    write_atomically(path, msgpack.packb({**texts, "params": tree}, default=_pack))
 
 
 def read(path: Path) -> Found:
     """Read arrays by dotted paths, in JAX's layouts, and our texts where there are any.
 
-    Of a file without texts all is read, and a ``params`` at the top left out of the paths. The arrays share the memory
-    of the file's bytes.
+    Where there is a ``params`` at the top, only the arrays below it are read, and their names leave it out. The arrays
+    share the memory of the file's bytes.
 
     Raises:
         InvalidInput: when the file is damaged, or holds something else.
@@ -52,7 +51,7 @@ def read(path: Path) -> Found:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            # Of a list msgpack makes the room before it has seen one item, so there may be none.
+            # msgpack makes room for a list before it has seen one item, so the file may have no lists.
             limits = {"max_buffer_size": max(size, 1), "max_array_len": 0}
             reader = msgpack.Unpacker(file, object_pairs_hook=_dictionary, ext_hook=_unpack, **limits)
             tree = reader.unpack()
@@ -68,8 +67,8 @@ def read(path: Path) -> Found:
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        what = str(error) or type(error).__name__
-        raise InvalidInput(f"{path}: not Flax's msgpack, or a truncated one ({what}); restore a copy") from error
+        reason = str(error) or type(error).__name__
+        raise InvalidInput(f"{path}: not Flax's msgpack, or a truncated one ({reason}); restore a copy") from error
 
 
 def _dictionary(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
@@ -89,20 +88,10 @@ def _flat(tree: Any, prefix: str) -> list[tuple[str, Array]]:
     return [pair for key, value in tree.items() for pair in _flat(value, f"{prefix}{key}.")]
 
 
-def _packed(tree: Any) -> Iterator[bytes]:
-    """The bytes of a tree, an array at a time."""
-    if isinstance(tree, dict):
-        yield msgpack.Packer().pack_map_header(len(tree))
-        for key, value in tree.items():
-            yield msgpack.packb(key)
-            yield from _packed(value)
-    elif isinstance(tree, str):
-        yield msgpack.packb(tree)
-    elif tree.dtype.name in _DTYPES:
-        parts = (tree.shape, tree.dtype.name, np.ascontiguousarray(tree).tobytes())
-        yield msgpack.Packer().pack_ext_type(_ARRAY, msgpack.packb(parts))
-    else:
-        raise InvalidInput(f"expected arrays of {', '.join(_DTYPES)}, got {tree.dtype}")
+def _pack(x: Array) -> msgpack.ExtType:
+    if x.dtype.name not in _DTYPES:
+        raise InvalidInput(f"expected arrays of {', '.join(_DTYPES)}, got {x.dtype}")
+    return msgpack.ExtType(_ARRAY, msgpack.packb((x.shape, x.dtype.name, np.ascontiguousarray(x).tobytes())))
 
 
 def _unpack(code: int, data: bytes) -> Array:
@@ -113,7 +102,7 @@ def _unpack(code: int, data: bytes) -> Array:
         raise ValueError(f"an array of shape {str(shape)[:60]}")
     if dtype not in _DTYPES:
         raise ValueError(f"expected arrays of {', '.join(_DTYPES)}, got {str(dtype)[:20]!r}")
-    if dtype == "bfloat16":  # exact: NumPy has none
+    if dtype == "bfloat16":  # NumPy has no bfloat16; float32 holds it exactly
         halves = np.frombuffer(content, "<u2").astype("<u4") << 16
         return halves.view("<f4").reshape(shape)
     return np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).reshape(shape)

@@ -1,7 +1,7 @@
 """MXNet's ``.params``: a list of arrays and a list of their names, written and read without MXNet.
 
-MXNet's own reader trusts what a file says of its sizes; this one does not. Behind the lists, where MXNet does not look,
-stand our texts as JSON.
+MXNet's own reader trusts the sizes in a file; this one does not. Our texts stand behind the lists, as JSON, where MXNet
+does not look.
 
 Source: src/ndarray/ndarray.cc of MXNet 1.9.1, `NDArray::Save` and `NDArray::Load`.
 """
@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from harness.atomic import write_atomically
-from harness.weights.formats.found import Found
+from harness.weights.checkpoint import plain
+from harness.weights.formats.found import Found, parse_texts
 from spec import Array, Arrays, InvalidInput
 
-LIST = 0x112  # how a file begins: little-endian, in 8 bytes
-_ARRAY, _ARRAY_NUMPY = 0xF993FAC9, 0xF993FACA  # how an array does; the second in MXNet's NumPy mode
+LIST = 0x112  # the first 8 bytes of a file, little-endian
+_ARRAY, _ARRAY_NUMPY = 0xF993FAC9, 0xF993FACA  # the start of an array; the second in MXNet's NumPy mode
 _DENSE, _CPU = 0, 1
-_LARGEST_TEXTS = 2**22  # bytes: JSON made to that end takes twenty times its size in memory
-_DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64")  # MXNet's type flag counts through these
+_DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64")  # by MXNet's type flag
+_SMALLEST_ARRAY, _SMALLEST_NAME = 24, 8  # bytes
 
 
 def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
@@ -41,7 +42,7 @@ def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
     for x in arrays.values():
         parts.append(struct.pack(f"<Iii{x.ndim}q", _ARRAY, _DENSE, x.ndim, *x.shape))
         parts.append(struct.pack("<iii", _CPU, 0, _DTYPES.index(x.dtype.name)))
-        parts.append(np.ascontiguousarray(x, x.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
+        parts.append(plain(x).reshape(-1).view(np.uint8).data)
     parts.append(struct.pack("<Q", len(arrays)))
     for name in arrays:
         parts.append(struct.pack("<Q", len(name.encode())) + name.encode())
@@ -57,19 +58,15 @@ def read(path: Path) -> Found:
         InvalidInput: when the file is damaged, or holds what only MXNet can read.
     """
     try:
-        return _Reader(path.read_bytes()).found()
+        return _Reader(path.read_bytes()).read()
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
-    except (_Damaged, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidInput(f"{path}: not MXNet's list of arrays, or truncated ({error}); restore a copy") from error
 
 
-class _Damaged(Exception):
-    """Something in a file is not as MXNet writes it."""
-
-
 class _Reader:
-    """Reads through the bytes of one file."""
+    """Reads through the bytes of one file. Every method raises a ValueError where the file is damaged."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -77,48 +74,43 @@ class _Reader:
 
     def take(self, size: int) -> memoryview:
         if not 0 <= size <= len(self.content) - self.at:
-            raise _Damaged(f"{size} bytes expected at {self.at}, {len(self.content) - self.at} are left")
+            raise ValueError(f"{size} bytes expected at {self.at}, {len(self.content) - self.at} are left")
         self.at += size
         return memoryview(self.content)[self.at - size : self.at]
 
     def numbers(self, kinds: str) -> tuple[int, ...]:
         return struct.unpack("<" + kinds, self.take(struct.calcsize("<" + kinds)))
 
+    def count(self, smallest: int) -> int:
+        """How many things follow, each of at least `smallest` bytes."""
+        (count,) = self.numbers("Q")
+        if count > (len(self.content) - self.at) // smallest:
+            raise ValueError(f"it says that {count} follow, and has room for fewer")
+        return count
+
     def array(self) -> Array:
         magic, storage, dimensions = self.numbers("Iii")
         if magic not in (_ARRAY, _ARRAY_NUMPY) or storage != _DENSE:
-            raise _Damaged(f"expected a dense array at {self.at - 12}, as MXNet has written them since 1.0")
+            raise ValueError(f"expected a dense array at {self.at - 12}, as MXNet has written them since 1.0")
         if not 0 <= dimensions <= 32 or (dimensions == 0 and magic == _ARRAY):
-            raise _Damaged(f"an array with {dimensions} dimensions")
+            raise ValueError(f"an array with {dimensions} dimensions")
         shape = self.numbers(f"{dimensions}q")
         _, _, flag = self.numbers("iii")
         if not 0 <= flag < len(_DTYPES):
-            raise _Damaged(f"an array of MXNet's type {flag}; expected one of {', '.join(_DTYPES)}")
+            raise ValueError(f"an array of MXNet's type {flag}; expected one of {', '.join(_DTYPES)}")
         dtype = np.dtype(_DTYPES[flag]).newbyteorder("<")
         if any(side < 0 for side in shape) or math.prod(shape) > len(self.content):
-            raise _Damaged(f"an array of shape {str(shape)[:60]}")
+            raise ValueError(f"an array of shape {str(shape)[:60]}")
         return np.frombuffer(self.take(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
 
-    def found(self) -> Found:
-        header, _, count = self.numbers("QQQ")
+    def read(self) -> Found:
+        header, _ = self.numbers("QQ")
         if header != LIST:
-            raise _Damaged("another beginning")
-        arrays = [self.array() for _ in range(self.bounded(count, 24))]
-        (count,) = self.numbers("Q")
-        names = [str(self.take(*self.numbers("Q")), "utf-8") for _ in range(self.bounded(count, 8))]
+            raise ValueError("another beginning")
+        arrays = [self.array() for _ in range(self.count(_SMALLEST_ARRAY))]
+        names = [str(self.take(*self.numbers("Q")), "utf-8") for _ in range(self.count(_SMALLEST_NAME))]
         names = [name.removeprefix("arg:").removeprefix("aux:") for name in names]
         if len(names) != len(arrays) or len(set(names)) < len(names):
-            raise _Damaged(f"{len(names)} names, {len(set(names))} of them different, for {len(arrays)} arrays")
-        if (size := len(self.content) - self.at) > _LARGEST_TEXTS:
-            raise _Damaged(f"{size} bytes behind its end")
-        rest = self.take(size)
-        texts = json.loads(bytes(rest)) if rest else {}
-        if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-            raise _Damaged("something else behind its end")
-        return Found(dict(zip(names, arrays, strict=True)), texts)
-
-    def bounded(self, count: int, least: int) -> int:
-        """The count, unless so many things of `least` bytes each could not stand in what is left."""
-        if count > (len(self.content) - self.at) // least:
-            raise _Damaged(f"it says that {count} follow, and has room for fewer")
-        return count
+            raise ValueError(f"{len(names)} names, {len(set(names))} of them different, for {len(arrays)} arrays")
+        rest = self.content[self.at :]
+        return Found(dict(zip(names, arrays, strict=True)), parse_texts(rest) if rest else {})

@@ -1,13 +1,12 @@
-"""ONNX: a network as a graph of ONNX's own operators, written here operator by operator, and read back.
+"""ONNX: a network as a graph of ONNX's own operators, written operator by operator, and read back.
 
-Memory layout (N, C, H, W), inference mode, dropout left out. Input ``images``, outputs ``logits`` and, by their
-names, the auxiliary heads: arrays that no node uses ONNX Runtime drops with a warning each. Number,
-height and width of the images are free, as far as the preset takes them; ONNX Runtime does not notice when they are too
-small. A value that ends a stage has the stage's name, and an initializer its canonical name. Our texts stand in the
-model's metadata.
+Memory layout is (N, C, H, W), the mode is inference, and dropout is left out. The input is ``images``. The outputs are
+``logits`` and the auxiliary heads: ONNX Runtime drops arrays that no node uses, with a warning each. Number, height and
+width of the images are free; ONNX Runtime does not notice when they are too small. A value that ends a stage has the
+stage's name, and an initializer its canonical name. Our texts are in the model's metadata.
 
 ONNX keeps the numbers of an operator in float32 whatever its arrays are: epsilon of batch norm, alpha and beta of LRN.
-In float64 that shows from the eleventh digit on, and in nothing else.
+In float64 that shows from the eleventh digit on.
 
 Source: onnx/docs/Operators.md and onnx/onnx.proto; every operator is held against `spec.reference`.
 """
@@ -15,9 +14,8 @@ Source: onnx/docs/Operators.md and onnx/onnx.proto; every operator is held again
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import zip_longest
-from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -27,7 +25,7 @@ import numpy as np
 import spec
 from harness.atomic import write_atomically
 from harness.backends.registry import NotInstalled
-from harness.weights.checkpoint import config_of, describe, understand
+from harness.weights.checkpoint import config_of, describe, plain
 from harness.weights.formats.found import Found
 from spec import Array, Arrays, InvalidInput
 from spec.network import (
@@ -47,14 +45,17 @@ from spec.network import (
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OPSET, IR_VERSION = 17, 8  # of 2022: what runs ONNX at all today knows them
+OPSET, IR_VERSION = 17, 8  # from 2022, so that every current runtime knows them
 _DTYPES = ("float16", "float32", "float64")
 _ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid"}
-_TEXTS = ("format", "config", "metadata", "sha256")  # of `harness.weights.checkpoint.describe`
+_TEXTS = ("format", "config", "metadata", "sha256")  # as in `harness.weights.checkpoint.describe`
+_LARGEST_FILE = 2**31 - 1  # bytes; protobuf's own limit
+_LARGEST_SHELL = 2**20  # bytes of everything but the arrays; nodes and names take 60,000
+_SIZED = 2  # protobuf's wire type of messages, texts and bytes, which begin with their size
 
 
 def load_package(name: str) -> ModuleType:
-    """A package or module of the ``onnx`` extra, imported now.
+    """Import a package or module of the ``onnx`` extra.
 
     Raises:
         NotInstalled: when it is not there.
@@ -84,19 +85,19 @@ class _Graph:
         for node in operations:
             read = [made[name] for name in node.reads]
             made[node.name] = self.join(node, *read) if isinstance(node.op, Concat | Add) else self.compute(node, *read)
-            if ends[node.stage] is node:  # which makes a value of the stage's name
+            if ends[node.stage] is node:  # its value has the stage's name
                 made[node.name] = self.nodes[-1].output[0] = node.stage
         self.node("Identity", "logits", config.logits)
 
     def node(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """One node, called as the value that it makes."""
+        """Add one node, named as the value that it makes."""
         from onnx import helper
 
         self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name
 
     def join(self, node: Node, *read: str) -> str:
-        """Branches side by side, or a sum of two."""
+        """Concatenate branches, or add two."""
         if isinstance(node.op, Concat):
             return self.node("Concat", f"{node.name}.concat", *read, axis=1)
         scale = self.constant(f"{node.name}.scale", np.array(node.op.scale, self.dtype))
@@ -115,7 +116,7 @@ class _Graph:
     def dense(self, node: Node, x: str) -> str:
         """Dense layer on the map as (C, H, W), then batch norm and activation where the layer has them."""
         if len(node.into) == 3 or not node.in_head:
-            # Names and nodes are those of the first files: a graph must be the one that `build` makes.
+            # These names must not change: a graph that is read must be the one that `build` makes.
             flat = "flatten" if self.config.family == "GoogLeNet" and not node.in_head else f"{node.stage}.flatten"
             x = self.node("Flatten", flat, x, axis=1)
         x = self.node("Gemm", f"{node.name}.dense", x, *self.weights(node), transB=1)
@@ -131,26 +132,26 @@ class _Graph:
             return x
         name = f"{node.name}.norm"
         arrays = [f"{name}.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")]
-        if not node.norm.affine:  # the operator does not go without
+        if not node.norm.affine:  # the operator requires a scale and a shift
             arrays[0] = self.constant(f"{name}.scale", np.ones(node.out_channels, self.dtype))
             arrays[1] = self.constant(f"{name}.shift", np.zeros(node.out_channels, self.dtype))
         return self.node("BatchNormalization", name, x, *arrays, epsilon=node.norm.epsilon)
 
     def activation(self, node: Node, x: str) -> str:
-        """What ends the layer."""
+        """Activation of the layer, where it has one."""
         kind = node.op.activation
         return x if kind is None else self.node(_ACTIVATIONS[kind], f"{node.name}.{kind}", x)
 
     def max_pool(self, node: Node, x: str) -> str:
         """Largest value of each window; ONNX pads with minus infinity.
 
-        Rounding up is rounding down with stride - 1 more pixels below and to the right: what `ceil_mode` does at the
-        edge has changed between versions of ONNX.
+        To round up, pad by stride - 1 more pixels below and to the right and round down. Versions of ONNX differ in
+        what `ceil_mode` does at the edge.
         """
         window = _window(node.op)
         if node.op.ceil:
             more = (0, 0, *(stride - 1 for stride in node.op.strides))
-            window["pads"] = [pad + further for pad, further in zip(window["pads"], more, strict=True)]
+            window["pads"] = [pad + extra for pad, extra in zip(window["pads"], more, strict=True)]
         return self.node("MaxPool", node.name, x, **window)
 
     def average_pool(self, node: Node, x: str) -> str:
@@ -179,7 +180,7 @@ class _Graph:
         return self.node("MatMul", f"{name}.mean", rows, self.node("MatMul", f"{name}.row_means", x, columns))
 
     def averaging_matrix(self, name: str, x: str, axis: int, side: int) -> str:
-        """(side, size) as `spec.reference.averaging_matrix` makes it of `adaptive_windows`, of a size not known yet.
+        """(side, size) as in `spec.reference.averaging_matrix`, for a size that the graph finds out when it runs.
 
         Pixel p is in window i, floor(i·size / side) <= p < ceil((i + 1)·size / side), where
         -side < side·p - i·size < size.
@@ -199,14 +200,14 @@ class _Graph:
         return node("Div", f"{name}.matrix", ones, length)
 
     def integers(self, name: str, value: Any) -> str:
-        """A constant."""
+        """Constant whole numbers."""
         return self.constant(name, np.array(value, np.int64))
 
     def constant(self, name: str, value: Array) -> str:
         """A constant."""
         from onnx import numpy_helper
 
-        return self.node("Constant", name, value=numpy_helper.from_array(_plain(value)))
+        return self.node("Constant", name, value=numpy_helper.from_array(plain(value)))
 
 
 _OPERATORS: dict[type, Callable[[_Graph, Node, str], str]] = {
@@ -221,7 +222,7 @@ _OPERATORS: dict[type, Callable[[_Graph, Node, str], str]] = {
 
 
 def _window(op: Conv | MaxPool | AveragePool) -> dict[str, Any]:
-    """ONNX's attributes of what slides."""
+    """ONNX's attributes of a sliding window."""
     (above, below), (left, right) = op.pads
     return {"kernel_shape": list(op.sides), "strides": list(op.strides), "pads": [above, left, below, right]}
 
@@ -229,23 +230,20 @@ def _window(op: Conv | MaxPool | AveragePool) -> dict[str, Any]:
 def build(config: spec.Config, params: Arrays) -> ModelProto:
     """The network as an ONNX model, in the dtype of its parameters.
 
-    Args:
-        config: The network.
-        params: Arrays by canonical name, all float16, all float32 or all float64.
-
     Raises:
-        InvalidInput: when the parameters do not fit, their dtypes do not, or onnx is not installed.
+        InvalidInput: when the parameters do not fit, are not all float16, all float32 or all float64, or when onnx is
+            not installed.
     """
     load_package("onnx")
     spec.check_params(config, params)
     model = _without_weights(config, _dtype(params))
     for tensor in model.graph.initializer:
-        tensor.raw_data = _plain(params[tensor.name]).tobytes()
+        tensor.raw_data = plain(params[tensor.name]).tobytes()
     return model
 
 
 def _without_weights(config: spec.Config, dtype: str) -> ModelProto:
-    """What `build` makes, each initializer empty."""
+    """The model of `build`, with empty initializers."""
     from onnx import TensorProto, helper
 
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -273,30 +271,13 @@ def _dtype(params: Arrays) -> str:
     return dtypes[0]
 
 
-def _plain(x: Array) -> Array:
-    """The array as ONNX holds it: row by row, little-endian."""
-    return np.asarray(x, x.dtype.newbyteorder("<"), order="C")
-
-
-# ------------------------------------------------------------------------------------------------------- the file
-
-_LARGEST_FILE = 2**31 - 1  # bytes: protobuf's own limit
-_LARGEST_SHELL = 2**20  # bytes of everything but the arrays; nodes and names take 60,000, metadata may take the rest
-
-
 def write(path: Path, params: Arrays, config: spec.Config, metadata: dict[str, Any]) -> None:
-    """Write a network as an ONNX file. What stood there before stays whole until the new file is whole too.
-
-    Args:
-        path: ``*.onnx``.
-        params: Arrays by canonical name, all float16, all float32 or all float64.
-        config: The network.
-        metadata: JSON values.
+    """Write a network to ``*.onnx``. An older file stays whole until the new one is whole too.
 
     Raises:
-        InvalidInput: when the arrays do not fit the network or an ONNX file, or it cannot be written.
+        InvalidInput: when the arrays do not fit the network or an ONNX file (see `build`), or it cannot be written.
     """
-    arrays = {name: _plain(np.asarray(x)) for name, x in params.items()}
+    arrays = {name: plain(x) for name, x in params.items()}
     weights = sum(x.nbytes for x in arrays.values())
     try:
         if weights > _LARGEST_FILE - _LARGEST_SHELL:
@@ -310,74 +291,49 @@ def write(path: Path, params: Arrays, config: spec.Config, metadata: dict[str, A
                 f"expected {_LARGEST_SHELL} bytes at most beside the arrays, got {shell}; cut the metadata"
             )
     except InvalidInput as error:
-        raise _of(path, error) from error
+        raise _in_file(path, error) from error
     write_atomically(path, content)
 
 
 def read(path: Path) -> Found:
     """Read an ONNX file of ours: its arrays by canonical name, and its texts.
 
-    Its graph must be the one that `build` makes for the network that its texts name. Memory: the file, its arrays, and
-    what a shell of `_LARGEST_SHELL` comes to. No other file is opened, whatever this one says.
+    The graph must be the one that `build` makes for the network that the texts name. No other file is opened, whatever
+    this one says.
 
     Raises:
         InvalidInput: when it is damaged, of another program, or was changed.
     """
     load_package("onnx")
     try:
-        model, weights = _parse(_content(path))
+        if (size := path.stat().st_size) > _LARGEST_FILE:
+            raise InvalidInput(f"expected an ONNX file of {_LARGEST_FILE} bytes at most, got one of {size}")
+        content = path.read_bytes()
+        _check_shell(content)
+        model = decode(content)
         texts = _texts(model)
         config = config_of(texts)
-        arrays = _arrays(model, weights)
+        arrays = _take_arrays(model)
         spec.check_params(config, arrays)
         _check_graph(model, config, _dtype(arrays))
-        understand(arrays, texts)
         return Found(arrays, texts)
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
     except InvalidInput as error:
-        raise _of(path, error) from error
+        raise _in_file(path, error) from error
 
 
-def _of(path: Path, error: InvalidInput) -> InvalidInput:
-    """The error in one line that names the file; what a terminal would not print is escaped."""
+def _in_file(path: Path, error: InvalidInput) -> InvalidInput:
+    """The error in one line that names the file, with what a terminal would not print escaped."""
     line = " ".join(str(error).split())
     return InvalidInput(f"{path}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}")
 
 
-def _content(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise InvalidInput("expected an ONNX file, and there is no such file")
-        if (size := path.stat().st_size) > _LARGEST_FILE:
-            raise InvalidInput(f"expected an ONNX file of {_LARGEST_FILE} bytes at most, got one of {size}")
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"cannot be read ({error.strerror})") from error
-
-
-def _parse(content: bytes) -> tuple[ModelProto, list[memoryview]]:
-    """The model with its initializers empty, and their bytes in the same order.
-
-    protobuf takes 80 bytes of memory for each byte of a file made to that end, so it is given the shell only.
-    """
-    from onnx import GraphProto, ModelProto, TensorProto
-
-    numbers = ModelProto.GRAPH_FIELD_NUMBER, GraphProto.INITIALIZER_FIELD_NUMBER, TensorProto.RAW_DATA_FIELD_NUMBER
-    weights: list[memoryview] = []
-    try:
-        shell = _emptied(memoryview(content), [number << 3 | _SIZED for number in numbers], weights)
-    except IndexError as error:
-        raise InvalidInput(f"not an ONNX file, or a truncated one ({error}); restore a copy") from error
-    model = decode(shell)
-    if not model.HasField("graph"):
-        raise InvalidInput("not an ONNX file: it has no graph; restore a copy")
-    return model, weights
-
-
 def decode(content: bytes) -> ModelProto:
-    """The model in an ONNX file, all of it in memory.
+    """Parse an ONNX file whose arrays are in the file itself.
 
     Raises:
-        InvalidInput: when it is none, or onnx is not installed.
+        InvalidInput: when it is none, or names other files, or onnx is not installed.
     """
     onnx = load_package("onnx")
     model: ModelProto = onnx.ModelProto()
@@ -385,51 +341,58 @@ def decode(content: bytes) -> ModelProto:
         model.ParseFromString(content)
     except load_package("google.protobuf.message").DecodeError as error:
         raise InvalidInput(f"not an ONNX file, or a truncated one ({error}); restore a copy") from error
+    if not model.HasField("graph"):
+        raise InvalidInput("not an ONNX file: it has no graph; restore a copy")
+    if any(tensor.external_data or tensor.data_location for tensor in model.graph.initializer):
+        raise InvalidInput("expected its arrays in the file, and it names other files; save it as one")
     return model
 
 
-_SIZED = 2  # protobuf's wire type of what comes with its size: messages, texts and bytes
-
-
-def _emptied(message: memoryview, path: list[int], taken: list[memoryview]) -> bytes:
-    """The message with all fields empty that end a path of tags; what was in them is added to `taken`."""
-    kept = bytearray()
-    for tag, whole, inside in _fields(message):
-        if tag != path[0]:
-            kept += whole
-        elif path[1:]:
-            inner = _emptied(inside, path[1:], taken)
-            kept += _varint_of(tag) + _varint_of(len(inner)) + inner
-        else:
-            kept += _varint_of(tag) + _varint_of(0)
-            taken.append(inside)
-        if len(kept) > _LARGEST_SHELL:
-            raise InvalidInput(f"expected {_LARGEST_SHELL} bytes at most beside its arrays, and it has more")
-    return bytes(kept)
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
-    """The fields of a protobuf message: tag, all its bytes, and those of its value.
+def _check_shell(content: bytes) -> None:
+    """Refuse a file with much beside its arrays: protobuf takes up to 80 bytes of memory for each byte of that.
 
     Raises:
-        IndexError: where the message ends too early, or is none.
+        InvalidInput: then, and where this is no protobuf message.
     """
+    from onnx import GraphProto, ModelProto, TensorProto
+
+    path = (ModelProto.GRAPH_FIELD_NUMBER, GraphProto.INITIALIZER_FIELD_NUMBER, TensorProto.RAW_DATA_FIELD_NUMBER)
+    try:
+        _add_shell(memoryview(content), [number << 3 | _SIZED for number in path], 0)
+    except IndexError as error:
+        raise InvalidInput("not an ONNX file, or a truncated one; restore a copy") from error
+
+
+def _add_shell(message: memoryview, path: list[int], shell: int) -> int:
+    """Add the bytes of a message outside of the fields at the end of the path of tags, and refuse too many."""
     at = 0
     while at < len(message):
-        tag, value = _varint(message, at)
-        wire = tag & 7
-        if wire == _SIZED:
-            size, value = _varint(message, value)
-        elif wire == 0:
-            size = _varint(message, value)[1] - value
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
+        start = at
+        tag, at = _varint(message, at)
+        match tag & 7:  # the wire type
+            case 0:
+                _, end = _varint(message, at)
+            case 1:
+                end = at + 8
+            case 5:
+                end = at + 4
+            case 2:
+                size, at = _varint(message, at)
+                end = at + size
+            case _:
+                raise IndexError
+        if end > len(message):
+            raise IndexError
+        if tag != path[0]:
+            shell += end - start
         else:
-            raise IndexError(f"no field at {at}")
-        if value + size > len(message):
-            raise IndexError(f"{value + size - len(message)} bytes are missing")
-        yield tag, message[at : value + size], message[value : value + size]
-        at = value + size
+            shell += at - start
+            if path[1:]:
+                shell = _add_shell(message[at:end], path[1:], shell)
+        if shell > _LARGEST_SHELL:
+            raise InvalidInput(f"expected {_LARGEST_SHELL} bytes at most beside its arrays, and it has more")
+        at = end
+    return shell
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
@@ -440,15 +403,7 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         number |= (byte & 127) << 7 * i
         if byte < 128:
             return number, at + i + 1
-    raise IndexError(f"no number at {at}")
-
-
-def _varint_of(number: int) -> bytes:
-    more = b""
-    while number > 127:
-        more += bytes([number & 127 | 128])
-        number >>= 7
-    return more + bytes([number])
+    raise IndexError
 
 
 def _texts(model: ModelProto) -> dict[str, str]:
@@ -463,45 +418,42 @@ def _texts(model: ModelProto) -> dict[str, str]:
     return texts
 
 
-def _arrays(model: ModelProto, weights: list[memoryview]) -> dict[str, Array]:
-    """The initializers as arrays of their own, after making sure that each is what it says."""
+def _take_arrays(model: ModelProto) -> dict[str, Array]:
+    """The initializers as arrays of their own, by name; leaves them empty in the model."""
     from onnx import TensorProto
 
-    kinds = {TensorProto.FLOAT16: "<f2", TensorProto.FLOAT: "<f4", TensorProto.DOUBLE: "<f8"}
-    tensors = model.graph.initializer
-    if any(x.external_data or x.data_location != TensorProto.DEFAULT for x in tensors):
-        raise InvalidInput("expected its arrays in the file, and it names other files; save it as one")
-    if len(weights) != len(tensors) or not all(x.HasField("raw_data") for x in tensors):
-        raise InvalidInput("expected the bytes of each initializer once, in its raw_data; write the file anew")
+    dtypes = {TensorProto.FLOAT16: "<f2", TensorProto.FLOAT: "<f4", TensorProto.DOUBLE: "<f8"}
     arrays: dict[str, Array] = {}
-    for x, content in zip(tensors, weights, strict=True):
-        if not isinstance(x.name, str) or not x.name.isprintable() or x.name in arrays:
-            raise InvalidInput(f"expected initializers of names that tell them apart, got {str(x.name)[:60]!r}")
-        what = f"initializer {x.name[:60]}"
-        if x.data_type not in kinds:
-            raise InvalidInput(f"{what}: expected {', '.join(_DTYPES)}, got ONNX's data type {x.data_type}")
-        dtype, shape = np.dtype(kinds[x.data_type]), tuple(x.dims[:5])
-        if not 1 <= len(shape) <= 4 or min(shape) < 1 or prod(shape) * dtype.itemsize != len(content):
-            raise InvalidInput(f"{what}: expected a shape for its {len(content)} bytes of {dtype.name}, got {shape}")
-        arrays[x.name] = np.frombuffer(content, dtype).reshape(shape).copy()  # aligned, and free of the file's bytes
-        x.raw_data = b""
+    for tensor in model.graph.initializer:
+        what = f"initializer {str(tensor.name)[:60]}"
+        if tensor.data_type not in dtypes:
+            raise InvalidInput(f"{what}: expected {', '.join(_DTYPES)}, got ONNX's data type {tensor.data_type}")
+        content = tensor.raw_data
+        shape = tuple(tensor.dims[:5])
+        try:
+            array = np.frombuffer(content, dtypes[tensor.data_type]).reshape(shape)
+        except ValueError as error:
+            raise InvalidInput(f"{what}: expected raw_data of shape {shape}, got {len(content)} bytes") from error
+        arrays[tensor.name] = array.copy()  # aligned, and free of the model's memory
+        tensor.raw_data = b""
     return arrays
 
 
 def _check_graph(model: ModelProto, config: spec.Config, dtype: str) -> None:
-    """Make sure that the model, its initializers empty, is the one that `build` makes; changes it.
+    """Check that the model, with empty initializers, is the one that `build` makes. Changes the model.
 
-    What says who wrote it and when, and comments, may differ.
+    Comments may differ, and so may the author and the date.
 
     Raises:
         InvalidInput: naming the first difference.
     """
     expected = _without_weights(config, dtype)
-    for one in (model, expected):
+    for proto in (model, expected):
         for field in ("producer_name", "producer_version", "domain", "model_version", "ir_version"):
-            one.ClearField(field)
-        one.graph.ClearField("value_info")  # shapes that a program has inferred
-        for part in (one, one.graph, *one.graph.node, *one.graph.input, *one.graph.output, *one.graph.initializer):
+            proto.ClearField(field)
+        graph = proto.graph
+        graph.ClearField("value_info")  # shapes that a program has inferred
+        for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
             part.ClearField("doc_string")
             part.ClearField("metadata_props")
     if (difference := _difference(model, expected)) is not None:
@@ -509,7 +461,7 @@ def _check_graph(model: ModelProto, config: spec.Config, dtype: str) -> None:
 
 
 def _difference(model: ModelProto, expected: ModelProto) -> str | None:
-    """The first thing that differs; None where nothing does."""
+    """The first difference; None where there is none."""
     for kind in ("node", "initializer", "input", "output"):
         for got, wanted in zip_longest(getattr(model.graph, kind), getattr(expected.graph, kind)):
             if wanted is None:

@@ -1,0 +1,86 @@
+"""A folder as Hugging Face lays it out.
+
+The folder holds ``model.safetensors``, a checkpoint of ours, which is all that we read. Other programs read
+``config.json``, ``preprocessor_config.json`` and the model card.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import spec
+from harness.images.sources import RESAMPLING
+from harness.weights.checkpoint import Checkpoint, save
+from harness.weights.preprocessing import preprocessing_of
+from spec import InvalidInput
+
+WEIGHTS = "model.safetensors"
+_CARD = """\
+---
+library_name: googlenet
+pipeline_tag: image-classification
+tags: [{tag}, image-classification]
+---
+
+# {config.family}, preset {config.preset}
+
+{parameters:,} parameters; {config}.
+The network: {config.source}.
+
+`model.safetensors` holds the arrays in PyTorch's names and layouts; its metadata, the configuration, how
+pictures are prepared, and a SHA-256 of it all. The same file runs in PyTorch, MXNet and JAX:
+
+```python
+from pathlib import Path
+import googlenet_pt  # or googlenet_mx, googlenet_jax
+from harness.weights import checkpoint
+
+found = checkpoint.load(Path("model.safetensors"))
+model = googlenet_pt.build(found.config)
+googlenet_pt.load_params(model, found.params)
+```
+"""
+
+
+def write_folder(path: Path, weights: Checkpoint) -> None:
+    """Write a folder as Hugging Face lays it out.
+
+    Raises:
+        InvalidInput: when it cannot be written.
+    """
+    config, prepare = weights.config, preprocessing_of(weights)
+    network: dict[str, Any] = {
+        "architectures": [config.family],
+        "model_type": config.family.lower(),
+        "preset": config.preset,
+        "num_channels": config.in_channels,
+        "num_labels": config.num_classes,
+        "image_size": prepare.size,
+        "auxiliary_heads": config.aux,
+        "dtype": str(next(iter(weights.params.values())).dtype),
+    }
+    if prepare.labels:
+        network["id2label"] = dict(enumerate(prepare.labels))
+    pictures = {
+        "do_resize": True,
+        "size": {"height": prepare.size, "width": prepare.size},
+        "resample": int(RESAMPLING),
+        "do_rescale": True,
+        "rescale_factor": prepare.scale,
+        "do_normalize": True,
+        "image_mean": list(prepare.mean),
+        "image_std": list(prepare.std),
+        "order": prepare.order,
+    }
+    tag = "googlenet, inception" if config.family == "GoogLeNet" else config.preset.partition("-")[0]
+    card = _CARD.format(config=config, tag=tag, parameters=spec.parameter_count(config))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.json").write_text(json.dumps(network, indent=2) + "\n")
+        (path / "preprocessor_config.json").write_text(json.dumps(pictures, indent=2) + "\n")
+        (path / "README.md").write_text(card)
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be written ({error.strerror})") from error
+    save(path / WEIGHTS, weights.params, config, weights.metadata)
