@@ -1,6 +1,6 @@
-"""The main job: the same weights and images through every backend, each held against the referee.
+"""`googlenet compare`: every backend computes on the same weights and images, and is held against the referee.
 
-ONNX Runtime and ONNX's own evaluator are further judges: others wrote them, they run the same graph, and only forward.
+ONNX Runtime and the reference evaluator of the onnx package may be compared too. They run the forward pass only.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,9 +25,7 @@ from spec import Array, Arrays, reference
 from spec.tolerances import Tolerances, of_onnx, on_pictures
 
 SGD = spec.SGD(rate=0.0625, momentum=0.875)  # exact in float32, so that no framework can round them
-
-
-JUDGES = {  # what they are called, and the package that says which version it is
+EVALUATORS = {  # of ONNX graphs: name and package
     "onnx": ("ONNX Runtime", "onnxruntime"),
     "onnx-reference": ("ONNX reference", "onnx"),
 }
@@ -35,7 +33,7 @@ JUDGES = {  # what they are called, and the package that says which version it i
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters by canonical name, and the file that they are from."""
+    """Parameters by canonical name, and their file."""
 
     params: Arrays
     source: str
@@ -47,7 +45,7 @@ class Expected:
 
     parameters: int
     stages: dict[str, Array]
-    logits: str  # the stage that has them
+    logits: str  # name of the stage that puts out the logits
     loss: float
     grads: dict[str, Array]
     step: dict[str, Array]  # every array after one SGD step
@@ -64,9 +62,10 @@ class StageReport:
 
 @dataclass
 class BackendReport:
-    """One backend or judge against the referee. Errors are infinite where shapes differ or numbers are not finite.
+    """One backend or evaluator against the referee.
 
-    Judges do not train: what belongs to training is None.
+    An error is infinite where shapes differ or a number is not finite. Evaluators do not train: their errors of loss,
+    gradients and step are None.
     """
 
     framework: str = ""
@@ -81,7 +80,7 @@ class BackendReport:
     worst_gradient: str = ""
     step_error: float | None = math.inf
     worst_step: str = ""
-    first_difference: str | None = None  # the first thing, in forward order, that is out of bounds
+    first_difference: str | None = None  # the first check, in forward order, that failed
     crash: str | None = None
     passed: bool = False
 
@@ -95,7 +94,7 @@ class Report:
     shape: list[int]
     dtype: str
     seed: int
-    weights: str | None  # the file that they are from; None: made from the seed
+    weights: str | None  # file; None: made from the seed
     expected_parameters: int
     tolerances: Tolerances
     backends: dict[str, BackendReport]
@@ -106,7 +105,7 @@ class Report:
         return all(report.passed for report in self.backends.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; an infinite error is null, since JSON has no infinity."""
+        """Plain values; an infinite error becomes None, since JSON has no infinity."""
         return {
             "preset": self.preset,
             "input": {"source": self.source, "shape": self.shape},
@@ -120,7 +119,7 @@ class Report:
 
 
 def expect(config: spec.Config, params: Arrays, images: Array, labels: Array) -> Expected:
-    """What the referee computes.
+    """The referee's results.
 
     Raises:
         spec.InvalidInput: when parameters, images or labels do not fit the network.
@@ -132,87 +131,99 @@ def expect(config: spec.Config, params: Arrays, images: Array, labels: Array) ->
 
 
 def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendReport:
-    """One backend's answer against the referee's results."""
+    """Compare a worker's answer (`harness.worker.probe`) with the referee's results."""
     if answer.crash is not None:
         return BackendReport(crash=answer.crash)
     facts, arrays = answer.facts, answer.arrays
-    stages = _stage_reports({name: arrays.get(f"stage/{name}", np.empty(0)) for name in expected.stages}, expected)
-    logits_error = relative_error(arrays["logits"], expected.stages[expected.logits])
-    loss_error = relative_error(np.array(facts["loss"]), np.array(expected.loss))
-    gradient_error, worst_gradient = _worst(arrays, "gradient", expected.grads)
-    step_error, worst_step = _worst(arrays, "step", expected.step)
-    checks = [
-        ("parameter count", facts["parameters"] == expected.parameters),
-        ("order of the stages", facts["stages"] == list(expected.stages)),
-        *((stage.name, stage.error <= bounds.activations) for stage in stages),
-        ("logits", logits_error <= bounds.logits),
-        ("loss", loss_error <= bounds.loss),
-        (f"gradient of {worst_gradient}", gradient_error <= bounds.gradients),
-        (f"{worst_step} after a step", step_error <= bounds.step),
-    ]
-    first = next((what for what, agrees in checks if not agrees), None)
-    return BackendReport(
-        framework=facts["framework"],
-        version=facts["version"],
-        device=facts["device"],
-        threads=facts["threads"],
-        parameters=facts["parameters"],
-        stages=stages,
-        logits_error=logits_error,
-        loss_error=loss_error,
+    gradient_error, worst_gradient = _worst(_group(arrays, "gradient"), expected.grads)
+    step_error, worst_step = _worst(_group(arrays, "step"), expected.step)
+    report = BackendReport(
+        **{key: facts[key] for key in ("framework", "version", "device", "threads", "parameters")},
+        stages=_stage_reports(_group(arrays, "stage"), expected),
+        logits_error=relative_error(arrays["logits"], expected.stages[expected.logits]),
+        loss_error=relative_error(np.array(facts["loss"]), np.array(expected.loss)),
         gradient_error=gradient_error,
         worst_gradient=worst_gradient,
         step_error=step_error,
         worst_step=worst_step,
-        first_difference=first,
-        passed=first is None,
     )
+    return _concluded(report, expected, bounds, facts["stages"])
 
 
 def judge_forward(name: str, arrays: Arrays, parameters: int, expected: Expected, bounds: Tolerances) -> BackendReport:
-    """One judge's stages against the referee's.
+    """Compare an evaluator's stages with the referee's.
 
     Args:
-        name: The judge's.
-        arrays: Every stage's output.
-        parameters: How many the graph has.
+        name: One of `EVALUATORS`.
+        arrays: The output of every stage.
+        parameters: Number of parameters in the graph.
         expected: The referee's results.
-        bounds: Of the dtype that the judge computes in.
+        bounds: Tolerances for the dtype that the evaluator computes in.
     """
-    framework, package = JUDGES[name]
-    stages = _stage_reports({stage: arrays.get(stage, np.empty(0)) for stage in expected.stages}, expected)
-    logits = next(stage.error for stage in stages if stage.name == expected.logits)
-    checks = [
-        ("parameter count", parameters == expected.parameters),
-        *((stage.name, stage.error <= bounds.activations) for stage in stages),
-        ("logits", logits <= bounds.logits),
-    ]
-    first = next((what for what, agrees in checks if not agrees), None)
-    return BackendReport(
+    framework, package = EVALUATORS[name]
+    stages = _stage_reports(arrays, expected)
+    report = BackendReport(
         framework=framework,
         version=version(package),
         device="cpu",
         parameters=parameters,
         stages=stages,
-        logits_error=logits,
+        logits_error=next(stage.error for stage in stages if stage.name == expected.logits),
         loss_error=None,
         gradient_error=None,
         step_error=None,
-        first_difference=first,
-        passed=first is None,
     )
+    return _concluded(report, expected, bounds, list(expected.stages))
 
 
-def _stage_reports(got: Arrays, expected: Expected) -> list[StageReport]:
+class Check(NamedTuple):
+    """One error and its bound."""
+
+    name: str  # in `BackendReport.first_difference`
+    title: str  # of its row in the table
+    error: float | None
+    bound: float
+
+
+def checks(report: BackendReport, bounds: Tolerances) -> list[Check]:
+    """Every error of a report, in forward order."""
     return [
-        StageReport(name, list(got[name].shape), relative_error(got[name], x)) for name, x in expected.stages.items()
+        *(Check(stage.name, stage.name, stage.error, bounds.activations) for stage in report.stages),
+        Check("logits", "logits", report.logits_error, bounds.logits),
+        Check("loss", "loss", report.loss_error, bounds.loss),
+        Check(f"gradient of {report.worst_gradient}", "gradients, worst", report.gradient_error, bounds.gradients),
+        Check(f"{report.worst_step} after a step", "one SGD step", report.step_error, bounds.step),
     ]
 
 
-def _worst(arrays: Arrays, kind: str, expected: Arrays) -> tuple[float, str]:
-    """The largest error of a set of arrays, and whose it is."""
-    got = {key.split("/", 1)[1]: x for key, x in arrays.items() if key.startswith(f"{kind}/")}
-    errors = relative_errors(got, expected)
+def _concluded(report: BackendReport, expected: Expected, bounds: Tolerances, order: list[str]) -> BackendReport:
+    """The report with its first difference; `order` is that of the backend's stages."""
+    differences = [
+        check.name for check in checks(report, bounds) if check.error is not None and not check.error <= check.bound
+    ]
+    if order != list(expected.stages):
+        differences.insert(0, "order of the stages")
+    if report.parameters != expected.parameters:
+        differences.insert(0, "parameter count")
+    return replace(report, first_difference=next(iter(differences), None), passed=not differences)
+
+
+def _group(arrays: Arrays, kind: str) -> dict[str, Array]:
+    """The arrays named ``KIND/NAME``, by NAME."""
+    return {key.removeprefix(f"{kind}/"): x for key, x in arrays.items() if key.startswith(f"{kind}/")}
+
+
+def _stage_reports(arrays: Arrays, expected: Expected) -> list[StageReport]:
+    reports = []
+    for name, stage in expected.stages.items():
+        array = arrays.get(name, np.empty(0))
+        reports.append(StageReport(name, list(array.shape), relative_error(array, stage)))
+    return reports
+
+
+def _worst(arrays: Arrays, expected: Arrays) -> tuple[float, str]:
+    """The largest error among some arrays, and the name of its array."""
+    errors = relative_errors(arrays, expected)
     worst = max(errors, key=lambda name: errors[name])
     return errors[worst], worst
 
@@ -227,29 +238,29 @@ def compare(
     seed: int,
     pythons: Mapping[str, str],
     weights: Weights | None = None,
-    judges: Sequence[str] = (),
+    evaluators: Sequence[str] = (),
     done: Callable[[str], None] = lambda name: None,
 ) -> Report:
-    """Run the backends, each in a process of its own, and the referee; hold each against it.
+    """Run the referee here and each backend in a process of its own, and compare their results.
 
     Args:
         config: The network; its dropout must be 0, since no two frameworks drop the same values.
         batch: Real images.
         backends: Names, in the order of the report.
-        dtype: ``float64``, ``float32`` or ``bfloat16``; the referee always computes in float64, from the same
-            parameters and images, which are float32 for ``bfloat16``.
+        dtype: ``float64``, ``float32`` or ``bfloat16``, for the backends. The referee computes in float64, from the
+            same parameters and images; for ``bfloat16`` these are float32.
         device: ``auto``, ``cpu`` or ``gpu``.
-        seed: Of the weights.
-        pythons: Interpreter by backend, where it is not this one.
-        weights: Parameters to compare on; None for some made from the seed.
-        judges: Some of `JUDGES`, to be asked too.
-        done: Called with the name of each backend, and with ``referee``, when it has finished.
+        seed: Seed of the weights.
+        pythons: Interpreter by backend; the others run in this one.
+        weights: Parameters to compare on; None makes some from the seed.
+        evaluators: Names from `EVALUATORS`.
+        done: Called with the name of each backend and evaluator, and with ``referee``, when it has finished.
 
     Raises:
         spec.InvalidInput: when the images do not fit, or a backend refuses.
     """
-    given = probe_params(config, seed) if weights is None else weights.params
-    params = {name: x.astype(spec.array_dtype(dtype)) for name, x in given.items()}
+    chosen = probe_params(config, seed) if weights is None else weights.params
+    params = {name: x.astype(spec.array_dtype(dtype)) for name, x in chosen.items()}
     images = batch.images.astype(spec.array_dtype(dtype))
     spec.check_images(config, images)
     spec.check_labels(config, batch.labels, len(images))
@@ -268,7 +279,7 @@ def compare(
         done(name)
         return answer
 
-    # One worker per processor: compiling keeps one busy, and the others' work fits beside it.
+    # As many workers at once as there are processors; the referee needs little beside them.
     with ThreadPoolExecutor(min(len(backends), os.cpu_count() or 1)) as pool:
         running = {name: pool.submit(run, name) for name in backends}
         expected = expect(config, params, images, batch.labels)
@@ -279,8 +290,8 @@ def compare(
         raise spec.InvalidInput("\n".join(refusals))
     bounds = on_pictures(config, dtype)
     reports = {name: judge(answer, expected, bounds) for name, answer in answers.items()}
-    for name in judges:
-        reports[name] = _ask(name, config, params, images, expected)
+    for name in evaluators:
+        reports[name] = _evaluate(name, config, params, images, expected)
         done(name)
     return Report(
         preset=config.preset,
@@ -295,8 +306,8 @@ def compare(
     )
 
 
-def _ask(name: str, config: spec.Config, params: Arrays, images: Array, expected: Expected) -> BackendReport:
-    """A judge's report; ONNX Runtime computes in float32 whatever it is given."""
+def _evaluate(name: str, config: spec.Config, params: Arrays, images: Array, expected: Expected) -> BackendReport:
+    """An evaluator's report. ONNX Runtime computes in float32, the reference evaluator in the images' dtype."""
     from harness.weights import onnx_run
     from harness.weights.formats import onnx_file
 
@@ -306,4 +317,5 @@ def _ask(name: str, config: spec.Config, params: Arrays, images: Array, expected
     single = name == "onnx" or images.dtype == np.float32
     run = onnx_run.onnx_runtime if name == "onnx" else onnx_run.onnx_reference
     arrays = run(graph.SerializeToString(), images)
-    return judge_forward(name, arrays, parameters, expected, of_onnx(config, "float32" if single else "float64"))
+    bounds = of_onnx(config, "float32" if single else "float64")
+    return judge_forward(name, arrays, parameters, expected, bounds)
