@@ -20,7 +20,7 @@ from spec import Array
 
 
 class Screen:
-    """Shows the progress of runs (`harness.training.train.Listener`): a bar on a terminal, and a line for each epoch."""
+    """Shows the progress of runs (`harness.training.train.Listener`): a bar on a terminal, a line for each epoch."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
