@@ -160,12 +160,12 @@ def evaluate(
         "checkpoint": str(path.resolve()),
         "dataset": str(folder.resolve()),
         "part": part,
-        "dtype": dtype or settings.dtype,
         "device": device,
         "batch": recipe.batch,
-        "mean": recipe.mean,
-        "std": recipe.std,
+        **settings.normalization,
     }
+    if dtype is not None:
+        task["dtype"] = dtype
     interpreter = interpreters(python or [], [name]).get(name, sys.executable)
     with progress([name]) as advance:
         answer = run_worker(name, task, {}, interpreter, lambda said: advance(name, said["images"], said["of"]))

@@ -151,15 +151,7 @@ def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendRepo
 
 
 def judge_forward(name: str, arrays: Arrays, parameters: int, expected: Expected, bounds: Tolerances) -> BackendReport:
-    """Compare an evaluator's stages with the referee's.
-
-    Args:
-        name: One of `EVALUATORS`.
-        arrays: The output of every stage.
-        parameters: Number of parameters in the graph.
-        expected: The referee's results.
-        bounds: Tolerances for the dtype that the evaluator computes in.
-    """
+    """Compare an evaluator's stages (`arrays`) and the number of parameters in its graph with the referee's."""
     framework, package = EVALUATORS[name]
     stages = _stage_reports(arrays, expected)
     report = BackendReport(
@@ -243,18 +235,19 @@ def compare(
 ) -> Report:
     """Run the referee here and each backend in a process of its own, and compare their results.
 
+    The referee computes in float64, from parameters and images of the dtype (for ``bfloat16``: of float32).
+
     Args:
         config: The network; its dropout must be 0, since no two frameworks drop the same values.
-        batch: Real images.
+        batch: The images.
         backends: Names, in the order of the report.
-        dtype: ``float64``, ``float32`` or ``bfloat16``, for the backends. The referee computes in float64, from the
-            same parameters and images; for ``bfloat16`` these are float32.
+        dtype: ``float64``, ``float32`` or ``bfloat16``, for the backends.
         device: ``auto``, ``cpu`` or ``gpu``.
-        seed: Seed of the weights.
+        seed: Seed of the weights, where `weights` has none.
         pythons: Interpreter by backend; the others run in this one.
-        weights: Parameters to compare on; None makes some from the seed.
+        weights: Parameters to compare on.
         evaluators: Names from `EVALUATORS`.
-        done: Called with the name of each backend and evaluator, and with ``referee``, when it has finished.
+        done: Takes ``referee`` and each name when its results are there.
 
     Raises:
         spec.InvalidInput: when the images do not fit, or a backend refuses.

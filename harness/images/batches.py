@@ -56,8 +56,8 @@ class Dataset:
     description: str
     classes: tuple[str, ...]
     channels: int
-    size: int  # side in pixels
-    sha256: str  # of all pixels and labels
+    size: int  # side of the images in pixels
+    sha256: str  # hash of all pixels and labels
     train: Split
     test: Split
 
@@ -93,17 +93,9 @@ def open_dataset(folder: Path) -> Dataset:
                 )
     if problems:
         raise _damaged(folder, problems)
-    return Dataset(
-        folder,
-        about["source"],
-        about["description"],
-        tuple(about["classes"]),
-        about["channels"],
-        about["size"],
-        about["sha256"],
-        Split(arrays["train-images"], arrays["train-labels"]),
-        Split(arrays["test-images"], arrays["test-labels"]),
-    )
+    train, test = (Split(arrays[f"{part}-images"], arrays[f"{part}-labels"]) for part in ("train", "test"))
+    about = {key: about[key] for key in ("source", "description", "channels", "size", "sha256", "classes")}
+    return Dataset(folder, **about | {"classes": tuple(about["classes"]), "train": train, "test": test})
 
 
 def _damaged(folder: Path, problems: list[str]) -> InvalidInput:
@@ -168,20 +160,9 @@ def training_batches(
 ) -> _Batches:
     """The batches of one epoch in shuffled order; the last one may be smaller.
 
-    A thread prepares them while the caller computes. It ends with the generator, also when that is closed early.
-
-    Args:
-        split: The images.
-        batch: Images in a batch.
-        seed: Seed of the order, together with `epoch`.
-        epoch: Number of the epoch, from 0.
-        first: Number of the first batch, from 0; a resumed run goes on where it was.
-        dtype: The dtype that the network computes in; images for ``bfloat16`` are float32.
-        mean: Subtracted from pixels of 0 to 1.
-        std: Divisor after that.
-
-    Returns:
-        Images (batch, C, H, W) and labels (batch,), int64: new arrays that the caller owns.
+    `seed` and `epoch` (from 0) decide the order; a resumed run skips the batches before number `first` (from 0).
+    Yields images (batch, C, H, W) as `pixels` gives them, and labels (batch,), int64: new arrays. A thread prepares
+    them while the caller computes. It ends with the generator, also when that is closed early.
 
     Raises:
         InvalidInput: at once, for settings out of range.

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,18 +28,8 @@ from harness.images.batches import open_dataset
 from spec import Array, InvalidInput
 
 _FORMAT = 1  # part of every cache key: raise it when the files of the same source change
-_FASHION_CLASSES = (  # Source: github.com/zalandoresearch/fashion-mnist, README.
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+# Source: github.com/zalandoresearch/fashion-mnist, README.
+_FASHION_CLASSES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
 _PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # names of parts, and not of classes
 _NAMED = 20  # largest number of files in one error message
 _npy: Any = np.lib.format  # NumPy 1.26 has no types for it
@@ -75,12 +66,9 @@ def prepare(
 
     The folder gets its name when it is complete: no other process sees a part of it, and a killed process leaves none.
 
-    Args:
-        source: ``digits``, ``fashion-mnist``, or ``folder:PATH``, a folder with one subfolder of pictures a class.
-        channels: 1 for grey, 3 for RGB.
-        size: Side of the images in pixels.
-        data_dir: Folder of the four Fashion-MNIST files; None for the cache, which a download fills.
-        progress: Called now and then with the number of images done and their total, if the folder has to be made.
+    `source` is ``digits``, ``fashion-mnist``, or ``folder:PATH``, a folder with one subfolder of pictures a class.
+    `data_dir` is as in `sources.fashion_mnist`. `progress` takes the number of images done and their total, if the
+    folder has to be made.
 
     Raises:
         InvalidInput: when the source does not exist or cannot be read, or the cache cannot be written.
@@ -103,7 +91,9 @@ def _find(source: str, data_dir: Path | None) -> _Source:
         return _Source("digits", source, "scikit-learn's handwritten digits", tuple("0123456789"), source, _digits)
     if source == "fashion-mnist":
         # The files have checksums, so the name alone is the identity.
-        return _Source(source, source, "Fashion-MNIST", _FASHION_CLASSES, source, lambda: _fashion_mnist(data_dir))
+        return _Source(
+            source, source, "Fashion-MNIST", tuple(_FASHION_CLASSES), source, lambda: _fashion_mnist(data_dir)
+        )
     if source.startswith("folder:") and source != "folder:":
         return _pictures(Path(source.removeprefix("folder:")))
     hint = f"; to train on the pictures in that folder, write folder:{source}" if Path(source).is_dir() else ""
@@ -143,10 +133,13 @@ def _pictures(folder: Path) -> _Source:
     """
     try:
         folder = folder.resolve()
-        classes = {path.name: _picture_files(path) for path in sorted(folder.iterdir()) if _is_class(path)}
+        subfolders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+        classes = {path.name: _picture_files(path) for path in subfolders}
         outside = sorted(path.name for path in folder.iterdir() if _is_picture(path))
-        files = [path for paths in classes.values() for path in paths]
-        identity = [(_relative(path, folder), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files]
+        identity = []
+        for path in chain(*classes.values()):
+            stat = path.stat()
+            identity.append((_relative(path, folder), stat.st_size, stat.st_mtime_ns))
     except OSError as error:
         raise InvalidInput(
             f"folder:{folder}: expected a folder with one subfolder of pictures a class, and it cannot be read "
@@ -162,12 +155,12 @@ def _pictures(folder: Path) -> _Source:
         test += [(label, path) for path in ordered[:fifth]]
         train += [(label, path) for path in ordered[fifth:]]
     return _Source(
-        "folder",
-        f"folder:{folder}",
-        f"pictures in {folder}",
-        tuple(classes),
-        [str(folder), identity],
-        lambda: {"train": _on_disk(train), "test": _on_disk(test)},
+        kind="folder",
+        name=f"folder:{folder}",
+        description=f"pictures in {folder}",
+        classes=tuple(classes),
+        identity=[str(folder), identity],
+        parts=lambda: {"train": _on_disk(train), "test": _on_disk(test)},
     )
 
 
@@ -177,10 +170,6 @@ def _on_disk(pictures: Sequence[tuple[int, Path]]) -> _Part:
         np.array([label for label, _ in pictures], dtype=np.int64),
         lambda index, channels, size: sources.read_picture(pictures[index][1], channels, size),
     )
-
-
-def _is_class(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
 
 
 def _is_picture(path: Path) -> bool:

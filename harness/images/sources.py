@@ -48,13 +48,9 @@ def load_batch(
 ) -> Batch:
     """The first images of a source, with the network's channels.
 
-    Args:
-        sources: ``["digits"]``, ``["fashion-mnist"]``, one folder of pictures, or picture files. Pictures have no
-            labels; they get the network's classes in turn.
-        config: The network.
-        size: Side of the images in pixels.
-        count: Number of images; None for four (or fewer, if a folder holds fewer), or for all of the picture files.
-        data_dir: Folder of the four Fashion-MNIST files; None for the cache, which a download fills.
+    `sources` is ``["digits"]``, ``["fashion-mnist"]``, one folder of pictures, or picture files. Pictures have no
+    labels; they get the network's classes in turn. Without `count` there are four images (fewer, if a folder holds
+    fewer), or all of the picture files.
 
     Raises:
         InvalidInput: when the source does not exist, cannot be read, or holds too few images.
@@ -174,11 +170,9 @@ def resized(picture: Image.Image, channels: int, size: int) -> Array:
 
 
 def fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[Array, Array]:
-    """Images (N, 28, 28), uint8, and labels (N,) of one part of Fashion-MNIST.
+    """Images (N, 28, 28), uint8, and labels (N,) of ``train`` or ``t10k``, the parts of Fashion-MNIST.
 
-    Args:
-        part: ``train`` or ``t10k``.
-        data_dir: Folder of the four official files; None for the cache, which a download fills.
+    Without `data_dir`, the folder of the four official files, they come from the cache, which a download fills.
 
     Raises:
         InvalidInput: when a file is missing, or is not the official one.

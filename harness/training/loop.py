@@ -27,20 +27,9 @@ from harness.atomic import write_atomically
 from harness.backends.registry import processors
 from harness.backends.team import Team, assemble
 from harness.images.batches import Dataset, open_dataset, training_batches
+from harness.training import runs
 from harness.training.evaluate import evaluate
-from harness.training.runs import (
-    CHECKPOINT,
-    CONFIG,
-    ENVIRONMENT,
-    METRICS,
-    Position,
-    Settings,
-    Tally,
-    of_checkpoint,
-    read_metrics,
-    settings_of,
-    write_json,
-)
+from harness.training.runs import CHECKPOINT, CONFIG, METRICS, Position, Settings, Tally
 from harness.weights import checkpoint
 
 Record = dict[str, Any]
@@ -58,23 +47,20 @@ class Diverged(Exception):
 def train(
     package: ModuleType, backend: str, task: dict[str, Any], tell: Tell, stopped: Callable[[], bool]
 ) -> tuple[int, bool, int]:
-    """Train in a run folder of a backend, from its checkpoint if it has one.
+    """Train in a run folder of a backend, from its checkpoint if it has one; save and stop when `stopped()` is true.
 
     Where several processes train together, each of them calls this. The first one evaluates, records and saves; the
-    others do the same steps.
+    others do the same steps. Returns the number of steps done, whether the run is complete, and the rank of this
+    process.
 
     Args:
         package: The backend.
         backend: Its short name.
         task: ``folder`` of the backend's run, ``settings``, ``dataset`` (folder), ``start`` (the folder of another
-            backend to go on from, or None), ``stop_after`` steps or None, ``devices`` (of this process, or with
-            PyTorch of this machine).
-        tell: Takes messages; their ``event`` is ``start``, ``progress``, ``evaluating``, ``record``, ``saved`` or
-            ``warning``.
-        stopped: Whether to save and stop after the current step.
-
-    Returns:
-        The number of steps done, whether the run is complete, and this process's rank among those that train.
+            backend to go on from, or None), ``stop_after`` steps or None, ``devices`` of this process (with PyTorch:
+            of this machine).
+        tell: Takes messages: ``event`` is ``start``, ``progress``, ``evaluating``, ``record``, ``saved``, ``warning``.
+        stopped: Is asked after every step.
 
     Raises:
         spec.InvalidInput: when the folder is in use, a file in it is damaged, or something cannot be written; when
@@ -130,7 +116,7 @@ def open_run(team: Team, backend: str, task: dict[str, Any]) -> Run:
     Raises:
         spec.InvalidInput: as `train` does.
     """
-    settings = settings_of(task["settings"])
+    settings = runs.settings_of(task["settings"])
     config = settings.config
     start = Path(task["start"] or task["folder"])
     position = Position()
@@ -138,11 +124,11 @@ def open_run(team: Team, backend: str, task: dict[str, Any]) -> Run:
     state = None
     if (start / CHECKPOINT).exists():
         saved = checkpoint.load(start / CHECKPOINT)
-        saved_settings, position = of_checkpoint(saved, start / CHECKPOINT)
+        saved_settings, position = runs.of_checkpoint(saved, start / CHECKPOINT)
         if saved_settings != settings:
             raise spec.InvalidInput(f"{start / CHECKPOINT}: written by a run with other settings than {CONFIG} has")
         params, state = saved.params, saved.state
-        records = [record for record in read_metrics(start) if _is_past(record, position)]
+        records = [record for record in runs.read_metrics(start) if _is_past(record, position)]
     else:
         params = spec.init_params(config, settings.seed, settings.recipe.init)
     last = settings.steps if task["stop_after"] is None else min(settings.steps, task["stop_after"])
@@ -177,10 +163,10 @@ def _check_processes(team: Team, settings: Settings, position: Position, last: i
 
 def _write_beginning(run: Run, backend: str, devices: int) -> None:
     """Write the settings, the records up to the position, and an entry about this start."""
-    write_json(run.folder / CONFIG, {"backend": backend, "devices": devices, **run.settings.as_json()})
+    runs.write_json(run.folder / CONFIG, {"backend": backend, "devices": devices, **run.settings.as_json()})
     write_atomically(run.folder / METRICS, "".join(json.dumps(record) + "\n" for record in run.records).encode())
     description = run.team.describe(run.settings.device)
-    path = run.folder / ENVIRONMENT
+    path = run.folder / runs.ENVIRONMENT
     starts = json.loads(path.read_text()) if path.exists() else []
     start = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -196,7 +182,7 @@ def _write_beginning(run: Run, backend: str, devices: int) -> None:
         "python": platform.python_version(),
         "machine": platform.platform(),
     }
-    write_json(path, [*starts, start])
+    runs.write_json(path, [*starts, start])
 
 
 class _Stopped(Exception):
@@ -246,15 +232,9 @@ class _Loop:
         team, settings, position = self.run.team, self.run.settings, self.run.position
         recipe, per_epoch = settings.recipe, settings.steps_per_epoch
         epoch, first = divmod(position.step, per_epoch)
+        dataset = self.run.dataset.train
         batches = training_batches(
-            self.run.dataset.train,
-            recipe.batch,
-            seed=settings.seed,
-            epoch=epoch,
-            first=first,
-            dtype=settings.dtype,
-            mean=recipe.mean,
-            std=recipe.std,
+            dataset, recipe.batch, seed=settings.seed, epoch=epoch, first=first, **settings.normalization
         )
         begun = time.monotonic()
         try:
@@ -349,17 +329,15 @@ class _Loop:
         self._save()
 
     def _evaluate(self) -> dict[str, float]:
-        settings, recipe = self.run.settings, self.run.settings.recipe
+        run, settings = self.run, self.run.settings
         scores = evaluate(
-            self.run.team,
-            self.run.model,
-            self.run.dataset.test,
-            batch=recipe.batch,
+            run.team,
+            run.model,
+            run.dataset.test,
+            batch=settings.recipe.batch,
             classes=settings.config.num_classes,
-            dtype=settings.dtype,
-            mean=recipe.mean,
-            std=recipe.std,
             done=self._evaluated,
+            **settings.normalization,
         )
         return {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
 

@@ -218,7 +218,7 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _out_of_range(values: Mapping[str, Any]) -> list[str]:
-    """What is wrong with values that are of the right type."""
+    """The problems of values that have the right types."""
     problems = [
         f"{key}: expected {expected}, got {values[key]!r}"
         for expected, fits, keys in _RANGES
@@ -235,12 +235,12 @@ def _refusal(problems: Iterable[str]) -> InvalidInput:
 
 
 def recipes() -> tuple[str, ...]:
-    """Names of the recipes that come along."""
+    """Names of this project's recipes."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe that comes along, or the user's file of that path.
+    """The file of one of our recipes, or the user's file of that path.
 
     Raises:
         InvalidInput: when there is neither.
@@ -281,13 +281,11 @@ def recipe_of(table: dict[str, Any]) -> Recipe:
     try:
         return TypeAdapter(Recipe).validate_json(content)
     except ValidationError as error:
-        wrong = _of_another_type(error)
-        if not wrong:  # `Recipe` itself refused
+        wrong = _wrong_types(error)
+        if not wrong:  # the types are right, and `Recipe.__post_init__` has refused a value
             raise error.errors()[0]["ctx"]["error"] from None
-    of_the_right_type = {
-        key: value for key, value in _flat(table).items() if key not in wrong and key.split(".")[0] not in wrong
-    }
-    raise _refusal([*wrong.values(), *_out_of_range(of_the_right_type)])
+    values = {key: value for key, value in _flat(table).items() if not {key, key.split(".")[0]} & wrong.keys()}
+    raise _refusal([*wrong.values(), *_out_of_range(values)])
 
 
 _TYPES = {
@@ -299,8 +297,8 @@ _TYPES = {
 }
 
 
-def _of_another_type(error: ValidationError) -> dict[str, str]:
-    """By key, what pydantic found unknown, missing or of another type."""
+def _wrong_types(error: ValidationError) -> dict[str, str]:
+    """A message for each key that is unknown, missing or of another type."""
     wrong = {}
     for problem in error.errors():
         kind, value, place = problem["type"], problem["input"], problem["loc"]

@@ -51,6 +51,11 @@ class Settings:
         return self.recipe.config(num_classes=len(self.classes))
 
     @property
+    def normalization(self) -> dict[str, Any]:
+        """The arguments of `harness.images.batches.pixels`."""
+        return {"dtype": self.dtype, "mean": self.recipe.mean, "std": self.recipe.std}
+
+    @property
     def steps_per_epoch(self) -> int:
         """The last batch of an epoch may be smaller than the others."""
         return math.ceil(self.train_images / self.recipe.batch)

@@ -15,17 +15,9 @@ from harness.backends.process import run_worker
 from harness.backends.registry import check_names
 from harness.backends.team import processes, started_here
 from harness.images.batches import open_dataset
+from harness.training import runs
 from harness.training.recipe import Recipe
-from harness.training.runs import (
-    CHECKPOINT,
-    CONFIG,
-    Settings,
-    backend_folders,
-    read_devices,
-    read_metrics,
-    read_settings,
-    write_json,
-)
+from harness.training.runs import CHECKPOINT, CONFIG, Settings
 from spec import InvalidInput
 
 
@@ -91,7 +83,7 @@ def create(run: Path, backends: Sequence[str], settings: Settings) -> list[Part]
     except OSError as error:
         raise InvalidInput(f"{run}: cannot be made ({error.strerror})") from error
     for name in backends if not together else ():  # the first process will write it
-        write_json(run / name / CONFIG, {"backend": name, **settings.as_json()})
+        runs.write_json(run / name / CONFIG, {"backend": name, **settings.as_json()})
     return [Part(name, run / name, settings) for name in backends]
 
 
@@ -114,7 +106,7 @@ def reopen(path: Path, backend: str | None) -> list[Part]:
     """
     named = path.resolve().name if (path / CONFIG).is_file() else None
     run = path.resolve().parent if named else path
-    folders = backend_folders(run)
+    folders = runs.backend_folders(run)
     if not folders:
         raise InvalidInput(f"{path}: expected a run, a folder with pt, mx or jax in it; `googlenet runs` lists them")
     if backend is None:
@@ -137,7 +129,9 @@ def reopen(path: Path, backend: str | None) -> list[Part]:
 
 def _resumed(backend: str, folder: Path, start: Path) -> Part:
     """The part of a backend that goes on from the checkpoint in `start`."""
-    return Part(backend, folder, read_settings(start), None if start == folder else start, read_devices(start))
+    return Part(
+        backend, folder, runs.read_settings(start), None if start == folder else start, runs.read_devices(start)
+    )
 
 
 def check_data(parts: Sequence[Part], dataset: Path) -> None:
@@ -230,7 +224,7 @@ def train(
 
 def summarize(backend: str, folder: Path, settings: Settings) -> Result:
     """The results in a backend's records."""
-    records = read_metrics(folder)
+    records = runs.read_metrics(folder)
     steps = [record for record in records if record["kind"] == "step"]
     epochs = [record for record in records if record["kind"] == "epoch"]
     result = Result(backend, steps=settings.steps)

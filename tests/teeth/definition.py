@@ -1289,8 +1289,8 @@ FAULTS = [
     Fault(
         "dataset: two classes of Fashion-MNIST exchanged",
         _SET,
-        '    "Coat",\n    "Sandal",',
-        '    "Sandal",\n    "Coat",',
+        "Coat,Sandal",
+        "Sandal,Coat",
         (f"{_set}::test_fashion_mnist_is_prepared_as_load_batch_resizes_it",),
     ),
     Fault(

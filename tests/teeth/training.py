@@ -38,7 +38,7 @@ def _devices(backend):
 
 
 _loop = [
-    ("a resumed run begins its epoch anew", "            first=first,", "            first=0,", _resumed("mid-epoch")),
+    ("a resumed run begins its epoch anew", "first=first,", "first=0,", _resumed("mid-epoch")),
     (
         "a resumed run starts with a fresh optimizer",
         "    if state is not None:",
