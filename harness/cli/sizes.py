@@ -22,7 +22,9 @@ def sizes(
         ),
     ] = None,
     size: Size = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw a figure: .png, .svg or .pdf.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw a figure, such as a .png or .svg.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare the costs of networks, and those of their convolutions and dense layers.

@@ -22,7 +22,6 @@ from spec.shapes import fits, input_sizes, layer_costs
 FLOAT = 4  # bytes of a float32
 PARTS = ("convolutions", "dense layers", "pools")
 COMPARED = ("lenet", "alexnet", "vgg11", "vgg11-narrow", "nin", "d2l")  # in the textbook's order
-FORMATS = ("png", "svg", "pdf")
 _WIDTH = 100  # columns that the table needs, where the output is not a terminal
 # Colors for the color-blind (Okabe and Ito); the hatches show without color.
 _STYLES = {
@@ -174,14 +173,7 @@ def _scaled(count: int, units: Mapping[str, int]) -> str:
 
 
 def draw(networks: Sequence[Sizes], path: Path) -> None:
-    """Draw parameters, multiply-adds and activations as bars, in the format that the suffix names.
-
-    Raises:
-        InvalidInput: for an unknown suffix, or when the figure cannot be written; what was there is unchanged.
-    """
-    if path.suffix[1:].lower() not in FORMATS:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise InvalidInput(f"{path}: expected a picture's name, which ends in one of {known}")
+    """Draw parameters, multiply-adds and activations as bars; raises as `save_figure` does."""
     import matplotlib
 
     figure, axes = new_figure(len(_PANELS), (12, 1.7 + 0.5 * len(networks)), share_y=True)

@@ -39,8 +39,8 @@ _npy: Any = np.lib.format  # NumPy 1.26 has no types for it
 class _Part:
     """The training or the test images of a source."""
 
-    labels: Array  # (N,), int64
-    read: Callable[[int, int, int], Array]  # (index, channels, size) -> (C, H, W), uint8
+    labels: Sequence[int] | Array
+    pictures: Sequence[Path] | Array  # files, or grey images (N, height, width), uint8
 
 
 @dataclass(frozen=True)
@@ -107,22 +107,15 @@ def _digits() -> dict[str, _Part]:
     """Every sixth digit is a test image: 1,498 and 299."""
     pixels, labels = sources.digits()
     test = np.arange(len(labels)) % 6 == 5
-    return {"train": _decoded(pixels[~test], labels[~test]), "test": _decoded(pixels[test], labels[test])}
+    return {"train": _Part(labels[~test], pixels[~test]), "test": _Part(labels[test], pixels[test])}
 
 
 def _fashion_mnist(data_dir: Path | None) -> dict[str, _Part]:
-    return {
-        "train": _decoded(*sources.fashion_mnist("train", data_dir)),
-        "test": _decoded(*sources.fashion_mnist("t10k", data_dir)),
-    }
-
-
-def _decoded(pixels: Array, labels: Array) -> _Part:
-    """The part of grey images (N, height, width), uint8, in memory."""
-    return _Part(
-        labels.astype(np.int64),
-        lambda index, channels, size: sources.resized(Image.fromarray(pixels[index]), channels, size),
-    )
+    parts = {}
+    for name, official in (("train", "train"), ("test", "t10k")):
+        pixels, labels = sources.fashion_mnist(official, data_dir)
+        parts[name] = _Part(labels, pixels)
+    return parts
 
 
 def _pictures(folder: Path) -> _Source:
@@ -147,28 +140,21 @@ def _pictures(folder: Path) -> _Source:
         ) from error
     _check_classes(folder, classes, outside)
 
-    train: list[tuple[int, Path]] = []
-    test: list[tuple[int, Path]] = []
+    labels: dict[str, list[int]] = {"train": [], "test": []}
+    pictures: dict[str, list[Path]] = {"train": [], "test": []}
     for label, paths in enumerate(classes.values()):
         ordered = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(_relative(path, folder))).digest())
         fifth = -(-len(ordered) // 5)
-        test += [(label, path) for path in ordered[:fifth]]
-        train += [(label, path) for path in ordered[fifth:]]
+        for part, chosen in (("train", ordered[fifth:]), ("test", ordered[:fifth])):
+            labels[part] += [label] * len(chosen)
+            pictures[part] += chosen
     return _Source(
         kind="folder",
         name=f"folder:{folder}",
         description=f"pictures in {folder}",
         classes=tuple(classes),
         identity=[str(folder), identity],
-        parts=lambda: {"train": _on_disk(train), "test": _on_disk(test)},
-    )
-
-
-def _on_disk(pictures: Sequence[tuple[int, Path]]) -> _Part:
-    """The part of pictures (label, path), which are decoded one at a time."""
-    return _Part(
-        np.array([label for label, _ in pictures], dtype=np.int64),
-        lambda index, channels, size: sources.read_picture(pictures[index][1], channels, size),
+        parts=lambda: {part: _Part(labels[part], pictures[part]) for part in labels},
     )
 
 
@@ -260,9 +246,9 @@ def _write_images(
         with _synced(unfinished / f"{name}-images.npy") as file:
             shape = (len(part.labels), channels, size, size)
             _npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for index in range(len(part.labels)):
+            for picture in part.pictures:
                 try:
-                    image = part.read(index, channels, size).tobytes()
+                    image = _decoded(picture, channels, size).tobytes()
                 except InvalidInput as error:
                     unreadable.append(str(error))
                 else:
@@ -272,12 +258,19 @@ def _write_images(
                 if done % 100 == 0 or done == total:
                     progress(done, total)
         with _synced(unfinished / f"{name}-labels.npy") as file:
-            _npy.write_array(file, part.labels)
-            digest.update(part.labels.tobytes())
+            labels = np.asarray(part.labels, dtype=np.int64)
+            _npy.write_array(file, labels)
+            digest.update(labels.tobytes())
     if unreadable:
         lines = "\n  ".join(_shortened(sorted(unreadable)))
         raise InvalidInput(f"not a picture that can be read; mend or remove it:\n  {lines}")
     return digest.hexdigest()
+
+
+def _decoded(picture: Path | Array, channels: int, size: int) -> Array:
+    if isinstance(picture, Path):
+        return sources.read_picture(picture, channels, size)
+    return sources.resized(Image.fromarray(picture), channels, size)
 
 
 def _publish(unfinished: Path, folder: Path) -> None:

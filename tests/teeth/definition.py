@@ -1282,8 +1282,8 @@ FAULTS = [
     Fault(
         "dataset: the parts of Fashion-MNIST are exchanged",
         _SET,
-        '"train": _decoded(*sources.fashion_mnist("train", data_dir)),\n        "test": _decoded(*sources.fashion_mnist("t10k", data_dir)),',
-        '"train": _decoded(*sources.fashion_mnist("t10k", data_dir)),\n        "test": _decoded(*sources.fashion_mnist("train", data_dir)),',
+        '(("train", "train"), ("test", "t10k"))',
+        '(("train", "t10k"), ("test", "train"))',
         (f"{_set}::test_fashion_mnist_is_prepared_as_load_batch_resizes_it",),
     ),
     Fault(
