@@ -123,7 +123,7 @@ def doctor(device: Device = "auto", as_json: Json = False) -> None:
         print(json.dumps(findings, indent=2))
     else:
         render(findings, Console())
-    raise typer.Exit(0 if all(not found["problems"] for found in findings["backends"].values()) else 1)
+    raise typer.Exit(0 if all(not backend["problems"] for backend in findings["backends"].values()) else 1)
 
 
 _TRAINING = (train, evaluate, runs, recipes)

@@ -87,7 +87,7 @@ class BackendReport:
 
 @dataclass
 class Report:
-    """A whole comparison; `as_json` is what `--json` writes."""
+    """A whole comparison; `--json` writes `as_json`."""
 
     preset: str
     source: str
@@ -272,7 +272,7 @@ def compare(
         done(name)
         return answer
 
-    # As many workers at once as there are processors; the referee needs little beside them.
+    # One worker for each processor: a worker that compiles keeps a processor busy.
     with ThreadPoolExecutor(min(len(backends), os.cpu_count() or 1)) as pool:
         running = {name: pool.submit(run, name) for name in backends}
         expected = expect(config, params, images, batch.labels)

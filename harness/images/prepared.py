@@ -187,9 +187,9 @@ def _check_classes(folder: Path, classes: dict[str, list[Path]], outside: Sequen
         problems.append(f"expected at least 2 subfolders, one a class, found {', '.join(classes) or 'none'}")
     few = [f"{name} ({len(paths)})" for name, paths in classes.items() if len(paths) < 2]
     if few:
-        known = ", ".join(sorted(sources.PICTURE_SUFFIXES))
+        suffixes = ", ".join(sorted(sources.PICTURE_SUFFIXES))
         problems.append(
-            f"expected at least 2 pictures ({known}) a class, one to train on and one to test: too few in "
+            f"expected at least 2 pictures ({suffixes}) a class, one to train on and one to test: too few in "
             f"{', '.join(few)}"
         )
     if outside:

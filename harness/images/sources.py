@@ -58,7 +58,7 @@ def load_batch(
     if count is not None and count < 1:
         raise InvalidInput(f"batch: expected at least 1 image, got {count}")
     check_pictures(config.in_channels, size)
-    wanted = count or _DEFAULT_COUNT
+    number = count or _DEFAULT_COUNT
     if list(sources) in (["digits"], ["fashion-mnist"]):
         if sources[0] == "digits":
             pixels, labels = digits()
@@ -66,20 +66,20 @@ def load_batch(
         else:
             pixels, labels = fashion_mnist("t10k", data_dir)
             source = "Fashion-MNIST, test images"
-        pictures = [resized(Image.fromarray(x), config.in_channels, size) for x in pixels[:wanted]]
+        pictures = [resized(Image.fromarray(x), config.in_channels, size) for x in pixels[:number]]
     else:
         paths, source = _picture_paths(sources)
         if count is None:
-            wanted = min(len(paths), _DEFAULT_COUNT) if Path(sources[0]).is_dir() else len(paths)
-        pictures = _read_all(paths[:wanted], config.in_channels, size)
+            number = min(len(paths), _DEFAULT_COUNT) if Path(sources[0]).is_dir() else len(paths)
+        pictures = _read_all(paths[:number], config.in_channels, size)
         labels = np.arange(len(pictures)) % config.num_classes
-    if len(pictures) < wanted:
-        raise InvalidInput(f"{source}: expected at least {wanted} images (--batch), found {len(pictures)}")
-    return Batch(np.stack(pictures) / 255, np.asarray(labels[:wanted], dtype=np.int64), source)
+    if len(pictures) < number:
+        raise InvalidInput(f"{source}: expected at least {number} images (--batch), found {len(pictures)}")
+    return Batch(np.stack(pictures) / 255, np.asarray(labels[:number], dtype=np.int64), source)
 
 
 def check_pictures(channels: int, size: int) -> None:
-    """Refuse what no picture can be.
+    """Refuse a shape that no picture has.
 
     Raises:
         InvalidInput: for other than 1 or 3 channels, or a side below 1 pixel.
@@ -158,8 +158,8 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     if not paths:
-        known = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise InvalidInput(f"{folder}: expected pictures ({known}) in this folder or below it, found none")
+        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise InvalidInput(f"{folder}: expected pictures ({suffixes}) in this folder or below it, found none")
     return paths
 
 

@@ -42,13 +42,9 @@ def draw_curves(runs: Mapping[str, Records], path: Path, title: str) -> None:
 
 
 def draw_confusion(confusion: Array, classes: Sequence[str], path: Path, title: str) -> None:
-    """Draw a confusion matrix as a PNG: rows are labels, columns predictions, shades shares of the row.
+    """Draw a confusion matrix of counts, (classes, classes), into a file.
 
-    Args:
-        confusion: Counts, (classes, classes).
-        classes: Names of the classes.
-        path: File to write.
-        title: Title of the figure.
+    Rows are labels, columns are predictions, and shades are shares of the row.
 
     Raises:
         InvalidInput: when it cannot be written.

@@ -147,27 +147,18 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def show_scores(confusion: Array, loss: float, classes: Sequence[str], console: Console) -> None:
-    """Print loss and accuracy, and the images, recall and precision of each class.
+    """Print the mean loss, the accuracy, and the images, recall and precision of each class.
 
-    Args:
-        confusion: Counts, (classes, classes): label, prediction.
-        loss: Mean cross-entropy.
-        classes: Names of the classes.
-        console: Where to print.
+    `confusion` holds counts, (classes, classes): label, prediction.
     """
     right, total = int(confusion.trace()), int(confusion.sum())
     console.print(f"loss {loss:.4f}, accuracy {right / total:.4f} ({right:,} of {total:,})", highlight=False)
     table = _table("class", "images", "recall", "precision")
     table.add_column("most often taken for")
     for row in class_table(confusion, classes):
-        taken = f"{row['taken_for']} ({row['taken_for_count']})" if row["taken_for_count"] else ""
-        table.add_row(
-            escape(row["class"]),
-            f"{row['images']:,}",
-            _number(row["recall"], 3),
-            _number(row["precision"], 3),
-            escape(taken),
-        )
+        mistake = f"{row['taken_for']} ({row['taken_for_count']})" if row["taken_for_count"] else ""
+        numbers = (f"{row['images']:,}", _number(row["recall"], 3), _number(row["precision"], 3))
+        table.add_row(escape(row["class"]), *numbers, escape(mistake))
     console.print(table)
 
 

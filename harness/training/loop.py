@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +60,7 @@ def train(
             backend to go on from, or None), ``stop_after`` steps or None, ``devices`` of this process (with PyTorch:
             of this machine).
         tell: Takes messages: ``event`` is ``start``, ``progress``, ``evaluating``, ``record``, ``saved``, ``warning``.
-        stopped: Is asked after every step.
+        stopped: Called after every step.
 
     Raises:
         spec.InvalidInput: when the folder is in use, a file in it is damaged, or something cannot be written; when
@@ -72,21 +72,21 @@ def train(
         if team.rank == 0:
             step, complete = _lead(team, backend, task, tell, stop)
         else:
-            step, complete = _Loop(open_run(team, backend, task), None, lambda message: None, stop).train()
+            step, complete = open_run(team, backend, task, lambda message: None, stop).train()
         team.any(False)  # the other processes stay until the first one has saved
         return step, complete, team.rank
 
 
 def _lead(team: Team, backend: str, task: dict[str, Any], tell: Tell, stopped: Callable[[], bool]) -> tuple[int, bool]:
-    """What the first process does: it alone writes files."""
+    """Train in the first process, which alone writes files."""
     folder = Path(task["folder"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
-            run = open_run(team, backend, task)
+            run = open_run(team, backend, task, tell, stopped)
             _write_beginning(run, backend, task["devices"])
-            with (folder / METRICS).open("a") as metrics:
-                return _Loop(run, metrics, tell, stopped).train()
+            with (folder / METRICS).open("a") as run.metrics:
+                return run.train()
     except Timeout as error:
         raise spec.InvalidInput(f"{folder}: another process is training here; wait for it, or stop it") from error
     except OSError as error:
@@ -95,22 +95,7 @@ def _lead(team: Team, backend: str, task: dict[str, Any], tell: Tell, stopped: C
         ) from error
 
 
-@dataclass
-class Run:
-    """A run that is ready to begin, or to go on."""
-
-    team: Team
-    folder: Path
-    settings: Settings
-    dataset: Dataset
-    model: Any
-    optimizer: Any
-    position: Position
-    records: list[Record]  # those up to the position
-    last: int  # the step to stop after
-
-
-def open_run(team: Team, backend: str, task: dict[str, Any]) -> Run:
+def open_run(team: Team, backend: str, task: dict[str, Any], tell: Tell, stopped: Callable[[], bool]) -> Run:
     """Read a run's files, build its model and load its state.
 
     Raises:
@@ -140,7 +125,8 @@ def open_run(team: Team, backend: str, task: dict[str, Any]) -> Run:
     if not position.lineage or position.lineage[-1]["backend"] != backend:
         position.lineage.append({"backend": backend, "from_step": position.step})
     dataset = open_dataset(Path(task["dataset"]))
-    return Run(team, Path(task["folder"]), settings, dataset, model, optimizer, position, records, last)
+    folder = Path(task["folder"])
+    return Run(team, folder, settings, dataset, model, optimizer, position, records, last, tell, stopped)
 
 
 def _is_past(record: Record, position: Position) -> bool:
@@ -189,35 +175,43 @@ class _Stopped(Exception):
     """The run is to stop in the middle of an evaluation."""
 
 
-class _Loop:
-    """Trains a run.
+@dataclass
+class Run:
+    """A training run in this process.
 
     The first process has the file `metrics`: it evaluates, records and saves. The others have None: they do the same
-    steps, ask as often whether to stop, and wait for no result.
+    steps, call `stopped` as often, and wait for no result.
     """
 
-    def __init__(self, run: Run, metrics: TextIO | None, tell: Tell, stopped: Callable[[], bool]) -> None:
-        self.run = run
-        self.metrics = metrics
-        self.tell = tell
-        self.stopped = stopped
-        self.waiting: list[tuple[spec.Step, int]] = []  # steps whose results have not been read, and their images
-        self.recent: deque[float] = deque(maxlen=_PATIENCE)
-        self.stalled = False
-        config = run.settings.config
-        self.guessing = math.log(config.num_classes) * sum(spec.loss_weights(config).values())
+    team: Team
+    folder: Path
+    settings: Settings
+    dataset: Dataset
+    model: Any
+    optimizer: Any
+    position: Position
+    records: list[Record]  # those up to the position
+    last: int  # the step to stop after
+    tell: Tell
+    stopped: Callable[[], bool]
+    metrics: TextIO | None = None
+    waiting: list[tuple[spec.Step, int]] = field(default_factory=list)  # steps with results to read, and their images
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=_PATIENCE))  # losses
+    stalled: bool = False
+    # Since the last record or the start of this process: the time of steps before a pause is not known.
+    worked: int = 0  # images
+    working: float = 0.0  # seconds spent on steps
+
+    def __post_init__(self) -> None:
         self.saved = self.told = time.monotonic()
-        self.started = time.monotonic() - (run.records[-1]["seconds"] if run.records else 0.0)
-        # Since the last record or the start of this process: the time of steps before a pause is not known.
-        self.worked = 0  # images
-        self.working = 0.0  # seconds spent on steps
-        tell({"event": "start", "step": run.position.step, "steps": run.settings.steps, "records": run.records})
+        self.started = time.monotonic() - (self.records[-1]["seconds"] if self.records else 0.0)
 
     def train(self) -> tuple[int, bool]:
         """Train until the end, or until told to stop; returns the steps done, and whether the run is complete."""
-        position, settings = self.run.position, self.run.settings
+        position, settings = self.position, self.settings
+        self.tell({"event": "start", "step": position.step, "steps": settings.steps, "records": self.records})
         while True:
-            stopping = self.stopped() or position.step >= self.run.last < settings.steps
+            stopping = self.stopped() or position.step >= self.last < settings.steps
             if not stopping and position.step == (position.evaluated + 1) * settings.steps_per_epoch:
                 with suppress(_Stopped):  # it will be evaluated when the run goes on
                     self._end_epoch()
@@ -229,10 +223,10 @@ class _Loop:
 
     def _epoch(self) -> None:
         """Train to the end of the epoch, or until told to stop."""
-        team, settings, position = self.run.team, self.run.settings, self.run.position
+        team, settings, position = self.team, self.settings, self.position
         recipe, per_epoch = settings.recipe, settings.steps_per_epoch
         epoch, first = divmod(position.step, per_epoch)
-        dataset = self.run.dataset.train
+        dataset = self.dataset.train
         batches = training_batches(
             dataset, recipe.batch, seed=settings.seed, epoch=epoch, first=first, **settings.normalization
         )
@@ -240,8 +234,8 @@ class _Loop:
         try:
             for images, labels in batches:
                 masks = spec.dropout_masks(settings.config, images.shape, settings.seed, position.step)
-                team.set_rate(self.run.optimizer, recipe.rate(position.step, per_epoch))
-                step = team.train_step(self.run.model, self.run.optimizer, images, labels, masks)
+                team.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
+                step = team.train_step(self.model, self.optimizer, images, labels, masks)
                 self.waiting.append((step, len(images)))
                 position.step += 1
                 now = time.monotonic()
@@ -253,7 +247,7 @@ class _Loop:
                 begun = now
                 if due:
                     self._record_step(epoch + 1)
-                if self.stopped() or position.step >= self.run.last:
+                if self.stopped() or position.step >= self.last:
                     break
                 if now - self.saved >= SAVE_EVERY and position.step % per_epoch:
                     self._save()
@@ -267,7 +261,7 @@ class _Loop:
         if self.metrics is None:
             self.waiting.clear()
             return
-        position = self.run.position
+        position = self.position
         before = position.step - len(self.waiting)
         for number, (step, images) in enumerate(self.waiting, before + 1):
             loss, correct = float(step.loss), int(step.correct)
@@ -292,12 +286,14 @@ class _Loop:
         if len(self.recent) < _PATIENCE:
             return
         mean = sum(self.recent) / _PATIENCE
+        config = self.settings.config
+        guessing = math.log(config.num_classes) * sum(spec.loss_weights(config).values())
         warned = self.stalled
-        self.stalled = abs(mean - self.guessing) < _NEAR * self.guessing
+        self.stalled = abs(mean - guessing) < _NEAR * guessing
         if self.stalled and not warned:
             text = (
-                f"step {self.run.position.step}: the mean loss of the last {_PATIENCE} steps is {mean:.4f}, and "
-                f"guessing has {self.guessing:.4f}: the network may be stuck. It often leaves this plateau by itself; "
+                f"step {self.position.step}: the mean loss of the last {_PATIENCE} steps is {mean:.4f}, and "
+                f"guessing has {guessing:.4f}: the network may be stuck. It often leaves this plateau by itself; "
                 "if not, try init = 'he', another rate, adam instead of sgd, a one-cycle schedule, or batch norm "
                 "(preset torchvision)"
             )
@@ -305,7 +301,7 @@ class _Loop:
 
     def _record_step(self, epoch: int) -> None:
         if self.metrics is not None:
-            position, settings = self.run.position, self.run.settings
+            position, settings = self.position, self.settings
             loss, accuracy = position.logged.means()
             rate = settings.recipe.rate(position.step - 1, settings.steps_per_epoch)
             speed = self.worked / self.working if self.working else None
@@ -316,58 +312,55 @@ class _Loop:
 
     def _end_epoch(self) -> None:
         """Evaluate on the test images, record, save."""
-        position = self.run.position
-        if self.metrics is None:
-            self._wait_for_evaluation()
-            position.evaluated += 1
-        else:
-            test_scores = self._evaluate()
-            position.evaluated += 1
+        position = self.position
+        test_scores = self._evaluate()
+        position.evaluated += 1
+        if self.metrics is not None:
             loss, accuracy = position.epoch.means()
             self._record("epoch", epoch=position.evaluated, train_loss=loss, train_accuracy=accuracy, **test_scores)
         position.epoch = Tally()
         self._save()
 
     def _evaluate(self) -> dict[str, float]:
-        run, settings = self.run, self.run.settings
+        """The scores on the test images. The other processes have none, and call `stopped` as often as the first one."""
+        settings = self.settings
+        images, batch = len(self.dataset.test), settings.recipe.batch
+        if self.metrics is None:
+            for first in range(0, images, batch):
+                self._evaluated(min(first + batch, images))
+            return {}
         scores = evaluate(
-            run.team,
-            run.model,
-            run.dataset.test,
-            batch=settings.recipe.batch,
+            self.team,
+            self.model,
+            self.dataset.test,
+            batch=batch,
             classes=settings.config.num_classes,
             done=self._evaluated,
             **settings.normalization,
         )
         return {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
 
-    def _wait_for_evaluation(self) -> None:
-        images, batch = len(self.run.dataset.test), self.run.settings.recipe.batch
-        for first in range(0, images, batch):
-            self._evaluated(min(first + batch, images))
-
     def _evaluated(self, images: int) -> None:
         if self.stopped():
             raise _Stopped
-        self.tell({"event": "evaluating", "images": images, "of": len(self.run.dataset.test)})
+        self.tell({"event": "evaluating", "images": images, "of": len(self.dataset.test)})
 
     def _record(self, kind: str, **values: Any) -> None:
         seconds = round(time.monotonic() - self.started, 3)
-        record = {"kind": kind, "step": self.run.position.step, **values, "seconds": seconds}
+        record = {"kind": kind, "step": self.position.step, **values, "seconds": seconds}
         if self.metrics is not None:
             self.metrics.write(json.dumps(record) + "\n")
             self.metrics.flush()
-        self.tell({"event": "record", "record": record})
+            self.tell({"event": "record", "record": record})
 
     def _save(self) -> None:
         """Write the checkpoint, after the records that belong to it."""
         if self.metrics is not None:
             self._collect()
             os.fsync(self.metrics.fileno())
-            run = self.run
-            params = run.team.dump_params(run.model)
-            state = run.team.dump_optimizer(run.model, run.optimizer)
-            metadata = {"run": run.settings.as_json(), "position": asdict(run.position)}
-            checkpoint.save(run.folder / CHECKPOINT, params, run.settings.config, metadata, state)
-            self.tell({"event": "saved", "step": run.position.step})
+            params = self.team.dump_params(self.model)
+            state = self.team.dump_optimizer(self.model, self.optimizer)
+            metadata = {"run": self.settings.as_json(), "position": asdict(self.position)}
+            checkpoint.save(self.folder / CHECKPOINT, params, self.settings.config, metadata, state)
+            self.tell({"event": "saved", "step": self.position.step})
         self.saved = time.monotonic()

@@ -91,7 +91,7 @@ class Tally:
 
 @dataclass
 class Position:
-    """How far a run has come. Parameters, optimizer state and position are all that a resumed run needs.
+    """The progress of a run. A resumed run needs parameters, optimizer state and position, and nothing else.
 
     The position holds no time, so that a resumed run ends with the same bytes as an uninterrupted one.
     """
@@ -105,7 +105,7 @@ class Position:
 
 @dataclass(frozen=True)
 class _Metadata:
-    """What the checkpoint of a training run says of the run."""
+    """The metadata in the checkpoint of a training run."""
 
     run: Settings
     position: Position

@@ -212,8 +212,8 @@ def train(
         result.problem = answer.crash or answer.facts.get("diverged")
         if result.problem is None:
             result.step, result.complete = answer.facts["step"], answer.facts["complete"]
-            asked = stop_after is not None and result.step >= stop_after
-            if not result.complete and not asked:
+            reached = stop_after is not None and result.step >= stop_after
+            if not result.complete and not reached:
                 result.problem = f"interrupted; go on with: googlenet train --resume {part.folder.parent}"
         listener.end(part, result)
         results.append(result)

@@ -63,7 +63,7 @@ FAULTS = [
     Fault(
         "doctor exits with 0 beside a problem",
         "harness/cli/main.py",
-        'raise typer.Exit(0 if all(not found["problems"] for found in findings["backends"].values()) else 1)',
+        'raise typer.Exit(0 if all(not backend["problems"] for backend in findings["backends"].values()) else 1)',
         "raise typer.Exit(0)",
         (f"{_L}::test_doctor_fails_where_it_has_found_a_problem",),
     ),

@@ -109,14 +109,14 @@ _loop = [
     ("a plateau is any loss near that of guessing", "_NEAR = 0.01", "_NEAR = 0.1", GUESSING),
     (
         "an interrupt waits for the end of the epoch",
-        "                if self.stopped() or position.step >= self.run.last:",
-        "                if position.step >= self.run.last:",
+        "                if self.stopped() or position.step >= self.last:",
+        "                if position.step >= self.last:",
         [f"{LOOP}test_stopping_takes_effect_after_the_step_at_hand"],
     ),
     (
         "an epoch whose evaluation was stopped counts as evaluated",
-        "            test_scores = self._evaluate()\n            position.evaluated += 1\n",
-        "            position.evaluated += 1\n            test_scores = self._evaluate()\n",
+        "        test_scores = self._evaluate()\n        position.evaluated += 1\n",
+        "        position.evaluated += 1\n        test_scores = self._evaluate()\n",
         [f"{LOOP}test_an_evaluation_that_is_stopped_is_made_again"],
     ),
     (
@@ -139,7 +139,7 @@ _loop = [
     ),
     (
         "a run that goes on counts its time anew",
-        'time.monotonic() - (run.records[-1]["seconds"] if run.records else 0.0)',
+        'time.monotonic() - (self.records[-1]["seconds"] if self.records else 0.0)',
         "time.monotonic()",
         [f"{LOOP}test_time_goes_on_where_the_records_end"],
     ),
@@ -181,8 +181,8 @@ _runs = [
 _train = [
     (
         "a run that was interrupted before --steps counts as done",
-        "asked = stop_after is not None and result.step >= stop_after",
-        "asked = stop_after is not None",
+        "reached = stop_after is not None and result.step >= stop_after",
+        "reached = stop_after is not None",
         PART,
     ),
     ("divergence is no problem", 'answer.crash or answer.facts.get("diverged")', "answer.crash", PART),
