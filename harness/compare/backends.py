@@ -1,5 +1,8 @@
 """`googlenet compare`: every backend computes on the same weights and images, and is held against the referee.
 
+`compare` sends weights and images to a worker for each backend (`harness.worker`, ``probe``), which answers with arrays
+named ``stage/NAME``, ``gradient/NAME`` and ``step/NAME``. `expect` computes the same here, and `judge` compares them.
+
 ONNX Runtime and the reference evaluator of the onnx package may be compared too. They run the forward pass only.
 """
 
@@ -118,6 +121,79 @@ class Report:
         }
 
 
+def compare(
+    config: spec.Config,
+    batch: Batch,
+    *,
+    backends: Sequence[str],
+    dtype: str,
+    device: str,
+    seed: int,
+    pythons: Mapping[str, str],
+    weights: Weights | None = None,
+    evaluators: Sequence[str] = (),
+    done: Callable[[str], None] = lambda name: None,
+) -> Report:
+    """Run the referee here and each backend in a process of its own, and compare their results.
+
+    The referee computes in float64, from parameters and images of the dtype (for ``bfloat16``: of float32).
+
+    Args:
+        config: The network; its dropout must be 0, since no two frameworks drop the same values.
+        batch: The images.
+        backends: Names, in the order of the report.
+        dtype: ``float64``, ``float32`` or ``bfloat16``, for the backends.
+        device: ``auto``, ``cpu`` or ``gpu``.
+        seed: Seed of the weights, where `weights` has none.
+        pythons: Interpreter by backend; the others run in this one.
+        weights: Parameters to compare on.
+        evaluators: Names from `EVALUATORS`.
+        done: Takes ``referee`` and each name when its results are there.
+
+    Raises:
+        spec.InvalidInput: when the images do not fit, or a backend refuses.
+    """
+    chosen = probe_params(config, seed) if weights is None else weights.params
+    params = {name: x.astype(spec.array_dtype(dtype)) for name, x in chosen.items()}
+    images = batch.images.astype(spec.array_dtype(dtype))
+    spec.check_images(config, images)
+    spec.check_labels(config, batch.labels, len(images))
+    spec.check_training_batch(config, images.shape)
+    task = {"kind": "probe", "config": config_table(config), "dtype": dtype, "device": device, "sgd": asdict(SGD)}
+    arrays = {**params, "images": images, "labels": batch.labels}
+
+    def run(name: str) -> Answer:
+        answer = run_worker(name, task, arrays, pythons.get(name, sys.executable))
+        done(name)
+        return answer
+
+    # One worker for each processor: a worker that compiles keeps a processor busy.
+    with ThreadPoolExecutor(min(len(backends), os.cpu_count() or 1)) as pool:
+        running = {name: pool.submit(run, name) for name in backends}
+        expected = expect(config, params, images, batch.labels)
+        done("referee")
+        answers = {name: future.result() for name, future in running.items()}
+    refusals = [f"{name}: {answer.refused}" for name, answer in answers.items() if answer.refused]
+    if refusals:
+        raise spec.InvalidInput("\n".join(refusals))
+    bounds = on_pictures(config, dtype)
+    reports = {name: judge(answer, expected, bounds) for name, answer in answers.items()}
+    for name in evaluators:
+        reports[name] = _evaluate(name, config, params, images, expected)
+        done(name)
+    return Report(
+        preset=config.preset,
+        source=batch.source,
+        shape=list(images.shape),
+        dtype=dtype,
+        seed=seed,
+        weights=None if weights is None else weights.source,
+        expected_parameters=expected.parameters,
+        tolerances=bounds,
+        backends=reports,
+    )
+
+
 def expect(config: spec.Config, params: Arrays, images: Array, labels: Array) -> Expected:
     """The referee's results.
 
@@ -190,13 +266,14 @@ def checks(report: BackendReport, bounds: Tolerances) -> list[Check]:
 
 def _concluded(report: BackendReport, expected: Expected, bounds: Tolerances, order: list[str]) -> BackendReport:
     """The report with its first difference; `order` is that of the backend's stages."""
-    differences = [
-        check.name for check in checks(report, bounds) if check.error is not None and not check.error <= check.bound
-    ]
-    if order != list(expected.stages):
-        differences.insert(0, "order of the stages")
+    differences = []
     if report.parameters != expected.parameters:
-        differences.insert(0, "parameter count")
+        differences.append("parameter count")
+    if order != list(expected.stages):
+        differences.append("order of the stages")
+    for check in checks(report, bounds):
+        if check.error is not None and not check.error <= check.bound:
+            differences.append(check.name)
     return replace(report, first_difference=next(iter(differences), None), passed=not differences)
 
 
@@ -218,85 +295,6 @@ def _worst(arrays: Arrays, expected: Arrays) -> tuple[float, str]:
     errors = relative_errors(arrays, expected)
     worst = max(errors, key=lambda name: errors[name])
     return errors[worst], worst
-
-
-def compare(
-    config: spec.Config,
-    batch: Batch,
-    *,
-    backends: Sequence[str],
-    dtype: str,
-    device: str,
-    seed: int,
-    pythons: Mapping[str, str],
-    weights: Weights | None = None,
-    evaluators: Sequence[str] = (),
-    done: Callable[[str], None] = lambda name: None,
-) -> Report:
-    """Run the referee here and each backend in a process of its own, and compare their results.
-
-    The referee computes in float64, from parameters and images of the dtype (for ``bfloat16``: of float32).
-
-    Args:
-        config: The network; its dropout must be 0, since no two frameworks drop the same values.
-        batch: The images.
-        backends: Names, in the order of the report.
-        dtype: ``float64``, ``float32`` or ``bfloat16``, for the backends.
-        device: ``auto``, ``cpu`` or ``gpu``.
-        seed: Seed of the weights, where `weights` has none.
-        pythons: Interpreter by backend; the others run in this one.
-        weights: Parameters to compare on.
-        evaluators: Names from `EVALUATORS`.
-        done: Takes ``referee`` and each name when its results are there.
-
-    Raises:
-        spec.InvalidInput: when the images do not fit, or a backend refuses.
-    """
-    chosen = probe_params(config, seed) if weights is None else weights.params
-    params = {name: x.astype(spec.array_dtype(dtype)) for name, x in chosen.items()}
-    images = batch.images.astype(spec.array_dtype(dtype))
-    spec.check_images(config, images)
-    spec.check_labels(config, batch.labels, len(images))
-    spec.check_training_batch(config, images.shape)
-    task = {
-        "kind": "probe",
-        "config": config_table(config),
-        "dtype": dtype,
-        "device": device,
-        "sgd": asdict(SGD),
-    }
-    arrays = {**params, "images": images, "labels": batch.labels}
-
-    def run(name: str) -> Answer:
-        answer = run_worker(name, task, arrays, pythons.get(name, sys.executable))
-        done(name)
-        return answer
-
-    # One worker for each processor: a worker that compiles keeps a processor busy.
-    with ThreadPoolExecutor(min(len(backends), os.cpu_count() or 1)) as pool:
-        running = {name: pool.submit(run, name) for name in backends}
-        expected = expect(config, params, images, batch.labels)
-        done("referee")
-        answers = {name: future.result() for name, future in running.items()}
-    refusals = [f"{name}: {answer.refused}" for name, answer in answers.items() if answer.refused]
-    if refusals:
-        raise spec.InvalidInput("\n".join(refusals))
-    bounds = on_pictures(config, dtype)
-    reports = {name: judge(answer, expected, bounds) for name, answer in answers.items()}
-    for name in evaluators:
-        reports[name] = _evaluate(name, config, params, images, expected)
-        done(name)
-    return Report(
-        preset=config.preset,
-        source=batch.source,
-        shape=list(images.shape),
-        dtype=dtype,
-        seed=seed,
-        weights=None if weights is None else weights.source,
-        expected_parameters=expected.parameters,
-        tolerances=bounds,
-        backends=reports,
-    )
 
 
 def _evaluate(name: str, config: spec.Config, params: Arrays, images: Array, expected: Expected) -> BackendReport:

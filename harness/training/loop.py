@@ -322,7 +322,7 @@ class Run:
         self._save()
 
     def _evaluate(self) -> dict[str, float]:
-        """The scores on the test images. The other processes have none, and call `stopped` as often as the first one."""
+        """The scores on the test images. The other processes have none, but call `stopped` as often."""
         settings = self.settings
         images, batch = len(self.dataset.test), settings.recipe.batch
         if self.metrics is None:

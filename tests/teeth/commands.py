@@ -384,15 +384,15 @@ FAULTS = [
     Fault(
         "backends compute in float64 whatever is asked",
         "harness/compare/backends.py",
-        '        "dtype": dtype,\n        "device": device,\n        "sgd"',
-        '        "dtype": "float64",\n        "device": device,\n        "sgd"',
+        '"dtype": dtype, "device": device, "sgd"',
+        '"dtype": "float64", "device": device, "sgd"',
         (f"{_C}::test_dtype_is_the_backends_own",),
     ),
     Fault(
         "backends compute on the CPU whatever is asked",
         "harness/compare/backends.py",
-        '        "dtype": dtype,\n        "device": device,\n        "sgd"',
-        '        "dtype": dtype,\n        "device": "cpu",\n        "sgd"',
+        '"dtype": dtype, "device": device, "sgd"',
+        '"dtype": dtype, "device": "cpu", "sgd"',
         (f"{_C}::test_gpu_is_refused_where_there_is_none",),
     ),
     Fault(
