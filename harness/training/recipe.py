@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from spec.errors import InvalidInput
 from spec.init import SCHEMES
@@ -213,7 +213,10 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a recipe, those of its sections under ``SECTION.KEY``."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        flat |= {f"{key}.{name}": x for name, x in value.items()} if isinstance(value, dict) else {key: value}
+        if isinstance(value, dict):
+            flat |= {f"{key}.{name}": x for name, x in value.items()}
+        else:
+            flat[key] = value
     return flat
 
 
@@ -276,16 +279,16 @@ def recipe_of(table: dict[str, Any]) -> Recipe:
     Raises:
         InvalidInput: naming everything in it that is unknown, missing or wrong.
     """
-    # In strict mode pydantic takes a table for a dataclass from JSON only.
-    content = json.dumps(table, default=str)
+    content = json.dumps(table, default=str)  # in strict mode pydantic makes a dataclass of JSON only
     try:
         return TypeAdapter(Recipe).validate_json(content)
     except ValidationError as error:
-        wrong = _wrong_types(error)
-        if not wrong:  # the types are right, and `Recipe.__post_init__` has refused a value
-            raise error.errors()[0]["ctx"]["error"] from None
-    values = {key: value for key, value in _flat(table).items() if not {key, key.split(".")[0]} & wrong.keys()}
-    raise _refusal([*wrong.values(), *_out_of_range(values)])
+        problems = error.errors()
+    if problems[0]["type"] == "value_error":  # from `Recipe.__post_init__`
+        raise problems[0]["ctx"]["error"]
+    wrong = _wrong_types(problems)
+    values = _flat({key: value for key, value in table.items() if key not in wrong})
+    raise _refusal([*wrong.values(), *_out_of_range({key: x for key, x in values.items() if key not in wrong})])
 
 
 _TYPES = {
@@ -297,10 +300,10 @@ _TYPES = {
 }
 
 
-def _wrong_types(error: ValidationError) -> dict[str, str]:
+def _wrong_types(problems: list[ErrorDetails]) -> dict[str, str]:
     """A message for each key that is unknown, missing or of another type."""
     wrong = {}
-    for problem in error.errors():
+    for problem in problems:
         kind, value, place = problem["type"], problem["input"], problem["loc"]
         section = place[0] if len(place) > 1 else ""
         key = f"{section}.{place[2]}" if section else ".".join(map(str, place))  # place[1] is the section's name
@@ -315,6 +318,6 @@ def _wrong_types(error: ValidationError) -> dict[str, str]:
                 wrong[key] = f"{key}.name: expected {names}, got {value.get('name')!r}"
             else:
                 wrong[key] = f"{key}: expected a table with a name, {names}, got {value!r}"
-        elif kind in _TYPES:
-            wrong[key] = f"{key}: expected {_TYPES[kind]}, got {value!r}"
+        else:
+            wrong[key] = f"{key}: expected {_TYPES.get(kind, problem['msg'])}, got {value!r}"
     return wrong

@@ -246,7 +246,7 @@ FAULTS = [
         "harness/compare/backends.py",
         "report.logits_error, bounds.logits)",
         "report.logits_error, bounds.activations)",
-        (_BOUND,),
+        (_BOUND, f"{_V}::test_logits_of_an_evaluator_have_their_own_bound"),
     ),
     Fault(
         "the loss has the logits' bound",
@@ -295,14 +295,7 @@ FAULTS = [
         "harness/compare/backends.py",
         "passed=not differences)",
         "passed=True)",
-        (f"{_V}::test_judge_of_forward_fails_where_it_differs",),
-    ),
-    Fault(
-        "an evaluator's logits have the stages' bound",
-        "harness/compare/backends.py",
-        'Check("logits", "logits", report.logits_error, bounds.logits)',
-        'Check("logits", "logits", report.logits_error, bounds.activations if report.threads is None else bounds.logits)',
-        (f"{_V}::test_logits_of_a_judge_have_their_own_bound",),
+        (f"{_V}::test_evaluator_fails_where_it_differs",),
     ),
     Fault(
         "one backend that agrees is enough",
@@ -358,7 +351,7 @@ FAULTS = [
         "harness/compare/backends.py",
         'single = name == "onnx" or images.dtype == np.float32',
         'single = name == "onnx" or params["fc.weight"].dtype == np.float32',
-        (f"{_C}::test_judges_that_run_the_graph_agree",),
+        (f"{_C}::test_evaluators_of_the_graph_agree",),
     ),
     Fault(
         "the reference evaluator is always held to float64",
@@ -372,7 +365,7 @@ FAULTS = [
         "harness/compare/backends.py",
         "trained = [name for name in spec.param_shapes(config) if not spec.is_statistic(name)]",
         "trained = list(spec.param_shapes(config))",
-        (f"{_C}::test_judges_that_run_the_graph_agree",),
+        (f"{_C}::test_evaluators_of_the_graph_agree",),
     ),
     Fault(
         "only the first refusal is told",
