@@ -94,12 +94,10 @@ def default_name(recipe: str, data: str) -> Path:
 
 
 def reopen(path: Path, backend: str | None) -> list[Part]:
-    """The parts that are to go on.
+    """The parts that go on: all backends of the run in `path`, or the one whose folder `path` is, or `backend`.
 
-    Args:
-        path: Folder of a run (then all its backends go on), or of one of its backends.
-        backend: Go on with this one. If it has no part in the run yet, it takes the checkpoint of the backend that
-            `path` names, or the only checkpoint in the run.
+    If `backend` has no part in the run yet, it takes the checkpoint of the backend whose folder `path` is, or the only
+    checkpoint in the run.
 
     Raises:
         InvalidInput: when there is no such run, the checkpoint is ambiguous, or a checkpoint would be lost.
@@ -183,8 +181,8 @@ def train(
         dataset: Folder of the prepared images.
         listener: Takes the progress.
         pythons: Interpreter by backend; the others run in this one.
-        stop_after: Steps; None for all.
-        devices: Devices of this machine; None for as many as the run began with.
+        stop_after: Number of steps to stop after.
+        devices: Number of devices of this machine; None for as many as the run began with.
 
     Raises:
         InvalidInput: when a backend refuses.
