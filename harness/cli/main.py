@@ -60,7 +60,8 @@ def presets(as_json: Json = False) -> None:
     console = Console()
     for row in rows:
         size = " x ".join(str(n) for n in row["input"])
-        parameters, without = row["parameters"], row["parameters_without_heads"]
+        parameters = row["parameters"]
+        without = row["parameters_without_heads"]
         heads = f" ({without:,} without auxiliary heads)" if without != parameters else ""
         console.print(f"[bold]{row['preset']}[/]: {size}, {row['classes']} classes, {parameters:,} parameters{heads}")
         console.print(f"    {row['source']}", style="dim", highlight=False)

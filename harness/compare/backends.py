@@ -210,7 +210,8 @@ def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendRepo
     """Compare a worker's answer (`harness.worker.probe`) with the referee's results."""
     if answer.crash is not None:
         return BackendReport(crash=answer.crash)
-    facts, arrays = answer.facts, answer.arrays
+    facts = answer.facts
+    arrays = answer.arrays
     gradient_error, worst_gradient = _worst(_group(arrays, "gradient"), expected.grads)
     step_error, worst_step = _worst(_group(arrays, "step"), expected.step)
     report = BackendReport(

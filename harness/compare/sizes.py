@@ -89,7 +89,8 @@ def depth(config: Config) -> int:
 
 def _costs(config: Config, shape: Shape) -> Iterator[tuple[str, Part]]:
     """The cost of every operation, with the name of its part."""
-    costs, arrays = layer_costs(config, shape), param_shapes(config)
+    costs = layer_costs(config, shape)
+    arrays = param_shapes(config)
     for node in walk(config, shape):
         activations = FLOAT * math.prod(node.out)
         if node.has_weights:

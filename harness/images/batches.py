@@ -75,7 +75,8 @@ def open_dataset(folder: Path) -> Dataset:
         raise _damaged(folder, [f"dataset.json: {error}"]) from error
     if wrong:
         raise _damaged(folder, [f"dataset.json: {name} is missing, empty or of another type" for name in wrong])
-    arrays, problems = {}, []
+    arrays = {}
+    problems = []
     for part in ("train", "test"):
         shape = (about[part], about["channels"], about["size"], about["size"])
         for name, dtype, expected in ((f"{part}-images", np.uint8, shape), (f"{part}-labels", np.int64, shape[:1])):

@@ -116,7 +116,8 @@ def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str]:
 
 def _read_all(paths: Sequence[Path], channels: int, size: int) -> list[Array]:
     """`read_picture` for each path; one error names every file that cannot be read."""
-    pictures, problems = [], []
+    pictures = []
+    problems = []
     for path in paths:
         try:
             pictures.append(read_picture(path, channels, size))

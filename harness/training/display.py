@@ -151,7 +151,8 @@ def show_scores(confusion: Array, loss: float, classes: Sequence[str], console: 
 
     `confusion` holds counts, (classes, classes): label, prediction.
     """
-    right, total = int(confusion.trace()), int(confusion.sum())
+    right = int(confusion.trace())
+    total = int(confusion.sum())
     console.print(f"loss {loss:.4f}, accuracy {right / total:.4f} ({right:,} of {total:,})", highlight=False)
     table = _table("class", "images", "recall", "precision")
     table.add_column("most often taken for")

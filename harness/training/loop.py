@@ -112,7 +112,8 @@ def open_run(team: Team, backend: str, task: dict[str, Any], tell: Tell, stopped
         saved_settings, position = runs.of_checkpoint(saved, start / CHECKPOINT)
         if saved_settings != settings:
             raise spec.InvalidInput(f"{start / CHECKPOINT}: written by a run with other settings than {CONFIG} has")
-        params, state = saved.params, saved.state
+        params = saved.params
+        state = saved.state
         records = [record for record in runs.read_metrics(start) if _is_past(record, position)]
     else:
         params = spec.init_params(config, settings.seed, settings.recipe.init)
@@ -208,7 +209,8 @@ class Run:
 
     def train(self) -> tuple[int, bool]:
         """Train until the end, or until told to stop; returns the steps done, and whether the run is complete."""
-        position, settings = self.position, self.settings
+        position = self.position
+        settings = self.settings
         self.tell({"event": "start", "step": position.step, "steps": settings.steps, "records": self.records})
         while True:
             stopping = self.stopped() or position.step >= self.last < settings.steps
@@ -223,8 +225,10 @@ class Run:
 
     def _epoch(self) -> None:
         """Train to the end of the epoch, or until told to stop."""
-        team, settings, position = self.team, self.settings, self.position
-        recipe, per_epoch = settings.recipe, settings.steps_per_epoch
+        settings = self.settings
+        recipe = settings.recipe
+        per_epoch = settings.steps_per_epoch
+        position = self.position
         epoch, first = divmod(position.step, per_epoch)
         dataset = self.dataset.train
         batches = training_batches(
@@ -234,8 +238,8 @@ class Run:
         try:
             for images, labels in batches:
                 masks = spec.dropout_masks(settings.config, images.shape, settings.seed, position.step)
-                team.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
-                step = team.train_step(self.model, self.optimizer, images, labels, masks)
+                self.team.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
+                step = self.team.train_step(self.model, self.optimizer, images, labels, masks)
                 self.waiting.append((step, len(images)))
                 position.step += 1
                 now = time.monotonic()
@@ -264,7 +268,8 @@ class Run:
         position = self.position
         before = position.step - len(self.waiting)
         for number, (step, images) in enumerate(self.waiting, before + 1):
-            loss, correct = float(step.loss), int(step.correct)
+            loss = float(step.loss)
+            correct = int(step.correct)
             if not math.isfinite(loss):
                 raise Diverged(
                     f"the loss is {loss} after step {number}: the run has diverged. The last checkpoint is kept. "
@@ -301,9 +306,9 @@ class Run:
 
     def _record_step(self, epoch: int) -> None:
         if self.metrics is not None:
-            position, settings = self.position, self.settings
+            position = self.position
             loss, accuracy = position.logged.means()
-            rate = settings.recipe.rate(position.step - 1, settings.steps_per_epoch)
+            rate = self.settings.recipe.rate(position.step - 1, self.settings.steps_per_epoch)
             speed = self.worked / self.working if self.working else None
             self._record("step", epoch=epoch, loss=loss, accuracy=accuracy, rate=rate, images_per_second=speed)
             position.logged = Tally()
@@ -324,7 +329,8 @@ class Run:
     def _evaluate(self) -> dict[str, float]:
         """The scores on the test images. The other processes have none, but call `stopped` as often."""
         settings = self.settings
-        images, batch = len(self.dataset.test), settings.recipe.batch
+        images = len(self.dataset.test)
+        batch = settings.recipe.batch
         if self.metrics is None:
             for first in range(0, images, batch):
                 self._evaluated(min(first + batch, images))

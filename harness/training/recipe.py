@@ -304,7 +304,9 @@ def _wrong_types(problems: list[ErrorDetails]) -> dict[str, str]:
     """A message for each key that is unknown, missing or of another type."""
     wrong = {}
     for problem in problems:
-        kind, value, place = problem["type"], problem["input"], problem["loc"]
+        kind = problem["type"]
+        value = problem["input"]
+        place = problem["loc"]
         section = place[0] if len(place) > 1 else ""
         key = f"{section}.{place[2]}" if section else ".".join(map(str, place))  # place[1] is the section's name
         if kind == "missing":

@@ -26,8 +26,12 @@ from harness.training.recipe import Recipe
 from harness.weights.checkpoint import Checkpoint
 from spec import InvalidInput
 
-CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.jsonl"
-ENVIRONMENT, CURVES, EVENTS = "environment.json", "curves.png", "events"
+CHECKPOINT = "checkpoint.safetensors"
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+ENVIRONMENT = "environment.json"
+CURVES = "curves.png"
+EVENTS = "events"
 _Kind = TypeVar("_Kind")
 
 
@@ -36,12 +40,12 @@ class Settings:
     """Everything that decides the numbers of a run, except the framework and the machine."""
 
     recipe: Recipe
-    data: str  # as `harness.images.prepared.prepare` takes it
+    data: str  # source, for `harness.images.prepared.prepare`
     data_sha256: str
     classes: tuple[str, ...]
     train_images: int
     test_images: int
-    seed: int  # of the initial parameters, the order of the images, and dropout
+    seed: int  # decides initial parameters, order of the images, dropout
     dtype: str
     device: str
 
@@ -57,7 +61,7 @@ class Settings:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last batch of an epoch may be smaller than the others."""
+        """Batches in an epoch; the last one may be smaller."""
         return math.ceil(self.train_images / self.recipe.batch)
 
     @property
