@@ -38,7 +38,6 @@ class Screen:
         self.speed = ""
 
     def begin(self, part: Part) -> None:
-        """See `Listener`."""
         self.speed = ""
         self.task = self.progress.add_task(part.backend, total=part.settings.steps, state="starting")
         self.progress.start()
@@ -46,7 +45,6 @@ class Screen:
             self.console.print(f"{part.backend}: starting in {part.folder}", highlight=False, soft_wrap=True)
 
     def message(self, part: Part, message: dict[str, Any]) -> None:
-        """See `Listener`."""
         event = message["event"]
         if event == "start":
             self.events = Events(part.folder, message["records"])
@@ -68,7 +66,6 @@ class Screen:
                 self.speed = f"  {record['images_per_second']:.0f} images/s"
 
     def end(self, part: Part, result: Result) -> None:
-        """See `Listener`."""
         self.progress.stop()
         self.progress.remove_task(self.task)
         if self.events is not None:

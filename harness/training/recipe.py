@@ -51,7 +51,6 @@ class StepDecay:
     drop: float = 0.1
 
     def factor(self, step: int, per_epoch: int, steps: int) -> float:
-        """See `Constant.factor`."""
         return self.drop ** sum(step >= epoch * per_epoch for epoch in self.epochs)
 
 
@@ -63,7 +62,6 @@ class Paper:
     every: int = 8  # epochs
 
     def factor(self, step: int, per_epoch: int, steps: int) -> float:
-        """See `Constant.factor`."""
         return self.drop ** (step // (per_epoch * self.every))
 
 
@@ -72,7 +70,6 @@ class Cosine:
     """(1 + cos(π · step / steps)) / 2: from 1 to nearly 0 (Loshchilov and Hutter 2017, without restarts)."""
 
     def factor(self, step: int, per_epoch: int, steps: int) -> float:
-        """See `Constant.factor`."""
         return (1 + math.cos(math.pi * step / steps)) / 2
 
 
@@ -88,7 +85,6 @@ class OneCycle:
     end: float = 4e-6
 
     def factor(self, step: int, per_epoch: int, steps: int) -> float:
-        """See `Constant.factor`."""
         peak = self.rise * steps
         if step < peak:
             return 1 + (self.start - 1) * (1 + math.cos(math.pi * step / peak)) / 2
