@@ -1,4 +1,4 @@
-"""How far arrays are from those expected, and weights that show every difference. NumPy only."""
+"""Relative errors of arrays, and weights for comparing. Needs NumPy only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spec import Array, Arrays
 
 
 def finite(value: Any) -> Any:
-    """JSON values with null for every number that is not finite, since JSON has none."""
+    """JSON values with None for every number that is not finite, since JSON has no such numbers."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -21,9 +21,9 @@ def finite(value: Any) -> Any:
 
 
 def probe_params(config: spec.Config, seed: int) -> dict[str, Array]:
-    """Weights for comparing: no array at its neutral value, so that one that is ignored shows.
+    """Weights for comparing. No array is neutral, so that a backend that ignores one differs.
 
-    PyTorch's scheme, whose biases are not zero; batch norm's arrays are moved away from 0 and 1.
+    The scheme is PyTorch's, whose biases are not zero. The arrays of batch norm are moved away from 0 and 1.
     """
     params = spec.init_params(config, seed, "torch")
     noise = np.random.Generator(np.random.Philox(seed))
@@ -31,9 +31,9 @@ def probe_params(config: spec.Config, seed: int) -> dict[str, Array]:
 
 
 def relative_error(got: Array, expected: Array, scale: float | None = None) -> float:
-    """max |got - expected| / max |expected|; infinite where shapes differ or anything is not finite.
+    """max |got - expected| / max |expected|; infinite where shapes differ or a number is not finite.
 
-    `scale` takes the place of max |expected|; where that is 0 the difference stands as it is.
+    `scale` replaces max |expected|. Where the divisor is 0, the result is max |got - expected|.
     """
     if got.shape != expected.shape or not np.isfinite(got).all():
         return math.inf
@@ -42,16 +42,13 @@ def relative_error(got: Array, expected: Array, scale: float | None = None) -> f
     return difference / scale if scale > 0 else difference
 
 
-# Of the largest value in a set of arrays: an array below that is zero but for rounding. Batch norm makes such: what
-# only shifts its input has no gradient, and of the sum that should be 0 some 1e-17 remain, other ones everywhere.
+# Arrays below this share of the set's maximum are rounding noise, and are compared against that maximum. For example
+# a bias before batch norm has gradient 0, computed as about 1e-17.
 _ROUNDING = 1e-12
 
 
 def relative_errors(got: Arrays, expected: Arrays) -> dict[str, float]:
-    """The relative error of each array of a set; one that is missing or too many is infinitely wrong.
-
-    An array that is zero but for rounding is measured against the largest of the set.
-    """
+    """The relative error of each array of a set. A missing or an additional array has an infinite error."""
     errors = {name: math.inf for name in got.keys() ^ expected.keys()}
     scales = {name: float(np.abs(x).max()) for name, x in expected.items()}
     largest = max(scales.values())

@@ -10,12 +10,12 @@ from spec import InvalidInput
 
 
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
-    """Put a file of these parts in place, whole or not at all: beside it, to the disk, then renamed.
+    """Write the parts to a file beside `path`, bring it to the disk, then rename it.
 
-    One process at a time may write a path; a file called ``.partial`` is what a killed one left, and is overwritten.
+    One process at a time may write a path. A killed process may leave a file ``.partial``, which is overwritten.
 
     Raises:
-        InvalidInput: when it cannot be written; what stood at `path` is unchanged.
+        InvalidInput: when it cannot be written; the file at `path` is unchanged.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -24,7 +24,7 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException as error:  # an interrupt too leaves nothing behind
+    except BaseException as error:  # an interrupt also leaves no file
         with suppress(OSError):
             partial.unlink()
         if not isinstance(error, OSError):
@@ -36,7 +36,7 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries, a new name among them, to the disk, where the file system can promise that."""
+    """Bring a folder's entries, such as a new name, to the disk, if the file system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         try:

@@ -2,7 +2,7 @@
 
 The folder holds the task (`task.json`, `task.npz`) and takes the answer (`answer.json`, `answer.npz`); messages on the
 way are lines of JSON on the standard output. Only NumPy and the backend's framework are needed here, and for training
-safetensors and filelock, so that the process can run in another environment than the one that asks.
+safetensors, filelock and pydantic, so that the process can run in another environment than the one that asks.
 """
 
 from __future__ import annotations
@@ -47,9 +47,13 @@ def main(backend: str, folder: Path) -> None:
     except spec.InvalidInput as refusal:
         answer = {"refused": str(refusal), "missing": isinstance(refusal, NotInstalled)}
     except ModuleNotFoundError as error:
-        if error.name not in ("safetensors", "filelock"):
+        if error.name not in ("safetensors", "filelock", "pydantic"):
             raise
         answer = {"refused": f"{sys.executable} has no {error.name}, which training needs: pip install {error.name}"}
+    if task["kind"] == "train":
+        # Ctrl-C reaches this process twice, from the terminal and from the command. The second signal may come late.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     np.savez(folder / "answer.npz", **found)
     (folder / "answer.json").write_text(json.dumps(answer))
 

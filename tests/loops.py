@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
@@ -41,13 +42,19 @@ GOOGLENET = replace(RECIPE, preset="d2l", batch=4, dropout=0.4)
 
 
 def run(
+    package: ModuleType, dataset: Path, folder: Path, *, log_every: int = 1, save_every: float = 1e9, **options: Any
+) -> bool:
+    """As `train`, with a record after so many steps and a checkpoint after so many seconds."""
+    with mock.patch.multiple(loop, LOG_EVERY=log_every, SAVE_EVERY=save_every):
+        return train(package, dataset, folder, **options)
+
+
+def train(
     package: ModuleType,
     dataset: Path,
     folder: Path,
     *,
     recipe: Recipe = RECIPE,
-    log_every: int = 1,
-    save_every: float = 1e9,
     stop_after: int | None = None,
     start: Path | None = None,
     messages: list | None = None,
@@ -59,8 +66,6 @@ def run(
         "settings": settings_for(recipe, dataset, seed=SEED, dtype="float64", device="cpu").as_json(),
         "dataset": str(dataset),
         "start": str(start) if start else None,
-        "log_every": log_every,
-        "save_every": save_every,
         "stop_after": stop_after,
         "devices": 1,
     }

@@ -33,8 +33,6 @@ REFUSED = {
     "compare --backends tf": "unknown backend: expected one or more of pt, mx, jax, got tf",
     "compare --preset lenet --backends pt,pt": "expected each one once",
     "compare --backends ,": "unknown backend: expected one or more of pt, mx, jax, got none",
-    f"{SMALL} --dtype float16": "dtype: expected one of float32, float64, bfloat16, got 'float16'",
-    f"{SMALL} --device tpu": "device: expected one of auto, cpu, gpu",
     "compare --preset torchvision --size 14": "expected a height and a width of 15 pixels or more",
     "compare --preset cnblogs --size 96": "expected a height and a width of 193 to 416 pixels",
     f"{SMALL} --size 0": "it is empty",
@@ -78,6 +76,10 @@ def test_wrong_usage_is_refused_in_one_clear_error(words):
         ("inspect a.safetensors --from keras", "'keras' is not one of 'safetensors'"),
         ("predict a.png --weights a.safetensors --dtype float16", "'float16' is not one of 'float32', 'float64'"),
         ("predict a.png --weights a.safetensors --device tpu", "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
+        (f"{SMALL} --dtype float16", "'float16' is not one of 'float32', 'float64', 'bfloat16'"),
+        (f"{SMALL} --device tpu", "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
+        ("doctor --device tpu", "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
+        ("eval runs/d2l/pt --part val", "'val' is not one of 'test', 'train'"),
     ],
 )
 def test_misspelled_command_is_refused(words, message):

@@ -1,4 +1,4 @@
-"""`googlenet compare`: backends and judges against the referee, what the command reports, and its exit status."""
+"""`googlenet compare`: backends and evaluators against the referee, what the command reports, and its exit status."""
 
 from __future__ import annotations
 
@@ -259,11 +259,11 @@ def test_backend_that_computes_something_else_fails(monkeypatch):
     assert marked == ["conv2"]
 
 
-# ----------------------------------------------------------------------------------------------------------- judges
+# ----------------------------------------------------------------------------------------------------------- evaluators
 
 
 @pytest.mark.parametrize("preset", ["lenet", "lenet-bn-frozen"])
-def test_judges_that_run_the_graph_agree(preset):
+def test_evaluators_of_the_graph_agree(preset):
     """They run forward only; one computes in float32, whatever it is given."""
     config = spec.preset(preset)
     words = ["--preset", preset, "--backends", FIRST, "--with", "onnx,onnx-reference", "--json", "-"]
@@ -271,18 +271,18 @@ def test_judges_that_run_the_graph_agree(preset):
     assert list(report["backends"]) == [FIRST, "onnx", "onnx-reference"]
     exact = of_onnx(config, "float64").logits
     for name, least, most in (("onnx", 1e-9, 5e-6), ("onnx-reference", 0, exact)):
-        judged = report["backends"][name]
-        assert judged["passed"] is True
-        assert judged["parameters"] == spec.parameter_count(config)
-        assert least < judged["logits_error"] < most
-        assert (judged["loss_error"], judged["gradient_error"], judged["step_error"]) == (None, None, None)
-        assert [stage["name"] for stage in judged["stages"]] == list(spec.stage_names(config))
+        result = report["backends"][name]
+        assert result["passed"] is True
+        assert result["parameters"] == spec.parameter_count(config)
+        assert least < result["logits_error"] < most
+        assert (result["loss_error"], result["gradient_error"], result["step_error"]) == (None, None, None)
+        assert [stage["name"] for stage in result["stages"]] == list(spec.stage_names(config))
 
 
 def test_reference_evaluator_is_given_the_dtype_of_the_comparison():
     words = ["--preset", "lenet", "--backends", FIRST, "--with", "onnx-reference", "--dtype", "float32", "--json", "-"]
-    judged = json.loads(googlenet("compare", *words).stdout)["backends"]["onnx-reference"]
-    assert 1e-9 < judged["logits_error"] < 5e-6
+    result = json.loads(googlenet("compare", *words).stdout)["backends"]["onnx-reference"]
+    assert 1e-9 < result["logits_error"] < 5e-6
 
 
 @pytest.mark.parametrize(
@@ -292,5 +292,5 @@ def test_reference_evaluator_is_given_the_dtype_of_the_comparison():
         (["--weights", "no"], "there is no such"),
     ],
 )
-def test_judges_and_weights_that_do_not_exist_are_refused(words, message):
+def test_evaluators_and_weights_that_do_not_exist_are_refused(words, message):
     assert message in googlenet("compare", "--backends", FIRST, *words, status=2).stderr

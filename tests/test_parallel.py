@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
 
+import loops
 import numpy as np
 import pytest
 import support
@@ -41,7 +42,7 @@ from harness.images.prepared import prepare
 from harness.training import loop
 from harness.training.recipe import recipe
 from harness.training.runs import CHECKPOINT, CONFIG, ENVIRONMENT, of_checkpoint, read_devices
-from harness.training.train import Options, Part, settings_for
+from harness.training.train import Part, settings_for
 from harness.weights import checkpoint
 from spec import reference
 
@@ -398,17 +399,20 @@ class Replica(Team):
 def together(first, dataset, monkeypatch) -> Callable[..., list[bool | BaseException]]:
     """Trains in a folder with two processes, each a thread here, and returns what came of it in each.
 
-    Options are those of `loops.run`, one value for each process.
+    Options are those of `loops.train`, one value for each process.
     """
 
     def train(folder: Path, **options: Sequence[Any]) -> list[bool | BaseException]:
         agreed, own, ended = Together(2), threading.local(), [None, None]
         monkeypatch.setattr(loop, "assemble", lambda package, *_: Replica(package, own.rank, agreed))
+        monkeypatch.setattr(loop, "LOG_EVERY", 1)
 
         def process(rank: int) -> None:
             own.rank = rank
             try:
-                ended[rank] = run(first, dataset, folder, **{name: values[rank] for name, values in options.items()})
+                ended[rank] = loops.train(
+                    first, dataset, folder, **{key: value[rank] for key, value in options.items()}
+                )
             except Exception as error:
                 ended[rank] = error
 
@@ -559,9 +563,7 @@ def test_a_run_goes_on_with_its_devices_unless_told_otherwise(asked, local, expe
     monkeypatch.setattr(harness.training.train, "run_worker", worker)
     settings = settings_for(RECIPE, dataset, seed=5, dtype="float64", device="cpu")
     part, listener = Part("pt", tmp_path, settings, devices=2), mock.Mock()
-    assert (
-        harness.training.train.train([part], dataset, Options(devices=asked), listener, {}) == []
-    )  # the first one's to tell
+    assert harness.training.train.train([part], dataset, listener, {}, devices=asked) == []  # the first one's to tell
     assert given == [(expected, expected)]
 
 
@@ -570,7 +572,7 @@ def test_a_run_goes_on_with_its_devices_unless_told_otherwise(asked, local, expe
 
 def training(home: Path, *arguments: str, recipe: str = "short") -> tuple[list[str], dict[str, str]]:
     """`googlenet train` in a process of its own, and its environment; it runs in the folder."""
-    words = ["train", *arguments, "--data", "folder:pictures", "--recipe", f"{recipe}.toml", "--log-every", "1"]
+    words = ["train", *arguments, "--data", "folder:pictures", "--recipe", f"{recipe}.toml"]
     return support.command(*words, XDG_CACHE_HOME=str(home / "cache"))
 
 
@@ -585,12 +587,12 @@ def test_a_run_goes_on_with_another_number_of_devices_in_another_backend(first, 
     assert done.returncode == 0, done.stderr
     two = home / "runs/moved" / FIRST
     assert json.loads((two / CONFIG).read_text())["devices"] == read_devices(two) == 2
-    words = ["train", "--resume", "runs/moved", "--backend", second, "--devices", "1", "--log-every", "1"]
+    words = ["train", "--resume", "runs/moved", "--backend", second, "--devices", "1"]
     support.googlenet(*words, cwd=home, XDG_CACHE_HOME=str(home / "cache"))
     moved = home / "runs/moved" / second
     assert read_devices(moved) == 1
     one = home / "one"
-    assert run(first, dataset, one, recipe=recipe(str(home / "short.toml")))
+    assert run(first, dataset, one, recipe=recipe(str(home / "short.toml")), log_every=10)
     assert_same_run(moved, one)
 
 
@@ -615,7 +617,7 @@ def alive(session: int) -> list[int]:
 
 def started(home: Path, run: Path) -> subprocess.Popen:
     """A long run on two devices, some steps after its start."""
-    words, env = training(home, FIRST, "--run", str(run), "--devices", "2", "--save-every", "1", recipe="endless")
+    words, env = training(home, FIRST, "--run", str(run), "--devices", "2", recipe="endless")
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home, env=env, start_new_session=True
     )
@@ -643,7 +645,7 @@ def test_an_interrupt_of_several_processes_saves(home):
     assert "interrupted; go on with" in said
     assert "Traceback" not in said
     _, position = of_checkpoint(checkpoint.load(run / FIRST / CHECKPOINT), run)
-    assert records(run / FIRST, "step")[-1]["step"] == position.step
+    assert 0 <= position.step - records(run / FIRST, "step")[-1]["step"] < 10
     assert not alive(process.pid)
 
 

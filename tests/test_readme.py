@@ -173,7 +173,7 @@ def folder_of_the_docs(tmp_path, cache, monkeypatch) -> Path:
     settings = settings_for(recipe("lenet-bn"), prepare("fashion-mnist", 1, 28), 0, "float32", "auto")
     for part in create(tmp_path / "runs" / "d2l", ["pt", "mx"], settings):
         position = Position(lineage=[{"backend": part.backend, "from_step": 0}])
-        metadata = {"run": settings.as_json(), "position": position.as_json()}
+        metadata = {"run": settings.as_json(), "position": dataclasses.asdict(position)}
         save(part.folder / CHECKPOINT, spec.init_params(settings.config), settings.config, metadata)
     return tmp_path
 

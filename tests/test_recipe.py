@@ -319,19 +319,19 @@ PRESET_NAMES = ", ".join(spec.PRESETS)
         (PLAIN | {"std": True}, "std: expected a number, got True"),
         (PLAIN | {"mean": "0"}, "mean: expected a number, got '0'"),
         (PLAIN | {"dropout": "half"}, "dropout: expected a number, got 'half'"),
-        (PLAIN | {"mean": 10**400}, "mean: expected a number, got 1000"),
+        (PLAIN | {"mean": 10**400}, "mean: expected a finite number, got inf"),
         (PLAIN | {"aux": 1}, "aux: expected true or false, got 1"),
         (PLAIN | {"aux": True}, "preset d2l has no auxiliary heads"),
         (PLAIN | {"source": 1}, "source: expected a text, got 1"),
         (with_optimizer(nesterov=1), "optimizer.nesterov: expected true or false, got 1"),
         (with_optimizer(clip_norm="1"), "optimizer.clip_norm: expected a number, got '1'"),
         (with_schedule("step", epochs=3), "schedule.epochs: expected a list of numbers, got 3"),
-        (with_schedule("step", epochs=[1, "2"]), "schedule.epochs: expected a list of numbers, got [1, '2']"),
+        (with_schedule("step", epochs=[1, "2"]), "schedule.epochs: expected a number, got '2'"),
         (with_schedule("paper", every=1.5), "schedule.every: expected a whole number, got 1.5"),
-        (PLAIN | {"size": 0}, "size: expected at least 1 pixel, got 0"),
-        (PLAIN | {"batch": -1}, "batch: expected at least 1 image, got -1"),
+        (PLAIN | {"size": 0}, "size: expected at least 1, got 0"),
+        (PLAIN | {"batch": -1}, "batch: expected at least 1, got -1"),
         (PLAIN | {"epochs": 0}, "epochs: expected at least 1, got 0"),
-        (PLAIN | {"mean": math.nan}, "mean: expected a number, got nan"),
+        (PLAIN | {"mean": math.nan}, "mean: expected a finite number, got nan"),
         (PLAIN | {"std": 0}, "std: expected a number above 0, got 0"),
         (PLAIN | {"std": math.inf}, "std: expected a number above 0, got inf"),
         (PLAIN | {"label_smoothing": 1}, "label_smoothing: expected a share from 0 to below 1, got 1"),
@@ -342,21 +342,24 @@ PRESET_NAMES = ", ".join(spec.PRESETS)
         (with_optimizer(rate=math.inf), "optimizer.rate: expected a number of at least 0, got inf"),
         (with_optimizer(momentum=1), "optimizer.momentum: expected 0 to below 1, got 1"),
         (with_optimizer(momentum=0, nesterov=True), "optimizer.nesterov: needs a momentum above 0"),
-        (with_optimizer(weight_decay=-1), "optimizer.weight_decay: expected at least 0, got -1"),
+        (with_optimizer(weight_decay=-1), "optimizer.weight_decay: expected a number of at least 0, got -1"),
         (with_optimizer(clip_norm=0), "optimizer.clip_norm: expected a number above 0, got 0"),
         (with_optimizer("adam", beta1=1), "optimizer.beta1: expected 0 to below 1, got 1"),
         (with_optimizer("adam", beta2=-0.1), "optimizer.beta2: expected 0 to below 1, got -0.1"),
         (with_optimizer("adam", epsilon=0), "optimizer.epsilon: expected a number above 0, got 0"),
-        (with_optimizer("adamw", weight_decay=math.nan), "optimizer.weight_decay: expected at least 0, got nan"),
-        (with_schedule("step", epochs=[2, 1]), "schedule.epochs: expected rising numbers above 0, got [2"),
-        (with_schedule("step", epochs=[0]), "schedule.epochs: expected rising numbers above 0, got [0"),
+        (
+            with_optimizer("adamw", weight_decay=math.nan),
+            "optimizer.weight_decay: expected a number of at least 0, got nan",
+        ),
+        (with_schedule("step", epochs=[2, 1]), "schedule.epochs: expected rising numbers above 0, got (2"),
+        (with_schedule("step", epochs=[0]), "schedule.epochs: expected rising numbers above 0, got (0"),
         (with_schedule("step", epochs=[1], drop=0), "schedule.drop: expected a number above 0, got 0"),
         (with_schedule("paper", drop=-1), "schedule.drop: expected a number above 0, got -1"),
-        (with_schedule("paper", every=0), "schedule.every: expected at least 1 epoch, got 0"),
+        (with_schedule("paper", every=0), "schedule.every: expected at least 1, got 0"),
         (with_schedule("one-cycle", rise=0), "schedule.rise: expected a share between 0 and 1, got 0"),
         (with_schedule("one-cycle", rise=1), "schedule.rise: expected a share between 0 and 1, got 1"),
-        (with_schedule("one-cycle", start=-1), "schedule.start, .end: expected at least 0, got -1"),
-        (with_schedule("one-cycle", end=-1), "schedule.start, .end: expected at least 0, got 0.04, -1"),
+        (with_schedule("one-cycle", start=-1), "schedule.start: expected a number of at least 0, got -1"),
+        (with_schedule("one-cycle", end=-1), "schedule.end: expected a number of at least 0, got -1"),
     ],
 )
 def test_a_mistake_is_named_alone(table, problem):
@@ -375,17 +378,17 @@ def test_every_mistake_is_named_at_once():
         "schedule": {"name": "step", "drop": 0, "epoch": [1]},
     }
     expected = [
-        "optimizer.lr: unknown",
-        "optimizer.beta1: expected a number",
-        "schedule.epoch: unknown",
-        "schedule.epochs: missing",
-        "colour: unknown",
         "size: missing",
         "batch: expected a whole number",
+        "optimizer.beta1: expected a number",
+        "optimizer.lr: unknown",
+        "schedule.epochs: missing",
+        "schedule.epoch: unknown",
+        "colour: unknown",
         "preset: expected one of",
         "epochs: expected at least 1",
-        "optimizer.rate: expected a number of at least 0",
         "schedule.drop: expected a number above 0",
+        "optimizer.rate: expected a number of at least 0",
     ]
     found = problems_of(table)
     assert [problem.startswith(start) for problem, start in zip(found, expected, strict=True)] == [True] * 11, found
@@ -400,8 +403,8 @@ def test_a_recipe_made_by_hand_is_checked_too():
     with pytest.raises(spec.InvalidInput) as caught:
         Recipe("d2l", 0, 0, 10, spec.SGD(rate=-1))
     assert str(caught.value).splitlines()[1:] == [
-        "  size: expected at least 1 pixel, got 0",
-        "  batch: expected at least 1 image, got 0",
+        "  size: expected at least 1, got 0",
+        "  batch: expected at least 1, got 0",
         "  optimizer.rate: expected a number of at least 0, got -1",
     ]
     with pytest.raises(spec.InvalidInput, match="label_smoothing"):
@@ -476,7 +479,7 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path):
     path.write_text(FILE.replace("batch = 128", "batch = 0"))
     with pytest.raises(spec.InvalidInput) as caught:
         recipe(str(path))
-    assert str(caught.value) == f"{path}: recipe:\n  batch: expected at least 1 image, got 0"
+    assert str(caught.value) == f"{path}: recipe:\n  batch: expected at least 1, got 0"
 
 
 def test_an_empty_file_names_what_is_missing(tmp_path):

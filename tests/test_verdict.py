@@ -116,7 +116,7 @@ def test_worst_gradient_is_named(expected):
     assert (report.worst_gradient, report.gradient_error) == ("fc3.bias", pytest.approx(3e-9))
 
 
-def test_judge_of_forward_fails_where_it_differs(expected):
+def test_evaluator_fails_where_it_differs(expected):
     arrays = {name: x.copy() for name, x in expected.stages.items()}
     bounds, count = of_onnx(LENET, "float32"), spec.parameter_count(LENET)
     passing = judge_forward("onnx", arrays, count, expected, bounds)
@@ -130,7 +130,7 @@ def test_judge_of_forward_fails_where_it_differs(expected):
     assert (report.first_difference, report.stages[1].error) == ("pool1", math.inf)
 
 
-def test_logits_of_a_judge_have_their_own_bound(expected):
+def test_logits_of_an_evaluator_have_their_own_bound(expected):
     arrays = expected.stages | {"fc5": expected.stages["fc5"] * (1 + 5e-4)}
     report = judge_forward("onnx-reference", arrays, expected.parameters, expected, BOUNDS)
     assert (report.first_difference, report.logits_error) == ("logits", pytest.approx(5e-4))

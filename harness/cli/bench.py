@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from harness.cli.options import DataDir, Device, Json, Python, check_choices, interpreters, notes, split
+from harness.cli.options import DataDir, Device, Heads, Json, Python, interpreters, notes, split
 
 if TYPE_CHECKING:
     import spec
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Preset = Annotated[str, typer.Option(help="See `googlenet presets`.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=1, show_default="the preset's")]
-Heads = Annotated[bool, typer.Option("--aux/--no-aux", help="Train with auxiliary heads, where the preset has them.")]
 Threads = Annotated[
     int | None, typer.Option(help="And processors, for each backend.", min=1, show_default="all processors")
 ]
@@ -81,7 +80,6 @@ def bench(
     from spec import InvalidInput
 
     names = check_names(backends or ["pt", "mx", "jax"], ENGINES)
-    check_choices(device=device)
     batches = _batches(batch)
     config, size = _network(preset, size, heads=heads)
     dtypes = _dtypes(split(dtype), DTYPES)
@@ -137,7 +135,6 @@ def profile(
     from harness.bench.report.tables import render_profile
 
     (name,) = check_names([backend])
-    check_choices(device=device)
     config, size = _network(preset, size, heads=heads)
     profile = Profile(config, size, rounds, seed, Candidate(name, "tuned", "train", batch, dtype))
     _check_outputs(out, None)

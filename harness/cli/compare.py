@@ -1,4 +1,4 @@
-"""The verb that holds the backends against the referee: compare."""
+"""The verb `compare`: the backends against the referee."""
 
 from __future__ import annotations
 
@@ -11,50 +11,39 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from harness.cli.options import (
-    DataDir,
-    Device,
-    Python,
-    Size,
-    check_choices,
-    interpreters,
-    notes,
-    progress,
-    split,
-)
+from harness.cli.options import DataDir, Device, Dtype, Heads, Python, Size, interpreters, notes, progress, split
 from harness.cli.weights import work_with
 
 
 def compare(
     pictures: Annotated[list[str] | None, typer.Argument(help="More picture files, after --data FILE.")] = None,
     preset: Annotated[str | None, typer.Option(help="See `googlenet presets`.", show_default="d2l")] = None,
-    backends: Annotated[str, typer.Option(help="Which, in this order, separated by commas.")] = "pt,mx,jax",
+    backends: Annotated[str, typer.Option(help="Backends in this order, separated by commas.")] = "pt,mx,jax",
     weights: Annotated[
-        Path | None, typer.Option(help="Of any format `googlenet convert` reads.", show_default="made from the seed")
+        Path | None, typer.Option(help="A file that `googlenet convert` reads.", show_default="made from the seed")
     ] = None,
-    judges: Annotated[
-        str | None, typer.Option("--with", metavar="JUDGES", help="onnx, onnx-reference: others' arithmetic, forward.")
+    evaluators: Annotated[
+        str | None,
+        typer.Option("--with", metavar="EVALUATORS", help="onnx, onnx-reference: compare their forward pass too."),
     ] = None,
     size: Size = None,
     batch: Annotated[int | None, typer.Option(help="Number of images.", show_default="4, or all files named")] = None,
-    dtype: Annotated[str, typer.Option(help="float64, float32 or bfloat16.")] = "float64",
+    dtype: Annotated[Dtype, typer.Option(help="The dtype to compute in.")] = "float64",
     device: Device = "auto",
     data: Annotated[
         str, typer.Option(help="digits, fashion-mnist, a folder of pictures, or picture files.")
     ] = "digits",
     data_dir: DataDir = None,
-    seed: Annotated[int, typer.Option(help="Of the weights.")] = 0,
-    heads: Annotated[
-        bool, typer.Option("--aux/--no-aux", help="With auxiliary heads, where the preset has them.")
-    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+    heads: Heads = True,
     python: Python = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the results as JSON; - for stdout.")
     ] = None,
 ) -> None:
-    """Hold the backends against the NumPy referee on real images: every stage, every gradient, one training step.
+    """Compare the backends with the NumPy referee on real images: every stage, every gradient, one training step.
 
-    Exits with 0 when all agree and with 1 when one does not. Dropout is off, since no two frameworks drop the same.
+    Exits with 0 when all agree and with 1 when one does not. Dropout is off, since each framework drops other values.
 
     Examples:
 
@@ -68,30 +57,29 @@ def compare(
     """
     import spec as network
     from harness.backends.registry import check_names
-    from harness.compare.backends import JUDGES, Weights
+    from harness.compare.backends import EVALUATORS, Weights
     from harness.compare.backends import compare as run
     from harness.compare.table import render
     from harness.images.sources import load_batch
     from harness.weights.convert import read_weights
 
     names = check_names(split(backends))
-    check_choices(dtype=dtype, device=device)
-    asked = split(judges or "")
-    if unknown := [name for name in asked if name not in JUDGES]:
-        raise network.InvalidInput(f"--with: expected some of {', '.join(JUDGES)}, got {', '.join(unknown)}")
-    given = None
+    others = split(evaluators or "")
+    if unknown := [name for name in others if name not in EVALUATORS]:
+        raise network.InvalidInput(f"--with: expected some of {', '.join(EVALUATORS)}, got {', '.join(unknown)}")
+    chosen = None
     if weights is None:
         config = network.preset(preset or "d2l", aux=None if heads else False, dropout=0.0)
     else:
-        found = read_weights(weights, work_with(python), None, preset).weights
-        config = replace(found.config, aux=found.config.aux and heads, dropout=0.0, aux_dropout=0.0)
-        given = Weights({name: found.params[name] for name in network.param_shapes(config)}, str(weights))
+        stored = read_weights(weights, work_with(python), None, preset).weights
+        config = replace(stored.config, aux=stored.config.aux and heads, dropout=0.0, aux_dropout=0.0)
+        chosen = Weights({name: stored.params[name] for name in network.param_shapes(config)}, str(weights))
     side = config.input_size if size is None else size
     network.stage_shapes(config, (config.in_channels, side, side))  # refuse before any work is done
     images = load_batch([data, *(pictures or [])], config, side, batch, data_dir)
     if json_file not in (None, Path("-")) and not json_file.parent.is_dir():
         raise network.InvalidInput(f"--json {json_file}: there is no folder {json_file.parent}")
-    with progress(["referee", *names, *asked]) as done:
+    with progress(["referee", *names, *others]) as done:
         report = run(
             config,
             images,
@@ -100,8 +88,8 @@ def compare(
             device=device,
             seed=seed,
             pythons=interpreters(python or [], names),
-            weights=given,
-            judges=asked,
+            weights=chosen,
+            evaluators=others,
             done=done,
         )
     console = notes if json_file == Path("-") else Console()

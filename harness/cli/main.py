@@ -1,10 +1,9 @@
-"""The command line. Frameworks, and whatever else is slow to import, are imported by the verb that needs them."""
+"""The command line. Each verb imports the modules that are slow to import, frameworks among them."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from harness.cli.bench import bench, profile
 from harness.cli.compare import compare
-from harness.cli.options import Json, Size, notes, progress
+from harness.cli.options import Device, Heads, Json, Size, notes, progress
 from harness.cli.sizes import sizes
 from harness.cli.train import evaluate, recipes, runs, train
 from harness.cli.weights import convert, inspect, predict
@@ -20,13 +19,12 @@ from harness.cli.weights import convert, inspect, predict
 app = typer.Typer(
     help="One GoogLeNet in PyTorch, MXNet Gluon and JAX/Flax, and the proof that it is one.",
     no_args_is_help=True,
-    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
 
 def main() -> None:
-    """The `googlenet` command: 0 when all is well, 1 when something does not agree, 2 on wrong usage."""
+    """The `googlenet` command: exits with 0 when all is well, 1 when something does not agree, 2 on wrong usage."""
     try:
         app()
     except ValueError as error:
@@ -62,7 +60,8 @@ def presets(as_json: Json = False) -> None:
     console = Console()
     for row in rows:
         size = " x ".join(str(n) for n in row["input"])
-        parameters, without = row["parameters"], row["parameters_without_heads"]
+        parameters = row["parameters"]
+        without = row["parameters_without_heads"]
         heads = f" ({without:,} without auxiliary heads)" if without != parameters else ""
         console.print(f"[bold]{row['preset']}[/]: {size}, {row['classes']} classes, {parameters:,} parameters{heads}")
         console.print(f"    {row['source']}", style="dim", highlight=False)
@@ -71,9 +70,7 @@ def presets(as_json: Json = False) -> None:
 def spec(
     preset: Annotated[str, typer.Argument(help="See `googlenet presets`.")] = "d2l",
     size: Size = None,
-    heads: Annotated[
-        bool, typer.Option("--aux/--no-aux", help="With auxiliary heads, where the preset has them.")
-    ] = True,
+    heads: Heads = True,
     as_json: Json = False,
 ) -> None:
     """Print a network as the paper's Table 1, with parameters and multiply-adds.
@@ -113,11 +110,8 @@ def spec(
     print(json.dumps(summary, indent=2))
 
 
-def doctor(
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu: what the backends are asked for.")] = "auto",
-    as_json: Json = False,
-) -> None:
-    """Say which backends work here, on which devices and with how many threads, and what to do where one does not.
+def doctor(device: Device = "auto", as_json: Json = False) -> None:
+    """Show which backends work here, their devices and threads, and the remedy where one does not work.
 
     Example: googlenet doctor
     """
@@ -130,27 +124,12 @@ def doctor(
         print(json.dumps(findings, indent=2))
     else:
         render(findings, Console())
-    raise typer.Exit(0 if all(not found["problems"] for found in findings["backends"].values()) else 1)
+    raise typer.Exit(0 if all(not backend["problems"] for backend in findings["backends"].values()) else 1)
 
 
-_VERBS: dict[str, Callable[..., None]] = {
-    "presets": presets,
-    "spec": spec,
-    "compare": compare,
-    "train": train,
-    "eval": evaluate,
-    "runs": runs,
-    "recipes": recipes,
-    "sizes": sizes,
-    "convert": convert,
-    "inspect": inspect,
-    "predict": predict,
-    "bench": bench,
-    "profile": profile,
-    "doctor": doctor,
-}
-for _name, _verb in _VERBS.items():
-    app.command(_name)(_verb)
+_TRAINING = (train, evaluate, runs, recipes)
+for _verb in (presets, spec, compare, *_TRAINING, sizes, convert, inspect, predict, bench, profile, doctor):
+    app.command("eval" if _verb is evaluate else None)(_verb)
 
 
 if __name__ == "__main__":

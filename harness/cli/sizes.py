@@ -1,4 +1,4 @@
-"""The verb that compares what networks cost: sizes."""
+"""The verb `sizes`: the costs of networks."""
 
 from __future__ import annotations
 
@@ -22,25 +22,20 @@ def sizes(
         ),
     ] = None,
     size: Size = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw a picture: .png, .svg or .pdf.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw a figure, such as a .png or .svg.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare what networks cost, and whether convolutions or dense layers cost it.
+    """Compare the costs of networks, and those of their convolutions and dense layers.
 
     For one square image, without auxiliary heads, bytes in float32:
 
-    takes: the sizes of images that fit.
+    takes: sides of the images that fit; depth: layers with weights on the longest way to the logits.
 
-    depth: layers with weights on the longest way to the logits.
+    weights: bytes of parameters and running statistics; activations: bytes of all outputs, which training keeps.
 
-    parameters: what is trained.
-
-    weights: the bytes of parameters and running statistics.
-
-    activations: the bytes that layers and pools put out; training keeps them.
-
-    Batch norm and activation functions belong to their layer; local response
-    normalization counts with the pools.
+    Batch norm and activation functions belong to their layer; local response normalization counts with the pools.
 
     Examples:
 
@@ -48,13 +43,12 @@ def sizes(
 
     googlenet sizes alexnet vgg11 nin d2l --size 224 --plot sizes.png
     """
-    from harness.compare.sizes import as_json as plain
-    from harness.compare.sizes import draw, measure_all, render
+    from harness.compare import sizes as costs
 
-    found = measure_all(presets or [], size)
+    networks = costs.measure_all(presets or [], size)
     if plot is not None:
-        draw(found, plot)
+        costs.draw(networks, plot)
     if as_json:
-        print(json.dumps(plain(found), indent=2))
+        print(json.dumps(costs.as_json(networks), indent=2))
     else:
-        render(found, Console())
+        costs.render(networks, Console())

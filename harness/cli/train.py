@@ -5,25 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from harness.cli.options import (
-    DataDir,
-    Device,
-    Json,
-    Python,
-    bar,
-    check_choices,
-    interpreters,
-    notes,
-)
+from harness.cli.options import DataDir, Device, Dtype, Json, Python, interpreters, notes, progress
 
-# What may stand beside --resume; everything else was settled when the run began.
-_GOING_ON = frozenset("resume backend data_dir devices steps log_every save_every python as_json".split())
+# The options that --resume allows. The others were settled when the run began.
+_WITH_RESUME = frozenset("resume backend data_dir devices steps python as_json".split())
 
 
 def train(
@@ -43,18 +35,12 @@ def train(
     heads: Annotated[
         bool | None, typer.Option("--aux/--no-aux", help="With auxiliary heads.", show_default="as the preset")
     ] = None,
-    norm_momentum: Annotated[
-        float | None,
-        typer.Option(help="Share of the batch in batch norm's running statistics, to 1.", show_default="the recipe's"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and dropout.")] = 0,
+    dtype: Annotated[Dtype, typer.Option(help="The dtype to compute in.")] = "float32",
     device: Device = "auto",
     devices: Annotated[
         int | None,
-        typer.Option(
-            help="Of this machine, that share each batch: GPUs, or parts of the CPU.", min=1, show_default="1"
-        ),
+        typer.Option(help="GPUs of this machine, or parts of its CPU, that share a batch.", min=1, show_default="1"),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/RECIPE-DATA-TIME")] = None,
     resume: Annotated[
@@ -64,14 +50,12 @@ def train(
         str | None, typer.Option(help="With --resume: go on in this backend, even if another one began.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Stop and save after this many steps in all.", min=1)] = None,
-    log_every: Annotated[int, typer.Option(help="Steps between records.", min=1)] = 10,
-    save_every: Annotated[float, typer.Option(help="Seconds between checkpoints within an epoch.", min=0)] = 60,
     python: Python = None,
     as_json: Json = False,
 ) -> None:
-    """Train: the same start and the same batches in every backend, resumable, in any backend.
+    """Train: every backend has the same start and the same batches. Any backend can resume a run.
 
-    Ctrl-C stops after the step at hand and saves. Exits with 1 when a run ends early otherwise than by --steps.
+    Ctrl-C saves and stops after the current step. The exit status is 1 when a run ends early, except by --steps.
 
     Examples:
 
@@ -89,7 +73,7 @@ def train(
     from harness.training import display
     from harness.training.recipe import recipe as read_recipe
     from harness.training.runs import backend_folders
-    from harness.training.train import Options, check_data, create, default_name, reopen, settings_for
+    from harness.training.train import check_data, create, default_name, reopen, settings_for
     from harness.training.train import train as train_parts
     from spec import InvalidInput, stage_shapes
 
@@ -97,15 +81,7 @@ def train(
     if resume is None:
         if backend is not None:
             raise InvalidInput("--backend: only with --resume; name backends before the options: googlenet train jax")
-        check_choices(dtype=dtype, device=device)
-        changes: dict[str, Any] = {
-            "preset": preset,
-            "epochs": epochs,
-            "size": size,
-            "batch": batch,
-            "aux": heads,
-            "norm_momentum": norm_momentum,
-        }
+        changes: dict[str, Any] = {"preset": preset, "epochs": epochs, "size": size, "batch": batch, "aux": heads}
         chosen = replace(read_recipe(recipe), **{key: value for key, value in changes.items() if value is not None})
         config = chosen.config()
         stage_shapes(config, (config.in_channels, chosen.size, chosen.size))  # refuse before any work is done
@@ -116,45 +92,45 @@ def train(
         parts = create(folder, names, settings)
     else:
         sources = {option.opts[0]: context.get_parameter_source(option.name) for option in context.command.params}
-        allowed = {option.opts[0] for option in context.command.params if option.name in _GOING_ON}
-        given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-        if unused := [name for name in given if name not in allowed]:
-            raise InvalidInput(f"--resume goes on with a run as it is: leave out {', '.join(unused)}")
+        allowed = {option.opts[0] for option in context.command.params if option.name in _WITH_RESUME}
+        typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        if refused := [name for name in typed if name not in allowed]:
+            raise InvalidInput(f"--resume goes on with a run as it is: leave out {', '.join(refused)}")
         parts = reopen(resume, backend)
         folder = parts[0].folder.parent
         settings = parts[0].settings
         config = settings.config
         dataset = _prepare(settings.data, config.in_channels, settings.recipe.size, data_dir)
         check_data(parts, dataset)
-    options = Options(log_every=log_every, save_every=save_every, stop_after=steps, devices=devices)
-    found = train_parts(parts, dataset, options, display.Screen(notes), pythons)
-    if not found:
-        return  # another process of the same run shows what came of it
+    results = train_parts(parts, dataset, display.Screen(notes), pythons, stop_after=steps, devices=devices)
+    if not results:
+        return  # the first process of this run shows the results
     display.draw_run(folder)
     if as_json:
-        print(json.dumps({"run": str(folder), "backends": [asdict(result) for result in found]}, indent=2))
+        print(json.dumps({"run": str(folder), "backends": [asdict(result) for result in results]}, indent=2))
     elif backend_folders(folder):
         display.show_run(folder, Console())
-    raise typer.Exit(0 if all(result.problem is None for result in found) else 1)
+    raise typer.Exit(0 if all(result.problem is None for result in results) else 1)
 
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of one backend's run.")],
     data: Annotated[str | None, typer.Option(help="As for `train`.", show_default="what it was trained on")] = None,
     data_dir: DataDir = None,
-    part: Annotated[str, typer.Option(help="test or train.")] = "test",
+    part: Annotated[Literal["test", "train"], typer.Option(help="The images to evaluate on.")] = "test",
     backend: Annotated[
         str | None, typer.Option(help="pt, mx or jax.", show_default="the one that trained last")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float64 or bfloat16.", show_default="as trained")] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="The dtype to compute in.", show_default="as trained")] = None,
     device: Device = "auto",
     picture: Annotated[
-        Path | None, typer.Option(help="Of the confusion matrix.", show_default="confusion.png beside the checkpoint")
+        Path | None,
+        typer.Option(help="File for the confusion matrix.", show_default="confusion.png beside the checkpoint"),
     ] = None,
     python: Python = None,
     as_json: Json = False,
 ) -> None:
-    """Loss, accuracy, each class and the confusion matrix of a trained network.
+    """Evaluate a trained network: loss, accuracy, each class, and the confusion matrix.
 
     Example: googlenet eval runs/d2l/pt --backend jax
     """
@@ -168,33 +144,31 @@ def evaluate(
     from spec import InvalidInput
 
     path = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
-    found = load(path)
-    settings, position = of_checkpoint(found, path)
-    (name,) = check_names([backend or position.lineage[-1]["backend"]])
-    dtype = dtype or settings.dtype
-    check_choices(dtype=dtype, device=device, part=part)
+    weights = load(path)
+    settings, position = of_checkpoint(weights, path)
     recipe = settings.recipe
-    dataset = _prepare(data or settings.data, found.config.in_channels, recipe.size, data_dir)
-    opened = open_dataset(dataset)
-    if opened.classes != settings.classes:
+    (name,) = check_names([backend or position.lineage[-1]["backend"]])
+    folder = _prepare(data or settings.data, weights.config.in_channels, recipe.size, data_dir)
+    dataset = open_dataset(folder)
+    if dataset.classes != settings.classes:
         raise InvalidInput(
-            f"{opened.source} has the classes {', '.join(opened.classes)}; {path} was trained on "
+            f"{dataset.source} has the classes {', '.join(dataset.classes)}; {path} was trained on "
             f"{', '.join(settings.classes)}"
         )
     task = {
         "kind": "evaluate",
         "checkpoint": str(path.resolve()),
-        "dataset": str(dataset.resolve()),
+        "dataset": str(folder.resolve()),
         "part": part,
-        "dtype": dtype,
         "device": device,
         "batch": recipe.batch,
-        "mean": recipe.mean,
-        "std": recipe.std,
+        **settings.normalization,
     }
-    python_path = interpreters(python or [], [name]).get(name, sys.executable)
-    with bar(f"evaluating in {name}") as advance:
-        answer = run_worker(name, task, {}, python_path, lambda message: advance(message["images"], message["of"]))
+    if dtype is not None:
+        task["dtype"] = dtype
+    interpreter = interpreters(python or [], [name]).get(name, sys.executable)
+    with progress([name]) as advance:
+        answer = run_worker(name, task, {}, interpreter, lambda said: advance(name, said["images"], said["of"]))
     if answer.refused is not None:
         raise InvalidInput(answer.refused)
     if answer.crash is not None:
@@ -202,20 +176,20 @@ def evaluate(
         raise typer.Exit(1)
     confusion = answer.arrays["confusion"]
     picture = picture or path.with_name("confusion.png")
-    title = f"{path.parent.name}/{path.name} on {opened.source}, {part} images"
-    draw_confusion(confusion, opened.classes, picture, title)
+    title = f"{path.parent.name}/{path.name} on {dataset.source}, {part} images"
+    draw_confusion(confusion, dataset.classes, picture, title)
     if as_json:
-        facts = {"checkpoint": str(path), "step": position.step, "backend": name, "data": opened.source, "part": part}
-        facts |= answer.facts | {"classes": display.class_table(confusion, opened.classes)}
+        facts = {"checkpoint": str(path), "step": position.step, "backend": name, "data": dataset.source, "part": part}
+        facts |= answer.facts | {"classes": display.class_table(confusion, dataset.classes)}
         print(json.dumps(facts | {"confusion": confusion.tolist(), "picture": str(picture)}, indent=2))
         return
     console = Console()
-    display.show_scores(confusion, answer.facts["loss"], opened.classes, console)
+    display.show_scores(confusion, answer.facts["loss"], dataset.classes, console)
     console.print(f"confusion matrix: {picture}", highlight=False, markup=False, soft_wrap=True)
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Where the runs are, or one of them.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="The folder of the runs, or of one run.")] = Path("runs"),
     as_json: Json = False,
 ) -> None:
     """List training runs, their settings and results, side by side.
@@ -228,8 +202,8 @@ def runs(
 
     if not folder.is_dir():
         raise InvalidInput(f"{folder}: expected a folder of runs; `googlenet train --help` says how to make one")
-    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    found = [path for path in candidates if backend_folders(path)]
+    folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    run_folders = [path for path in folders if backend_folders(path)]
     if as_json:
         rows = [
             {
@@ -237,19 +211,19 @@ def runs(
                 "settings": read_settings(next(iter(backend_folders(path).values()))).as_json(),
                 "backends": [asdict(result) for result in display.results(path)],
             }
-            for path in found
+            for path in run_folders
         ]
         print(json.dumps(rows, indent=2))
         return
     console = Console()
-    for path in found:
+    for path in run_folders:
         display.show_run(path, console)
-    if not found:
+    if not run_folders:
         console.print(f"no runs in {folder}", highlight=False, markup=False)
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe's file, to be copied and changed.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Print the file of this recipe, to copy and change.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes, or print one.
@@ -258,30 +232,32 @@ def recipes(
     """
     from harness.training.recipe import recipe as read_recipe
     from harness.training.recipe import recipe_path
-    from harness.training.recipe import recipes as known
+    from harness.training.recipe import recipes as recipe_names
 
     if name is not None:
-        found = read_recipe(name)
-        print(json.dumps(found.as_table(), indent=2) if as_json else recipe_path(name).read_text(), end="")
+        recipe = read_recipe(name)
+        print(json.dumps(recipe.as_table(), indent=2) if as_json else recipe_path(name).read_text(), end="")
         return
-    rows = {name: read_recipe(name) for name in known()}
+    tables = {name: read_recipe(name).as_table() for name in recipe_names()}
     if as_json:
-        print(json.dumps({name: row.as_table() for name, row in rows.items()}, indent=2))
+        print(json.dumps(tables, indent=2))
         return
     console = Console()
-    for name, row in rows.items():
-        kind = row.as_table()["optimizer"]["name"]
-        rate = f"{kind} {row.optimizer.rate:g}, {row.as_table()['schedule']['name']}"
-        what = f"preset {row.preset}, {row.size} x {row.size}, batch {row.batch}, {row.epochs} epochs, {rate}"
-        console.print(f"[bold]{name}[/]: {what}, init {row.init}", highlight=False, soft_wrap=True)
-        for text in (row.source, row.published and f"published: {row.published}"):
-            if text:
-                console.print(f"    {text}", style="dim", highlight=False, soft_wrap=True)
+    for name, table in tables.items():
+        line = (
+            "preset {preset}, {size} x {size}, batch {batch}, {epochs} epochs, {optimizer[name]} {optimizer[rate]:g}, "
+            "{schedule[name]}, init {init}"
+        )
+        console.print(f"[bold]{name}[/]: {line.format_map(table)}", highlight=False, soft_wrap=True)
+        console.print(f"    {table['source']}", style="dim", highlight=False, soft_wrap=True)
+        if table["published"]:
+            console.print(f"    published: {table['published']}", style="dim", highlight=False, soft_wrap=True)
 
 
 def _prepare(source: str, channels: int, size: int, data_dir: Path | None) -> Path:
-    """The folder of a dataset, prepared now if it is not there yet."""
+    """The folder of a prepared dataset; it is prepared now if it does not exist."""
     from harness.images.prepared import prepare
 
-    with bar(f"preparing {source}") as advance:
-        return prepare(source, channels, size, data_dir, advance)
+    task = f"preparing {source}"
+    with progress([task]) as advance:
+        return prepare(source, channels, size, data_dir, partial(advance, task))

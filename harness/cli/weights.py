@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from harness.cli.options import Json, Python, interpreters, notes, progress, split
+from harness.cli.options import Device, Dtype, Json, Python, interpreters, notes, progress, split
 
 if TYPE_CHECKING:
     from harness.weights.formats import Work
@@ -153,10 +153,8 @@ def predict(
         str | None, typer.Option(help="Subtracted next: 0.5, or 0.5,0.4,0.3.", show_default="as stored")
     ] = None,
     std: Annotated[str | None, typer.Option(help="Divisor, last.", show_default="as stored")] = None,
-    dtype: Annotated[
-        Literal["float32", "float64", "bfloat16"], typer.Option(help="Of the backends; onnx computes in float32.")
-    ] = "float32",
-    device: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Of the backends.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Of the backends; onnx computes in float32.")] = "float32",
+    device: Device = "auto",
     python: Python = None,
     as_json: Json = False,
 ) -> None:

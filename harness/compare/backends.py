@@ -1,6 +1,9 @@
-"""The main job: the same weights and images through every backend, each held against the referee.
+"""`googlenet compare`: every backend computes on the same weights and images, and is held against the referee.
 
-ONNX Runtime and ONNX's own evaluator are further judges: others wrote them, they run the same graph, and only forward.
+`compare` sends weights and images to a worker for each backend (`harness.worker`, ``probe``), which answers with arrays
+named ``stage/NAME``, ``gradient/NAME`` and ``step/NAME``. `expect` computes the same here, and `judge` compares them.
+
+ONNX Runtime and the reference evaluator of the onnx package may be compared too. They run the forward pass only.
 """
 
 from __future__ import annotations
@@ -10,9 +13,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,9 +28,7 @@ from spec import Array, Arrays, reference
 from spec.tolerances import Tolerances, of_onnx, on_pictures
 
 SGD = spec.SGD(rate=0.0625, momentum=0.875)  # exact in float32, so that no framework can round them
-
-
-JUDGES = {  # what they are called, and the package that says which version it is
+EVALUATORS = {  # of ONNX graphs: name and package
     "onnx": ("ONNX Runtime", "onnxruntime"),
     "onnx-reference": ("ONNX reference", "onnx"),
 }
@@ -35,7 +36,7 @@ JUDGES = {  # what they are called, and the package that says which version it i
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters by canonical name, and the file that they are from."""
+    """Parameters by canonical name, and their file."""
 
     params: Arrays
     source: str
@@ -47,7 +48,7 @@ class Expected:
 
     parameters: int
     stages: dict[str, Array]
-    logits: str  # the stage that has them
+    logits: str  # name of the stage that puts out the logits
     loss: float
     grads: dict[str, Array]
     step: dict[str, Array]  # every array after one SGD step
@@ -64,9 +65,10 @@ class StageReport:
 
 @dataclass
 class BackendReport:
-    """One backend or judge against the referee. Errors are infinite where shapes differ or numbers are not finite.
+    """One backend or evaluator against the referee.
 
-    Judges do not train: what belongs to training is None.
+    An error is infinite where shapes differ or a number is not finite. Evaluators do not train: their errors of loss,
+    gradients and step are None.
     """
 
     framework: str = ""
@@ -81,21 +83,21 @@ class BackendReport:
     worst_gradient: str = ""
     step_error: float | None = math.inf
     worst_step: str = ""
-    first_difference: str | None = None  # the first thing, in forward order, that is out of bounds
+    first_difference: str | None = None  # the first check, in forward order, that failed
     crash: str | None = None
     passed: bool = False
 
 
 @dataclass
 class Report:
-    """A whole comparison; `as_json` is what `--json` writes."""
+    """A whole comparison; `--json` writes `as_json`."""
 
     preset: str
     source: str
     shape: list[int]
     dtype: str
     seed: int
-    weights: str | None  # the file that they are from; None: made from the seed
+    weights: str | None  # file; None: made from the seed
     expected_parameters: int
     tolerances: Tolerances
     backends: dict[str, BackendReport]
@@ -106,7 +108,7 @@ class Report:
         return all(report.passed for report in self.backends.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; an infinite error is null, since JSON has no infinity."""
+        """Plain values; an infinite error becomes None, since JSON has no infinity."""
         return {
             "preset": self.preset,
             "input": {"source": self.source, "shape": self.shape},
@@ -119,104 +121,6 @@ class Report:
         }
 
 
-def expect(config: spec.Config, params: Arrays, images: Array, labels: Array) -> Expected:
-    """What the referee computes.
-
-    Raises:
-        spec.InvalidInput: when parameters, images or labels do not fit the network.
-    """
-    stages = reference.activations(config, params, images)
-    training = reference.loss_and_grads(config, params, images, labels)
-    step = {**params, **SGD.update(params, training.grads, {}), **training.statistics}
-    return Expected(spec.parameter_count(config), stages, config.logits, training.loss, training.grads, step)
-
-
-def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendReport:
-    """One backend's answer against the referee's results."""
-    if answer.crash is not None:
-        return BackendReport(crash=answer.crash)
-    facts, arrays = answer.facts, answer.arrays
-    stages = _stage_reports({name: arrays.get(f"stage/{name}", np.empty(0)) for name in expected.stages}, expected)
-    logits_error = relative_error(arrays["logits"], expected.stages[expected.logits])
-    loss_error = relative_error(np.array(facts["loss"]), np.array(expected.loss))
-    gradient_error, worst_gradient = _worst(arrays, "gradient", expected.grads)
-    step_error, worst_step = _worst(arrays, "step", expected.step)
-    checks = [
-        ("parameter count", facts["parameters"] == expected.parameters),
-        ("order of the stages", facts["stages"] == list(expected.stages)),
-        *((stage.name, stage.error <= bounds.activations) for stage in stages),
-        ("logits", logits_error <= bounds.logits),
-        ("loss", loss_error <= bounds.loss),
-        (f"gradient of {worst_gradient}", gradient_error <= bounds.gradients),
-        (f"{worst_step} after a step", step_error <= bounds.step),
-    ]
-    first = next((what for what, agrees in checks if not agrees), None)
-    return BackendReport(
-        framework=facts["framework"],
-        version=facts["version"],
-        device=facts["device"],
-        threads=facts["threads"],
-        parameters=facts["parameters"],
-        stages=stages,
-        logits_error=logits_error,
-        loss_error=loss_error,
-        gradient_error=gradient_error,
-        worst_gradient=worst_gradient,
-        step_error=step_error,
-        worst_step=worst_step,
-        first_difference=first,
-        passed=first is None,
-    )
-
-
-def judge_forward(name: str, arrays: Arrays, parameters: int, expected: Expected, bounds: Tolerances) -> BackendReport:
-    """One judge's stages against the referee's.
-
-    Args:
-        name: The judge's.
-        arrays: Every stage's output.
-        parameters: How many the graph has.
-        expected: The referee's results.
-        bounds: Of the dtype that the judge computes in.
-    """
-    framework, package = JUDGES[name]
-    stages = _stage_reports({stage: arrays.get(stage, np.empty(0)) for stage in expected.stages}, expected)
-    logits = next(stage.error for stage in stages if stage.name == expected.logits)
-    checks = [
-        ("parameter count", parameters == expected.parameters),
-        *((stage.name, stage.error <= bounds.activations) for stage in stages),
-        ("logits", logits <= bounds.logits),
-    ]
-    first = next((what for what, agrees in checks if not agrees), None)
-    return BackendReport(
-        framework=framework,
-        version=version(package),
-        device="cpu",
-        parameters=parameters,
-        stages=stages,
-        logits_error=logits,
-        loss_error=None,
-        gradient_error=None,
-        step_error=None,
-        first_difference=first,
-        passed=first is None,
-    )
-
-
-def _stage_reports(got: Arrays, expected: Expected) -> list[StageReport]:
-    return [
-        StageReport(name, list(got[name].shape), relative_error(got[name], x)) for name, x in expected.stages.items()
-    ]
-
-
-def _worst(arrays: Arrays, kind: str, expected: Arrays) -> tuple[float, str]:
-    """The largest error of a set of arrays, and whose it is."""
-    got = {key.split("/", 1)[1]: x for key, x in arrays.items() if key.startswith(f"{kind}/")}
-    errors = relative_errors(got, expected)
-    worst = max(errors, key=lambda name: errors[name])
-    return errors[worst], worst
-
-
 def compare(
     config: spec.Config,
     batch: Batch,
@@ -227,40 +131,35 @@ def compare(
     seed: int,
     pythons: Mapping[str, str],
     weights: Weights | None = None,
-    judges: Sequence[str] = (),
+    evaluators: Sequence[str] = (),
     done: Callable[[str], None] = lambda name: None,
 ) -> Report:
-    """Run the backends, each in a process of its own, and the referee; hold each against it.
+    """Run the referee here and each backend in a process of its own, and compare their results.
+
+    The referee computes in float64, from parameters and images of the dtype (for ``bfloat16``: of float32).
 
     Args:
         config: The network; its dropout must be 0, since no two frameworks drop the same values.
-        batch: Real images.
+        batch: The images.
         backends: Names, in the order of the report.
-        dtype: ``float64``, ``float32`` or ``bfloat16``; the referee always computes in float64, from the same
-            parameters and images, which are float32 for ``bfloat16``.
+        dtype: ``float64``, ``float32`` or ``bfloat16``, for the backends.
         device: ``auto``, ``cpu`` or ``gpu``.
-        seed: Of the weights.
-        pythons: Interpreter by backend, where it is not this one.
-        weights: Parameters to compare on; None for some made from the seed.
-        judges: Some of `JUDGES`, to be asked too.
-        done: Called with the name of each backend, and with ``referee``, when it has finished.
+        seed: Seed of the weights, where `weights` has none.
+        pythons: Interpreter by backend; the others run in this one.
+        weights: Parameters to compare on.
+        evaluators: Names from `EVALUATORS`.
+        done: Takes ``referee`` and each name when its results are there.
 
     Raises:
         spec.InvalidInput: when the images do not fit, or a backend refuses.
     """
-    given = probe_params(config, seed) if weights is None else weights.params
-    params = {name: x.astype(spec.array_dtype(dtype)) for name, x in given.items()}
+    chosen = probe_params(config, seed) if weights is None else weights.params
+    params = {name: x.astype(spec.array_dtype(dtype)) for name, x in chosen.items()}
     images = batch.images.astype(spec.array_dtype(dtype))
     spec.check_images(config, images)
     spec.check_labels(config, batch.labels, len(images))
     spec.check_training_batch(config, images.shape)
-    task = {
-        "kind": "probe",
-        "config": config_table(config),
-        "dtype": dtype,
-        "device": device,
-        "sgd": asdict(SGD),
-    }
+    task = {"kind": "probe", "config": config_table(config), "dtype": dtype, "device": device, "sgd": asdict(SGD)}
     arrays = {**params, "images": images, "labels": batch.labels}
 
     def run(name: str) -> Answer:
@@ -268,7 +167,7 @@ def compare(
         done(name)
         return answer
 
-    # One worker per processor: compiling keeps one busy, and the others' work fits beside it.
+    # One worker for each processor: a worker that compiles keeps a processor busy.
     with ThreadPoolExecutor(min(len(backends), os.cpu_count() or 1)) as pool:
         running = {name: pool.submit(run, name) for name in backends}
         expected = expect(config, params, images, batch.labels)
@@ -279,8 +178,8 @@ def compare(
         raise spec.InvalidInput("\n".join(refusals))
     bounds = on_pictures(config, dtype)
     reports = {name: judge(answer, expected, bounds) for name, answer in answers.items()}
-    for name in judges:
-        reports[name] = _ask(name, config, params, images, expected)
+    for name in evaluators:
+        reports[name] = _evaluate(name, config, params, images, expected)
         done(name)
     return Report(
         preset=config.preset,
@@ -295,8 +194,112 @@ def compare(
     )
 
 
-def _ask(name: str, config: spec.Config, params: Arrays, images: Array, expected: Expected) -> BackendReport:
-    """A judge's report; ONNX Runtime computes in float32 whatever it is given."""
+def expect(config: spec.Config, params: Arrays, images: Array, labels: Array) -> Expected:
+    """The referee's results.
+
+    Raises:
+        spec.InvalidInput: when parameters, images or labels do not fit the network.
+    """
+    stages = reference.activations(config, params, images)
+    training = reference.loss_and_grads(config, params, images, labels)
+    step = {**params, **SGD.update(params, training.grads, {}), **training.statistics}
+    return Expected(spec.parameter_count(config), stages, config.logits, training.loss, training.grads, step)
+
+
+def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendReport:
+    """Compare a worker's answer (`harness.worker.probe`) with the referee's results."""
+    if answer.crash is not None:
+        return BackendReport(crash=answer.crash)
+    facts = answer.facts
+    arrays = answer.arrays
+    gradient_error, worst_gradient = _worst(_group(arrays, "gradient"), expected.grads)
+    step_error, worst_step = _worst(_group(arrays, "step"), expected.step)
+    report = BackendReport(
+        **{key: facts[key] for key in ("framework", "version", "device", "threads", "parameters")},
+        stages=_stage_reports(_group(arrays, "stage"), expected),
+        logits_error=relative_error(arrays["logits"], expected.stages[expected.logits]),
+        loss_error=relative_error(np.array(facts["loss"]), np.array(expected.loss)),
+        gradient_error=gradient_error,
+        worst_gradient=worst_gradient,
+        step_error=step_error,
+        worst_step=worst_step,
+    )
+    return _concluded(report, expected, bounds, facts["stages"])
+
+
+def judge_forward(name: str, arrays: Arrays, parameters: int, expected: Expected, bounds: Tolerances) -> BackendReport:
+    """Compare an evaluator's stages (`arrays`) and the number of parameters in its graph with the referee's."""
+    framework, package = EVALUATORS[name]
+    stages = _stage_reports(arrays, expected)
+    report = BackendReport(
+        framework=framework,
+        version=version(package),
+        device="cpu",
+        parameters=parameters,
+        stages=stages,
+        logits_error=next(stage.error for stage in stages if stage.name == expected.logits),
+        loss_error=None,
+        gradient_error=None,
+        step_error=None,
+    )
+    return _concluded(report, expected, bounds, list(expected.stages))
+
+
+class Check(NamedTuple):
+    """One error and its bound."""
+
+    name: str  # in `BackendReport.first_difference`
+    title: str  # of its row in the table
+    error: float | None
+    bound: float
+
+
+def checks(report: BackendReport, bounds: Tolerances) -> list[Check]:
+    """Every error of a report, in forward order."""
+    return [
+        *(Check(stage.name, stage.name, stage.error, bounds.activations) for stage in report.stages),
+        Check("logits", "logits", report.logits_error, bounds.logits),
+        Check("loss", "loss", report.loss_error, bounds.loss),
+        Check(f"gradient of {report.worst_gradient}", "gradients, worst", report.gradient_error, bounds.gradients),
+        Check(f"{report.worst_step} after a step", "one SGD step", report.step_error, bounds.step),
+    ]
+
+
+def _concluded(report: BackendReport, expected: Expected, bounds: Tolerances, order: list[str]) -> BackendReport:
+    """The report with its first difference; `order` is that of the backend's stages."""
+    differences = []
+    if report.parameters != expected.parameters:
+        differences.append("parameter count")
+    if order != list(expected.stages):
+        differences.append("order of the stages")
+    for check in checks(report, bounds):
+        if check.error is not None and not check.error <= check.bound:
+            differences.append(check.name)
+    return replace(report, first_difference=next(iter(differences), None), passed=not differences)
+
+
+def _group(arrays: Arrays, kind: str) -> dict[str, Array]:
+    """The arrays named ``KIND/NAME``, by NAME."""
+    return {key.removeprefix(f"{kind}/"): x for key, x in arrays.items() if key.startswith(f"{kind}/")}
+
+
+def _stage_reports(arrays: Arrays, expected: Expected) -> list[StageReport]:
+    reports = []
+    for name, stage in expected.stages.items():
+        array = arrays.get(name, np.empty(0))
+        reports.append(StageReport(name, list(array.shape), relative_error(array, stage)))
+    return reports
+
+
+def _worst(arrays: Arrays, expected: Arrays) -> tuple[float, str]:
+    """The largest error among some arrays, and the name of its array."""
+    errors = relative_errors(arrays, expected)
+    worst = max(errors, key=lambda name: errors[name])
+    return errors[worst], worst
+
+
+def _evaluate(name: str, config: spec.Config, params: Arrays, images: Array, expected: Expected) -> BackendReport:
+    """An evaluator's report. ONNX Runtime computes in float32, the reference evaluator in the images' dtype."""
     from harness.weights import onnx_run
     from harness.weights.formats import onnx_file
 
@@ -306,4 +309,5 @@ def _ask(name: str, config: spec.Config, params: Arrays, images: Array, expected
     single = name == "onnx" or images.dtype == np.float32
     run = onnx_run.onnx_runtime if name == "onnx" else onnx_run.onnx_reference
     arrays = run(graph.SerializeToString(), images)
-    return judge_forward(name, arrays, parameters, expected, of_onnx(config, "float32" if single else "float64"))
+    bounds = of_onnx(config, "float32" if single else "float64")
+    return judge_forward(name, arrays, parameters, expected, bounds)

@@ -1,6 +1,6 @@
-"""What networks cost, counted from the spec, side by side: a table, a picture, plain values.
+"""`googlenet sizes`: the costs of networks, counted from the spec, as a table, a figure or plain values.
 
-Auxiliary heads are left out: they stand beside the trunk, and nobody who classifies images computes them.
+Auxiliary heads do not count: they stand beside the trunk, and classification does not compute them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from harness.figures import save_figure
+from harness.figures import new_figure, save_figure
 from spec import PRESETS, Config, InvalidInput, Shape, param_shapes, preset, walk
 from spec.network import Concat
 from spec.shapes import fits, input_sizes, layer_costs
@@ -22,17 +22,16 @@ from spec.shapes import fits, input_sizes, layer_costs
 FLOAT = 4  # bytes of a float32
 PARTS = ("convolutions", "dense layers", "pools")
 COMPARED = ("lenet", "alexnet", "vgg11", "vgg11-narrow", "nin", "d2l")  # in the textbook's order
-FORMATS = ("png", "svg", "pdf")
 _WIDTH = 100  # columns that the table needs, where the output is not a terminal
-# Told apart by the color-blind (Okabe and Ito), and without any color by the hatches.
+# Colors for the color-blind (Okabe and Ito); the hatches show without color.
 _STYLES = {
-    "convolutions": {"facecolor": "#56B4E9", "edgecolor": "black", "linewidth": 0.6},
-    "dense layers": {"facecolor": "#D55E00", "edgecolor": "black", "linewidth": 0.6, "hatch": "////"},
-    "pools": {"facecolor": "#DDDDDD", "edgecolor": "black", "linewidth": 0.6, "hatch": "...."},
+    "convolutions": {"facecolor": "#56B4E9"},
+    "dense layers": {"facecolor": "#D55E00", "hatch": "////"},
+    "pools": {"facecolor": "#DDDDDD", "hatch": "...."},
 }
 _BYTES = {"GB": 10**9, "MB": 10**6, "kB": 10**3, "B": 1}
 _COUNTS = {"billion": 10**9, "million": 10**6, "thousand": 10**3}
-_PANELS = {  # what is drawn, its title, and what it is counted in
+_PANELS = {  # field of `Part`: title and units
     "parameters": ("parameters", _COUNTS),
     "multiply_adds": ("multiply-adds for one image", _COUNTS),
     "activation_bytes": ("activations of one image, float32", _BYTES),
@@ -40,12 +39,12 @@ _PANELS = {  # what is drawn, its title, and what it is counted in
 
 
 class Part(NamedTuple):
-    """What some of a network's operations cost, for one image; bytes are those of float32."""
+    """The costs of some operations of a network, for one image in float32."""
 
     parameters: int = 0  # trained scalars
-    multiply_adds: int = 0  # of convolutions and dense layers; those with a padding's zeros count
-    weight_bytes: int = 0  # of everything that a file of weights holds: parameters and running statistics
-    activation_bytes: int = 0  # of everything put out, as training keeps it; inference may use memory again
+    multiply_adds: int = 0  # convolutions and dense layers; products with the zeros of a padding count
+    weight_bytes: int = 0  # parameters and running statistics
+    activation_bytes: int = 0  # all outputs; training keeps them
 
 
 @dataclass(frozen=True)
@@ -53,26 +52,22 @@ class Sizes:
     """The costs of one network for one image."""
 
     config: Config  # without auxiliary heads
-    size: int  # of the image, pixels a side
+    size: int  # side of the image in pixels
     depth: int
-    fitting: tuple[int, int | None]  # smallest and largest image, pixels a side; None: there is no largest
+    fitting: tuple[int, int | None]  # sides of the smallest and the largest image; None: there is no largest
     parts: Mapping[str, Part]  # by the names of `PARTS`, in that order
 
     @property
     def total(self) -> Part:
-        """Of the whole network."""
+        """The costs of the whole network."""
         return _sum(self.parts.values())
 
 
 def measure(config: Config, size: int | None = None) -> Sizes:
-    """Count what a network costs.
+    """Count the costs of a network without its auxiliary heads; without a size, at the preset's.
 
-    Batch norm and the activation function are taken as part of the layer that they follow: it puts out one array.
-    Local response normalization puts out an array of its own, and counts with the pools.
-
-    Args:
-        config: The network; auxiliary heads are left out.
-        size: Of the image, pixels a side; None takes the preset's.
+    Batch norm and the activation function belong to the layer before them: together they put out one array. Local
+    response normalization puts out its own array, and counts with the pools.
 
     Raises:
         InvalidInput: when an image of that size does not fit.
@@ -93,8 +88,9 @@ def depth(config: Config) -> int:
 
 
 def _costs(config: Config, shape: Shape) -> Iterator[tuple[str, Part]]:
-    """The cost of every operation that puts out an array of its own, with the part that it belongs to."""
-    costs, arrays = layer_costs(config, shape), param_shapes(config)
+    """The cost of every operation, with the name of its part."""
+    costs = layer_costs(config, shape)
+    arrays = param_shapes(config)
     for node in walk(config, shape):
         activations = FLOAT * math.prod(node.out)
         if node.has_weights:
@@ -111,11 +107,11 @@ def _sum(parts: Iterable[Part]) -> Part:
 
 
 def measure_all(names: Sequence[str], size: int | None = None) -> list[Sizes]:
-    """What each network costs, without auxiliary heads.
+    """The costs of each network.
 
     Args:
-        names: Presets; none stands for `COMPARED`, ``all`` alone for every one. A name that comes again is left out.
-        size: Of the image, pixels a side; None takes each preset's own.
+        names: Presets; none means `COMPARED`, ``all`` alone means every preset. Repeated names count once.
+        size: Side of the image in pixels; None takes the size of each preset.
 
     Raises:
         InvalidInput: for an unknown name, and naming every network that does not take the size.
@@ -134,8 +130,8 @@ def _range(low: int, high: int | None) -> str:
     return f"{low} or more" if high is None else f"{low} to {high}"
 
 
-def as_json(found: Sequence[Sizes]) -> list[dict[str, Any]]:
-    """Plain values: the whole network's, then those of its parts."""
+def as_json(networks: Sequence[Sizes]) -> list[dict[str, Any]]:
+    """Plain values: the costs of each network, and of its parts."""
     return [
         {
             "preset": sizes.config.preset,
@@ -147,19 +143,19 @@ def as_json(found: Sequence[Sizes]) -> list[dict[str, Any]]:
             **sizes.total._asdict(),
             "parts": {name: part._asdict() for name, part in sizes.parts.items()},
         }
-        for sizes in found
+        for sizes in networks
     ]
 
 
-def render(found: Sequence[Sizes], console: Console) -> None:
-    """Print a table: of each network a row for the whole, and one for each part that it has."""
+def render(networks: Sequence[Sizes], console: Console) -> None:
+    """Print a table: for each network a row for the whole, and one for each part that it has."""
     table = Table(box=None, pad_edge=False)
     table.add_column("network", no_wrap=True)
     for heading in ("pixels", "takes", "depth", "parameters", "multiply-adds", "weights", "activations"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for sizes in found:
-        own = (sizes.config.preset, str(sizes.size), _range(*sizes.fitting), str(sizes.depth))
-        table.add_row(*own, *_cells(sizes.total), style="bold")
+    for sizes in networks:
+        network = (sizes.config.preset, str(sizes.size), _range(*sizes.fitting), str(sizes.depth))
+        table.add_row(*network, *_cells(sizes.total), style="bold")
         for name, part in sizes.parts.items():
             if any(part):
                 table.add_row(f"  {name}", "", "", "", *_cells(part))
@@ -172,29 +168,20 @@ def _cells(part: Part) -> tuple[str, ...]:
 
 
 def _scaled(count: int, units: Mapping[str, int]) -> str:
-    """The count in the largest of the units, which come largest first, that it reaches: ``46.8 million``."""
+    """The count in the largest unit that it reaches: ``46.8 million``."""
     unit = next((unit for unit, size in units.items() if count >= size), list(units)[-1])
     return f"{count / units[unit]:,.{1 if units[unit] > 1 else 0}f} {unit}"
 
 
-def draw(found: Sequence[Sizes], path: Path) -> None:
-    """Parameters, multiply-adds and activations as bars, a color for each part; the format is the suffix's.
-
-    Raises:
-        InvalidInput: for an unknown suffix, or when the picture cannot be written; a file that was there is unchanged.
-    """
-    if path.suffix[1:].lower() not in FORMATS:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise InvalidInput(f"{path}: expected a picture's name, which ends in one of {known}")
+def draw(networks: Sequence[Sizes], path: Path) -> None:
+    """Draw parameters, multiply-adds and activations as bars; raises as `save_figure` does."""
     import matplotlib
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 1.7 + 0.5 * len(found)), layout="constrained")
-    axes = list(figure.subplots(1, len(_PANELS), sharey=True))
-    for axis, (what, (title, units)) in zip(axes, _PANELS.items(), strict=True):
+    figure, axes = new_figure(len(_PANELS), (12, 1.7 + 0.5 * len(networks)), share_y=True)
+    for axis, (field, (title, units)) in zip(axes, _PANELS.items(), strict=True):
         axis.set_title(title, loc="left")
-        _bars(axis, found, what, units)
-    axes[0].set_yticks(range(len(found)), [f"{s.config.preset}\n{s.size} x {s.size} pixels" for s in found])
+        _bars(axis, networks, field, units)
+    axes[0].set_yticks(range(len(networks)), [f"{s.config.preset}\n{s.size} x {s.size} pixels" for s in networks])
     axes[0].invert_yaxis()
     handles, labels = axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(PARTS), frameon=False)
@@ -203,18 +190,19 @@ def draw(found: Sequence[Sizes], path: Path) -> None:
         save_figure(figure, path)
 
 
-def _bars(axis: Any, found: Sequence[Sizes], what: str, units: Mapping[str, int]) -> None:
-    """One figure of every network: its parts end to end, and what they come to written beside them."""
-    ends = [0] * len(found)
+def _bars(axis: Any, networks: Sequence[Sizes], field: str, units: Mapping[str, int]) -> None:
+    """A bar for each network: its parts end to end, and their sum beside them."""
+    ends = [0] * len(networks)
+    outline = {"edgecolor": "black", "linewidth": 0.6}
     for name in PARTS:
-        widths = [getattr(sizes.parts[name], what) for sizes in found]
-        axis.barh(range(len(found)), widths, left=ends, height=0.6, label=name, **_STYLES[name])
+        widths = [getattr(sizes.parts[name], field) for sizes in networks]
+        axis.barh(range(len(networks)), widths, left=ends, height=0.6, label=name, **outline, **_STYLES[name])
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
-    for y, (sizes, end) in enumerate(zip(found, ends, strict=True)):
+    for y, (sizes, end) in enumerate(zip(networks, ends, strict=True)):
         text = _scaled(end, units)
-        if what == "parameters":
+        if field == "parameters":
             text += f", {sizes.parts['dense layers'].parameters / end:.1%} dense"
         axis.annotate(text, (end, y), xytext=(4, 0), textcoords="offset points", va="center")
-    axis.set_xlim(0, 1.7 * max(ends))  # room for what is written beside the longest bar
-    axis.set_xticks([])  # every bar says its length
+    axis.set_xlim(0, 1.7 * max(ends))  # room for the text beside the longest bar
+    axis.set_xticks([])  # the texts have the numbers
     axis.spines[["top", "right", "bottom"]].set_visible(False)

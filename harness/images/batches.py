@@ -1,18 +1,19 @@
-"""Prepared images on their way into training: opening, order, batches. NumPy and the standard library only.
+"""Reads prepared datasets: opens them, orders their images, makes batches. Needs NumPy only.
 
-Maps what `harness.images.prepared` wrote into memory and reads it batch by batch. The order depends on the seed and
-the epoch alone: every framework sees the same batches, and a resumed run the ones it would have seen.
+The files of `harness.images.prepared` are mapped into memory and read batch by batch. The order depends on the seed
+and the epoch alone: every framework sees the same batches, and so does a resumed run.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import queue
-import threading
 import zlib
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from spec import Array, InvalidInput, array_dtype
 
+_AHEAD = 4  # prepared batches that may wait in memory
 _FIELDS = {  # of dataset.json
     "source": str,
     "description": str,
@@ -36,7 +38,7 @@ _npy: Any = np.lib.format  # NumPy 1.26 has no types for it
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W), uint8, and labels (N,), int64; both mapped from their files, not to be written."""
+    """Images (N, C, H, W), uint8, and labels (N,), int64; both are mapped from files, and read-only."""
 
     images: Array
     labels: Array
@@ -47,24 +49,24 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset: where it lies, what it is, and its two parts."""
+    """A prepared dataset."""
 
     folder: Path
     source: str
     description: str
     classes: tuple[str, ...]
     channels: int
-    size: int  # side in pixels
-    sha256: str  # of all pixels and labels
+    size: int  # side of the images in pixels
+    sha256: str  # hash of all pixels and labels
     train: Split
     test: Split
 
 
 def open_dataset(folder: Path) -> Dataset:
-    """The dataset that `harness.images.prepared.prepare` left in a folder, without reading its images.
+    """Open the dataset that `harness.images.prepared.prepare` wrote; its images are not read.
 
     Raises:
-        InvalidInput: when a file is missing or damaged, or does not fit the others; the checksum is not computed.
+        InvalidInput: when a file is missing or damaged, or does not fit the others. The checksum is not computed.
     """
     try:
         about = json.loads((folder / "dataset.json").read_text())
@@ -73,35 +75,28 @@ def open_dataset(folder: Path) -> Dataset:
         raise _damaged(folder, [f"dataset.json: {error}"]) from error
     if wrong:
         raise _damaged(folder, [f"dataset.json: {name} is missing, empty or of another type" for name in wrong])
-    arrays, problems = {}, []
+    arrays = {}
+    problems = []
     for part in ("train", "test"):
         shape = (about[part], about["channels"], about["size"], about["size"])
         for name, dtype, expected in ((f"{part}-images", np.uint8, shape), (f"{part}-labels", np.int64, shape[:1])):
             try:
-                arrays[name] = found = _npy.open_memmap(folder / f"{name}.npy", mode="r")
-            except Exception as error:  # whatever a damaged header raises
+                arrays[name] = array = _npy.open_memmap(folder / f"{name}.npy", mode="r")
+            except Exception as error:  # a damaged header raises all kinds of errors
                 problems.append(f"{name}.npy: {error}")
                 continue
-            if (found.shape, found.dtype) != (expected, dtype):
-                problems.append(f"{name}.npy: expected {np.dtype(dtype)} {expected}, found {found.dtype} {found.shape}")
-            elif name.endswith("labels") and not 0 <= found.min() <= found.max() < len(about["classes"]):
+            if (array.shape, array.dtype) != (expected, dtype):
+                problems.append(f"{name}.npy: expected {np.dtype(dtype)} {expected}, found {array.dtype} {array.shape}")
+            elif name.endswith("labels") and not 0 <= array.min() <= array.max() < len(about["classes"]):
                 problems.append(
                     f"{name}.npy: expected classes from 0 to {len(about['classes']) - 1}, "
-                    f"found {found.min()} to {found.max()}"
+                    f"found {array.min()} to {array.max()}"
                 )
     if problems:
         raise _damaged(folder, problems)
-    return Dataset(
-        folder,
-        about["source"],
-        about["description"],
-        tuple(about["classes"]),
-        about["channels"],
-        about["size"],
-        about["sha256"],
-        Split(arrays["train-images"], arrays["train-labels"]),
-        Split(arrays["test-images"], arrays["test-labels"]),
-    )
+    train, test = (Split(arrays[f"{part}-images"], arrays[f"{part}-labels"]) for part in ("train", "test"))
+    about = {key: about[key] for key in ("source", "description", "channels", "size", "sha256", "classes")}
+    return Dataset(folder, **about | {"classes": tuple(about["classes"]), "train": train, "test": test})
 
 
 def _damaged(folder: Path, problems: list[str]) -> InvalidInput:
@@ -110,10 +105,10 @@ def _damaged(folder: Path, problems: list[str]) -> InvalidInput:
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Array:
-    """A permutation of 0 to count - 1, (count,), int64: the order of one epoch.
+    """The order of one epoch: a permutation of 0 to count - 1, (count,), int64.
 
-    Sorted from raw bits, which NumPy promises never to change; its `permutation` may differ between versions, and
-    the frameworks may run with different ones.
+    It sorts raw bits, which NumPy promises never to change. `permutation` may differ between versions of NumPy, and
+    the frameworks may run with different versions.
 
     Raises:
         InvalidInput: for a seed or an epoch outside 0 to 2^64 - 1.
@@ -121,14 +116,14 @@ def shuffled(count: int, seed: int, epoch: int) -> Array:
     for name, value in (("seed", seed), ("epoch", epoch)):
         if not isinstance(value, (int, np.integer)) or not 0 <= value < 2**64:
             raise InvalidInput(f"{name}: expected a whole number from 0 to 2^64 - 1, got {value!r}")
-    # The highest word of the counter keeps this stream away from those that the project starts at counter 0.
+    # The other random streams of this project start at counter 0; the highest word keeps this stream apart.
     counter = np.array([0, 0, 0, zlib.crc32(b"order")], dtype=np.uint64)
     bits = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64), counter=counter)
     return np.argsort(bits.random_raw(count), kind="stable").astype(np.int64)
 
 
 def pixels(images: Array, dtype: str, mean: float, std: float) -> Array:
-    """(x / 255 - mean) / std of 8-bit images, computed in float64 and rounded once, to `spec.array_dtype(dtype)`.
+    """(x / 255 - mean) / std of 8-bit images, computed in float64 and rounded once to `spec.array_dtype(dtype)`.
 
     Raises:
         InvalidInput: unless images are uint8, `dtype` is a floating type, and the numbers are finite with std > 0.
@@ -140,7 +135,7 @@ def pixels(images: Array, dtype: str, mean: float, std: float) -> Array:
 
 
 def _table(dtype: str, mean: float, std: float) -> Array:
-    """What each of the 256 values of a pixel becomes, (256,)."""
+    """The number for each of the 256 values of a pixel, (256,)."""
     problems = []
     if dtype not in ("float32", "float64", "bfloat16"):
         problems.append(f"dtype: expected float32, float64 or bfloat16, got {dtype!r}")
@@ -163,84 +158,50 @@ def training_batches(
     dtype: str,
     mean: float,
     std: float,
-    ahead: int = 4,
 ) -> _Batches:
-    """The batches of one epoch in shuffled order, the last partial one included.
+    """The batches of one epoch in shuffled order; the last one may be smaller.
 
-    A thread prepares them while the caller computes; it ends with the generator, also when that is closed early.
-
-    Args:
-        split: What to draw from.
-        batch: Images in a batch.
-        seed: Of the order, with `epoch`.
-        epoch: From 0.
-        first: Number of the first batch wanted, from 0: a resumed run goes on where it was.
-        dtype: That the network computes in; images for ``bfloat16`` are float32.
-        mean: Subtracted from pixels of 0 to 1.
-        std: What they are divided by then.
-        ahead: How many prepared batches may wait in memory.
-
-    Returns:
-        Images (batch, C, H, W) and labels (batch,), int64: new arrays that the caller owns.
+    `seed` and `epoch` (from 0) decide the order; a resumed run skips the batches before number `first` (from 0).
+    Yields images (batch, C, H, W) as `pixels` gives them, and labels (batch,), int64: new arrays. A thread prepares
+    them while the caller computes. It ends with the generator, also when that is closed early.
 
     Raises:
         InvalidInput: at once, for settings out of range.
     """
-    return _batches(split, batch, shuffled(len(split), seed, epoch), first, dtype, mean, std, ahead)
+    return _batches(split, batch, shuffled(len(split), seed, epoch), first, dtype, mean, std)
 
 
-def evaluation_batches(split: Split, batch: int, *, dtype: str, mean: float, std: float, ahead: int = 4) -> _Batches:
-    """All images in stored order, as `training_batches` otherwise."""
-    return _batches(split, batch, np.arange(len(split)), 0, dtype, mean, std, ahead)
+def evaluation_batches(split: Split, batch: int, *, dtype: str, mean: float, std: float) -> _Batches:
+    """All images in stored order; the rest is as in `training_batches`."""
+    return _batches(split, batch, np.arange(len(split)), 0, dtype, mean, std)
 
 
-def _batches(
-    split: Split, batch: int, order: Array, first: int, dtype: str, mean: float, std: float, ahead: int
-) -> _Batches:
-    problems = [f"{name}: expected at least 1, got {n}" for name, n in (("batch", batch), ("ahead", ahead)) if n < 1]
+def _batches(split: Split, batch: int, order: Array, first: int, dtype: str, mean: float, std: float) -> _Batches:
+    problems = [f"batch: expected at least 1, got {batch}"] if batch < 1 else []
     number = math.ceil(len(order) / max(batch, 1))
     if not 0 <= first <= number:
         problems.append(f"first: expected a batch from 0 to {number}, the end of the epoch, got {first}")
     if problems:
         raise InvalidInput("; ".join(problems))
-    _table(dtype, mean, std)  # refuses what it cannot take here, and not in the thread
+    _table(dtype, mean, std)  # refuses wrong settings now, and not in the thread
 
-    def prepared() -> Iterator[tuple[Array, Array]]:
-        for start in range(first * batch, len(order), batch):
-            chosen = order[start : start + batch]
-            yield pixels(split.images[chosen], dtype, mean, std), np.asarray(split.labels[chosen])
+    def prepared(start: int) -> tuple[Array, Array]:
+        chosen = order[start : start + batch]
+        return pixels(split.images[chosen], dtype, mean, std), np.asarray(split.labels[chosen])
 
-    return _ahead(prepared(), ahead)
+    return _ahead(prepared, range(first * batch, len(order), batch))
 
 
-def _ahead(batches: Iterator[tuple[Array, Array]], ahead: int) -> _Batches:
-    """The same batches, made by a thread that is at most `ahead` of them, and the one it works on, in front."""
-    ready: queue.Queue[Any] = queue.Queue(ahead)  # batches, then None or the exception that ended them
-    stop = threading.Event()
-
-    def work() -> None:
-        end = None
+def _ahead(prepare: Callable[[int], tuple[Array, Array]], starts: Iterable[int]) -> _Batches:
+    """The batches that begin at `starts`. A thread prepares up to `_AHEAD` of them before they are asked for."""
+    unprepared = iter(starts)
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+        ready = deque(thread.submit(prepare, start) for start in islice(unprepared, _AHEAD))
         try:
-            for item in batches:
-                ready.put(item)
-                if stop.is_set():
-                    return
-        except BaseException as error:
-            end = error
-        if not stop.is_set():
-            ready.put(end)
-
-    # A daemon, so that a generator nobody closed does not keep the process from ending.
-    thread = threading.Thread(target=work, name="batches", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        # The thread may be waiting for room. After this it finds some, puts one item at most, and sees `stop`.
-        while not ready.empty():
-            ready.get_nowait()
-        thread.join()
+            while ready:
+                batch = ready.popleft().result()
+                ready.extend(thread.submit(prepare, start) for start in islice(unprepared, 1))
+                yield batch
+        finally:
+            for future in ready:
+                future.cancel()

@@ -1,7 +1,7 @@
-"""Datasets made ready for training: every picture decoded and resized once, for all frameworks and all epochs.
+"""Prepares datasets for training: every picture is decoded and resized once, for all frameworks and epochs.
 
-`prepare` leaves a folder of plain .npy files in the cache. `harness.images.batches` maps them into memory, which takes
-NumPy only. Images are uint8, (N, C, H, W), resized by `harness.images.sources`.
+`prepare` writes a folder of .npy files to the cache; `harness.images.batches` reads it. Images are uint8,
+(N, C, H, W), resized by `harness.images.sources`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,41 +27,31 @@ from harness.images import sources
 from harness.images.batches import open_dataset
 from spec import Array, InvalidInput
 
-_FORMAT = 1  # part of every cache key: raise it whenever the same source would be written differently
-_FASHION_CLASSES = (  # Source: github.com/zalandoresearch/fashion-mnist, README.
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-_PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # names that are no classes
-_NAMED = 20  # files in one error message
+_FORMAT = 1  # part of every cache key: raise it when the files of the same source change
+# Source: github.com/zalandoresearch/fashion-mnist, README.
+_FASHION_CLASSES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
+_PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # names of parts, and not of classes
+_NAMED = 20  # largest number of files in one error message
 _npy: Any = np.lib.format  # NumPy 1.26 has no types for it
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Labels (N,), int64, and how image 0 to N - 1 is read: index, channels and size in, (C, H, W), uint8, out."""
+    """The training or the test images of a source."""
 
-    labels: Array
-    read: Callable[[int, int, int], Array]
+    labels: Sequence[int] | Array
+    pictures: Sequence[Path] | Array  # files, or grey images (N, height, width), uint8
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What can be known of a source without decoding it."""
+    """A source whose images are not decoded yet."""
 
     kind: str  # in the name of the cache folder
-    name: str  # what `prepare` takes to find it again
+    name: str  # `prepare` takes it
     description: str
     classes: tuple[str, ...]
-    identity: object  # JSON: with kind, channels and size, all that decides the content
+    identity: object  # JSON; identity, channels and size decide the content
     parts: Callable[[], dict[str, _Part]]  # train and test
 
 
@@ -71,35 +62,27 @@ def prepare(
     data_dir: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """The folder with a source's images, ready for `harness.images.batches.open_dataset`; made if it is not there.
+    """The folder of a source for `harness.images.batches.open_dataset`; it is made if it does not exist.
 
-    It appears under its name when it is complete: neither a killed process nor a second one at work at the same time
-    can leave or see a part of it.
+    The folder gets its name when it is complete: no other process sees a part of it, and a killed process leaves none.
 
-    Args:
-        source: ``digits``, ``fashion-mnist``, or ``folder:PATH``, a folder with one subfolder of pictures a class.
-        channels: 1 for grey, 3 for RGB.
-        size: Side in pixels.
-        data_dir: Where the four Fashion-MNIST files lie; None for the cache, which is filled by a download.
-        progress: Called now and then with the images done and the images in all; not where there is nothing to do.
+    `source` is ``digits``, ``fashion-mnist``, or ``folder:PATH``, a folder with one subfolder of pictures a class.
+    `data_dir` is as in `sources.fashion_mnist`. `progress` takes the number of images done and their total, if the
+    folder has to be made.
 
     Raises:
         InvalidInput: when the source does not exist or cannot be read, or the cache cannot be written.
     """
-    problems = [] if channels in (1, 3) else [f"pictures have 1 or 3 channels; this network takes {channels}"]
-    if size < 1:
-        problems.append(f"size: expected at least 1 pixel, got {size}")
-    if problems:
-        raise InvalidInput("; ".join(problems))
-    found = _find(source, data_dir)
-    key = hashlib.sha256(json.dumps([_FORMAT, found.identity]).encode()).hexdigest()[:12]
-    folder = sources.cache_folder() / "prepared" / f"{found.kind}-{channels}x{size}x{size}-{key}"
+    sources.check_pictures(channels, size)
+    origin = _find(source, data_dir)
+    key = hashlib.sha256(json.dumps([_FORMAT, origin.identity]).encode()).hexdigest()[:12]
+    folder = sources.cache_folder() / "prepared" / f"{origin.kind}-{channels}x{size}x{size}-{key}"
     with _cache_of(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         ready = folder.exists()
     if not ready:
-        _make(folder, found, channels, size, progress)
-    open_dataset(folder)  # refuses a damaged one
+        _make(folder, origin, channels, size, progress)
+    open_dataset(folder)  # refuses a damaged folder
     return folder
 
 
@@ -107,8 +90,10 @@ def _find(source: str, data_dir: Path | None) -> _Source:
     if source == "digits":
         return _Source("digits", source, "scikit-learn's handwritten digits", tuple("0123456789"), source, _digits)
     if source == "fashion-mnist":
-        # The files are checksummed, so the name says what they hold, wherever they lie.
-        return _Source(source, source, "Fashion-MNIST", _FASHION_CLASSES, source, lambda: _fashion_mnist(data_dir))
+        # The files have checksums, so the name alone is the identity.
+        return _Source(
+            source, source, "Fashion-MNIST", tuple(_FASHION_CLASSES), source, lambda: _fashion_mnist(data_dir)
+        )
     if source.startswith("folder:") and source != "folder:":
         return _pictures(Path(source.removeprefix("folder:")))
     hint = f"; to train on the pictures in that folder, write folder:{source}" if Path(source).is_dir() else ""
@@ -122,36 +107,32 @@ def _digits() -> dict[str, _Part]:
     """Every sixth digit is a test image: 1,498 and 299."""
     pixels, labels = sources.digits()
     test = np.arange(len(labels)) % 6 == 5
-    return {"train": _decoded(pixels[~test], labels[~test]), "test": _decoded(pixels[test], labels[test])}
+    return {"train": _Part(labels[~test], pixels[~test]), "test": _Part(labels[test], pixels[test])}
 
 
 def _fashion_mnist(data_dir: Path | None) -> dict[str, _Part]:
-    return {
-        "train": _decoded(*sources.fashion_mnist("train", data_dir)),
-        "test": _decoded(*sources.fashion_mnist("t10k", data_dir)),
-    }
-
-
-def _decoded(pixels: Array, labels: Array) -> _Part:
-    """Grey images (N, height, width), uint8, that are in memory already."""
-    return _Part(
-        labels.astype(np.int64),
-        lambda index, channels, size: sources.resized(Image.fromarray(pixels[index]), channels, size),
-    )
+    parts = {}
+    for name, official in (("train", "train"), ("test", "t10k")):
+        pixels, labels = sources.fashion_mnist(official, data_dir)
+        parts[name] = _Part(labels, pixels)
+    return parts
 
 
 def _pictures(folder: Path) -> _Source:
-    """A folder with one subfolder a class; of each class the first fifth, rounded up, are test images.
+    """A folder with one subfolder a class; a fifth of each class, rounded up, are test images.
 
-    The first by the SHA-256 of their paths: as good as chance, the same everywhere, and a picture that is added later
-    moves few others to the other part.
+    They come first in the order of the SHA-256 of their paths. This order is as good as random and the same on every
+    machine, and a picture that is added later moves few others to the other part.
     """
     try:
         folder = folder.resolve()
-        classes = {path.name: _picture_files(path) for path in sorted(folder.iterdir()) if _is_class(path)}
+        subfolders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+        classes = {path.name: _picture_files(path) for path in subfolders}
         outside = sorted(path.name for path in folder.iterdir() if _is_picture(path))
-        files = [path for paths in classes.values() for path in paths]
-        identity = [(_relative(path, folder), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files]
+        identity = []
+        for path in chain(*classes.values()):
+            stat = path.stat()
+            identity.append((_relative(path, folder), stat.st_size, stat.st_mtime_ns))
     except OSError as error:
         raise InvalidInput(
             f"folder:{folder}: expected a folder with one subfolder of pictures a class, and it cannot be read "
@@ -159,33 +140,22 @@ def _pictures(folder: Path) -> _Source:
         ) from error
     _check_classes(folder, classes, outside)
 
-    train: list[tuple[int, Path]] = []
-    test: list[tuple[int, Path]] = []
+    labels: dict[str, list[int]] = {"train": [], "test": []}
+    pictures: dict[str, list[Path]] = {"train": [], "test": []}
     for label, paths in enumerate(classes.values()):
         ordered = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(_relative(path, folder))).digest())
         fifth = -(-len(ordered) // 5)
-        test += [(label, path) for path in ordered[:fifth]]
-        train += [(label, path) for path in ordered[fifth:]]
+        for part, chosen in (("train", ordered[fifth:]), ("test", ordered[:fifth])):
+            labels[part] += [label] * len(chosen)
+            pictures[part] += chosen
     return _Source(
-        "folder",
-        f"folder:{folder}",
-        f"pictures in {folder}",
-        tuple(classes),
-        [str(folder), identity],
-        lambda: {"train": _on_disk(train), "test": _on_disk(test)},
+        kind="folder",
+        name=f"folder:{folder}",
+        description=f"pictures in {folder}",
+        classes=tuple(classes),
+        identity=[str(folder), identity],
+        parts=lambda: {part: _Part(labels[part], pictures[part]) for part in labels},
     )
-
-
-def _on_disk(pictures: Sequence[tuple[int, Path]]) -> _Part:
-    """Pictures, by label and path, that are decoded one at a time."""
-    return _Part(
-        np.array([label for label, _ in pictures], dtype=np.int64),
-        lambda index, channels, size: sources.read_picture(pictures[index][1], channels, size),
-    )
-
-
-def _is_class(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
 
 
 def _is_picture(path: Path) -> bool:
@@ -217,9 +187,9 @@ def _check_classes(folder: Path, classes: dict[str, list[Path]], outside: Sequen
         problems.append(f"expected at least 2 subfolders, one a class, found {', '.join(classes) or 'none'}")
     few = [f"{name} ({len(paths)})" for name, paths in classes.items() if len(paths) < 2]
     if few:
-        known = ", ".join(sorted(sources.PICTURE_SUFFIXES))
+        suffixes = ", ".join(sorted(sources.PICTURE_SUFFIXES))
         problems.append(
-            f"expected at least 2 pictures ({known}) a class, one to train on and one to test: too few in "
+            f"expected at least 2 pictures ({suffixes}) a class, one to train on and one to test: too few in "
             f"{', '.join(few)}"
         )
     if outside:
@@ -232,74 +202,79 @@ def _check_classes(folder: Path, classes: dict[str, list[Path]], outside: Sequen
 
 
 def _shortened(lines: Sequence[str]) -> list[str]:
-    """The first lines, and how many there are beyond."""
+    """The first lines, and the number of the others."""
     more = len(lines) - _NAMED
     return [*lines[:_NAMED], *([f"and {more:,} more"] if more > 0 else [])]
 
 
-def _make(folder: Path, found: _Source, channels: int, size: int, progress: Callable[[int, int], None]) -> None:
-    """Write the folder under a name of its own, and give it its name when it is complete."""
-    parts = found.parts()
-    total = sum(len(part.labels) for part in parts.values())
+def _make(folder: Path, source: _Source, channels: int, size: int, progress: Callable[[int, int], None]) -> None:
+    """Write a folder under another name, and rename it when it is complete."""
+    parts = source.parts()
     unfinished = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
-        for done in _write(unfinished, folder, found, parts, channels, size):
-            if done % 100 == 0 or done == total:
-                progress(done, total)
         with _cache_of(folder):
+            unfinished.mkdir()
+            sha256 = _write_images(unfinished, parts, channels, size, progress)
+            about = {
+                "source": source.name,
+                "description": source.description,
+                "classes": source.classes,
+                "channels": channels,
+                "size": size,
+                **{name: len(part.labels) for name, part in parts.items()},
+                "sha256": sha256,
+            }
+            with _synced(unfinished / "dataset.json") as file:
+                file.write(json.dumps(about, indent=1).encode())
             _publish(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write(
-    unfinished: Path, folder: Path, found: _Source, parts: dict[str, _Part], channels: int, size: int
-) -> Iterator[int]:
-    """Fill the folder, and yield after each image how many have been done.
+def _write_images(
+    unfinished: Path, parts: dict[str, _Part], channels: int, size: int, progress: Callable[[int, int], None]
+) -> str:
+    """Write images and labels, and return the SHA-256 of all of them.
 
-    Plain writing and no memory map: where the disk is full that is an error, and not the end of the process.
+    Files are written and not mapped into memory: a full disk is then an error, and does not kill the process.
     """
+    total = sum(len(part.labels) for part in parts.values())
     digest = hashlib.sha256()
     done = 0
     unreadable = []
-    with _cache_of(folder):
-        unfinished.mkdir()
-        for name, part in parts.items():
-            with _synced(unfinished / f"{name}-images.npy") as file:
-                shape = (len(part.labels), channels, size, size)
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                _npy.write_array_header_1_0(file, header)
-                for index in range(len(part.labels)):
-                    try:
-                        image = part.read(index, channels, size).tobytes()
-                    except InvalidInput as error:
-                        unreadable.append(str(error))
-                    else:
-                        file.write(image)
-                        digest.update(image)
-                    done += 1
-                    yield done
-            with _synced(unfinished / f"{name}-labels.npy") as file:
-                _npy.write_array(file, part.labels)
-                digest.update(part.labels.tobytes())
-        if unreadable:
-            lines = "\n  ".join(_shortened(sorted(unreadable)))
-            raise InvalidInput(f"not a picture that can be read; mend or remove it:\n  {lines}")
-        about: dict[str, Any] = {
-            "source": found.name,
-            "description": found.description,
-            "classes": found.classes,
-            "channels": channels,
-            "size": size,
-            **{name: len(part.labels) for name, part in parts.items()},
-            "sha256": digest.hexdigest(),
-        }
-        with _synced(unfinished / "dataset.json") as file:
-            file.write(json.dumps(about, indent=1).encode())
+    for name, part in parts.items():
+        with _synced(unfinished / f"{name}-images.npy") as file:
+            shape = (len(part.labels), channels, size, size)
+            _npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for picture in part.pictures:
+                try:
+                    image = _decoded(picture, channels, size).tobytes()
+                except InvalidInput as error:
+                    unreadable.append(str(error))
+                else:
+                    file.write(image)
+                    digest.update(image)
+                done += 1
+                if done % 100 == 0 or done == total:
+                    progress(done, total)
+        with _synced(unfinished / f"{name}-labels.npy") as file:
+            labels = np.asarray(part.labels, dtype=np.int64)
+            _npy.write_array(file, labels)
+            digest.update(labels.tobytes())
+    if unreadable:
+        lines = "\n  ".join(_shortened(sorted(unreadable)))
+        raise InvalidInput(f"not a picture that can be read; mend or remove it:\n  {lines}")
+    return digest.hexdigest()
+
+
+def _decoded(picture: Path | Array, channels: int, size: int) -> Array:
+    if isinstance(picture, Path):
+        return sources.read_picture(picture, channels, size)
+    return sources.resized(Image.fromarray(picture), channels, size)
 
 
 def _publish(unfinished: Path, folder: Path) -> None:
-    """Rename the folder, unless another process was first: then there is the same under that name already."""
+    """Rename the folder, unless another process has made the same folder already."""
     sync_folder(unfinished)
     try:
         unfinished.rename(folder)
@@ -311,7 +286,7 @@ def _publish(unfinished: Path, folder: Path) -> None:
 
 @contextmanager
 def _synced(path: Path) -> Iterator[BinaryIO]:
-    """A new file that is on the disk when it is closed."""
+    """A new file; it is on the disk after the context."""
     with path.open("xb") as file:
         yield file
         file.flush()
@@ -320,11 +295,11 @@ def _synced(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _cache_of(folder: Path) -> Iterator[None]:
-    """Within it every failure to read or write is one of the cache."""
+    """A context in which an `OSError` concerns the cache."""
     try:
         yield
     except OSError as error:
         raise InvalidInput(
-            f"{folder}: the prepared images cannot be kept there ({error.strerror or error}); make room or make it "
+            f"{folder}: cannot hold the prepared images ({error.strerror or error}); make room or make it "
             "writable, or set XDG_CACHE_HOME to a folder on another disk"
         ) from error

@@ -1,7 +1,6 @@
-"""Real images as NumPy batches: handwritten digits, Fashion-MNIST, or a user's own pictures.
+"""Real images as NumPy batches: handwritten digits, Fashion-MNIST, or the user's pictures.
 
-Every picture is resized once, by Pillow (bilinear, on 8-bit pixels), so that all backends see the same numbers:
-float64 from 0 to 1, (N, C, H, W).
+Pillow resizes every picture once (bilinear, on 8-bit pixels), so that all backends see the same numbers.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ _FASHION_FILES = {
 _DEFAULT_COUNT = 4  # images: enough for batch norm, few enough for the referee
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 RESAMPLING = Image.Resampling.BILINEAR
-# What Pillow raises of a file that is not a picture, is damaged, or would fill the memory.
+# Pillow's errors for a file that is not a picture, is damaged, or would fill the memory.
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, C, H, W), float64 from 0 to 1; labels (N,), int64; and where they come from."""
+    """Images (N, C, H, W), float64 from 0 to 1; labels (N,), int64; and the name of their source."""
 
     images: Array
     labels: Array
@@ -47,54 +46,61 @@ class Batch:
 def load_batch(
     sources: Sequence[str], config: Config, size: int, count: int | None, data_dir: Path | None = None
 ) -> Batch:
-    """The first images of a source, as the network wants them.
+    """The first images of a source, with the network's channels.
 
-    Args:
-        sources: ``["digits"]``, ``["fashion-mnist"]``, one folder of pictures, or picture files.
-        config: For the channels, and the classes that pictures without a label are given in turn.
-        size: Side in pixels.
-        count: How many; None for four (of a folder with fewer, all), or for all of the picture files.
-        data_dir: Where the four Fashion-MNIST files lie; None for the cache, which is filled by a download.
+    `sources` is ``["digits"]``, ``["fashion-mnist"]``, one folder of pictures, or picture files. Pictures have no
+    labels; they get the network's classes in turn. Without `count` there are four images (fewer, if a folder holds
+    fewer), or all of the picture files.
 
     Raises:
         InvalidInput: when the source does not exist, cannot be read, or holds too few images.
     """
     if count is not None and count < 1:
         raise InvalidInput(f"batch: expected at least 1 image, got {count}")
-    if size < 1:
-        raise InvalidInput(f"size: expected at least 1 pixel, got {size}")
-    if config.in_channels not in (1, 3):
-        raise InvalidInput(f"pictures have 1 or 3 channels; this network takes {config.in_channels}")
-    wanted = count or _DEFAULT_COUNT
-    if list(sources) == ["digits"]:
-        pixels, labels = digits()
-        pictures = [resized(Image.fromarray(x), config.in_channels, size) for x in pixels[:wanted]]
-        source = "scikit-learn's handwritten digits"
-    elif list(sources) == ["fashion-mnist"]:
-        pixels, labels = fashion_mnist("t10k", data_dir)
-        pictures = [resized(Image.fromarray(x), config.in_channels, size) for x in pixels[:wanted]]
-        source = "Fashion-MNIST, test images"
+    check_pictures(config.in_channels, size)
+    number = count or _DEFAULT_COUNT
+    if list(sources) in (["digits"], ["fashion-mnist"]):
+        if sources[0] == "digits":
+            pixels, labels = digits()
+            source = "scikit-learn's handwritten digits"
+        else:
+            pixels, labels = fashion_mnist("t10k", data_dir)
+            source = "Fashion-MNIST, test images"
+        pictures = [resized(Image.fromarray(x), config.in_channels, size) for x in pixels[:number]]
     else:
         paths, source = _picture_paths(sources)
         if count is None:
-            wanted = min(len(paths), _DEFAULT_COUNT) if Path(sources[0]).is_dir() else len(paths)
-        pictures = _read_all(paths[:wanted], config.in_channels, size)
+            number = min(len(paths), _DEFAULT_COUNT) if Path(sources[0]).is_dir() else len(paths)
+        pictures = _read_all(paths[:number], config.in_channels, size)
         labels = np.arange(len(pictures)) % config.num_classes
-    if len(pictures) < wanted:
-        raise InvalidInput(f"{source}: expected at least {wanted} images (--batch), found {len(pictures)}")
-    return Batch(np.stack(pictures) / 255, np.asarray(labels[:wanted], dtype=np.int64), source)
+    if len(pictures) < number:
+        raise InvalidInput(f"{source}: expected at least {number} images (--batch), found {len(pictures)}")
+    return Batch(np.stack(pictures) / 255, np.asarray(labels[:number], dtype=np.int64), source)
+
+
+def check_pictures(channels: int, size: int) -> None:
+    """Refuse a shape that no picture has.
+
+    Raises:
+        InvalidInput: for other than 1 or 3 channels, or a side below 1 pixel.
+    """
+    problems = [] if channels in (1, 3) else [f"pictures have 1 or 3 channels; this network takes {channels}"]
+    if size < 1:
+        problems.append(f"size: expected at least 1 pixel, got {size}")
+    if problems:
+        raise InvalidInput("; ".join(problems))
 
 
 def digits() -> tuple[Array, Array]:
-    """Images (1797, 8, 8), uint8, and labels (1797,) of scikit-learn's digits; its 0 to 16 brought to 0 to 255."""
-    from sklearn.datasets import load_digits  # slow to import, and not needed for other sources
+    """Images (1797, 8, 8), uint8, and labels (1797,) of scikit-learn's digits; 0 to 16 becomes 0 to 255."""
+    from sklearn.datasets import load_digits  # slow to import
 
-    found = load_digits()
-    return np.round(found.images * (255 / 16)).astype(np.uint8), found.target
+    dataset = load_digits()
+    return np.round(dataset.images * (255 / 16)).astype(np.uint8), dataset.target
 
 
 def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str]:
-    """The files, and what to call them."""
+    """The files, and a name for all of them."""
     paths = [Path(source) for source in sources]
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
@@ -103,15 +109,15 @@ def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str]:
         )
     if len(paths) == 1 and paths[0].is_dir():
         return pictures_in(paths[0]), f"pictures in {paths[0]}"
-    folders = [str(path) for path in paths if path.is_dir()]
-    if folders:
+    if any(path.is_dir() for path in paths):
         raise InvalidInput(f"data: expected one folder, or picture files only, got {', '.join(map(str, paths))}")
     return paths, ", ".join(path.name for path in paths)
 
 
 def _read_all(paths: Sequence[Path], channels: int, size: int) -> list[Array]:
-    """The pictures as `read_picture` gives them; every one that cannot be read is named in one error."""
-    pictures, problems = [], []
+    """`read_picture` for each path; one error names every file that cannot be read."""
+    pictures = []
+    problems = []
     for path in paths:
         try:
             pictures.append(read_picture(path, channels, size))
@@ -123,21 +129,17 @@ def _read_all(paths: Sequence[Path], channels: int, size: int) -> list[Array]:
 
 
 def read_picture(path: Path, channels: int, size: int) -> Array:
-    """One picture file, decoded and `resized`.
-
-    Raises:
-        InvalidInput: naming the file, when it is not a picture, is damaged, or would fill the memory.
-    """
+    """One picture file, decoded and `resized`; raises as `open_picture` does."""
     with open_picture(path, str(path)) as picture:
         return resized(picture, channels, size)
 
 
 @contextmanager
 def open_picture(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """A picture, to be decoded within this.
+    """A context in which a picture can be decoded; `name` is for messages.
 
     Raises:
-        InvalidInput: naming it, when it is not a picture, is damaged, or would fill the memory.
+        InvalidInput: when the file is not a picture, is damaged, or would fill the memory.
     """
     try:
         with warnings.catch_warnings():
@@ -155,11 +157,11 @@ def pictures_in(folder: Path) -> list[Path]:
     Raises:
         InvalidInput: when there is none.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not found:
-        known = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise InvalidInput(f"{folder}: expected pictures ({known}) in this folder or below it, found none")
-    return found
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not paths:
+        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise InvalidInput(f"{folder}: expected pictures ({suffixes}) in this folder or below it, found none")
+    return paths
 
 
 def resized(picture: Image.Image, channels: int, size: int) -> Array:
@@ -169,11 +171,9 @@ def resized(picture: Image.Image, channels: int, size: int) -> Array:
 
 
 def fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[Array, Array]:
-    """Images (N, 28, 28), uint8, and labels (N,) of one part of Fashion-MNIST.
+    """Images (N, 28, 28), uint8, and labels (N,) of ``train`` or ``t10k``, the parts of Fashion-MNIST.
 
-    Args:
-        part: ``train`` or ``t10k``.
-        data_dir: Folder with the four official files; None for the cache, filled by a download if need be.
+    Without `data_dir`, the folder of the four official files, they come from the cache, which a download fills.
 
     Raises:
         InvalidInput: when a file is missing, or is not the official one.
@@ -189,46 +189,37 @@ def fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[Array, Array
 
 
 def _read_idx(path: Path) -> Array:
-    """The array in one of the official files. Nothing is unpacked before the checksum fits."""
-    md5, shape = _FASHION_FILES[path.name]
+    """The array in one of the official files. The checksum is compared before the file is unpacked."""
+    expected, shape = _FASHION_FILES[path.name]
     packed = path.read_bytes()
-    found = hashlib.md5(packed, usedforsecurity=False).hexdigest()
-    if found != md5:
+    md5 = hashlib.md5(packed, usedforsecurity=False).hexdigest()
+    if md5 != expected:
         raise InvalidInput(
-            f"{path}: not the official file (MD5 expected {md5}, found {found}, {len(packed):,} bytes): truncated, or "
-            "other data under the same name, such as plain MNIST; it was left as it is: replace it by the official one"
+            f"{path}: not the official file (MD5 expected {expected}, found {md5}, {len(packed):,} bytes): truncated, "
+            "or other data under the same name, such as plain MNIST; it is unchanged: replace it by the official one"
         )
     header = 4 + 4 * len(shape)
     return np.frombuffer(gzip.decompress(packed), np.uint8, offset=header).reshape(shape)
 
 
 def _cached(name: str) -> Path:
-    """The file in the cache, downloaded first if it is not there; one with a wrong checksum is moved aside."""
-    import pooch  # only where something may have to be downloaded
+    """The file in the cache. pooch downloads it if it is missing or damaged, and compares the checksum."""
+    import pooch  # slow to import
 
     pooch.get_logger().setLevel("WARNING")
-    folder = cache_folder() / "fashion-mnist"
     md5, _ = _FASHION_FILES[name]
+    folder = cache_folder() / "fashion-mnist"
     try:
-        # Without a known hash pooch takes what is there or what arrives; it would delete what does not fit.
-        path = Path(pooch.retrieve(_FASHION_URL + name, None, fname=name, path=folder, progressbar=True))
-    except Exception as error:  # whatever the network raises
+        return Path(pooch.retrieve(_FASHION_URL + name, f"md5:{md5}", fname=name, path=folder, progressbar=True))
+    except Exception as error:  # the network raises all kinds of errors
         raise InvalidInput(
             f"could not download {_FASHION_URL}{name} ({error}); put the four files {', '.join(_FASHION_FILES)} into "
             "a folder and name it with --data-dir or $GOOGLENET_DATA, or use --data digits"
         ) from error
-    if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
-        aside = path.with_suffix(".rejected")
-        path.replace(aside)
-        raise InvalidInput(
-            f"{path} is not the official file (MD5 expected {md5}); it is kept as {aside.name}, and nothing was put "
-            "in its place: run again to download it once more, or name a folder with --data-dir"
-        )
-    return path
 
 
 def cache_folder() -> Path:
-    """Where this project keeps what it can make or download again: below $XDG_CACHE_HOME, if that is set."""
+    """The folder for files that can be made or downloaded again: below $XDG_CACHE_HOME, if that is set."""
     import pooch
 
     return Path(pooch.os_cache("googlenet"))

@@ -1,4 +1,4 @@
-"""Pictures of runs, and their records for TensorBoard. matplotlib and tensorboardX, imported when they are needed."""
+"""Figures of runs, and their records for TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.figures import save_figure
+from harness.figures import new_figure, save_figure
 from harness.training.runs import EVENTS
 from spec import Array
 
@@ -17,30 +17,24 @@ Records = Sequence[Mapping[str, Any]]
 
 
 def draw_curves(runs: Mapping[str, Records], path: Path, title: str) -> None:
-    """Loss and accuracy over the steps, one color for each backend, as a PNG.
-
-    Args:
-        runs: The records of each backend.
-        path: Of the picture.
-        title: Above it.
+    """Draw the records of each backend: loss and accuracy over the steps, as a PNG.
 
     Raises:
         InvalidInput: when it cannot be written.
     """
-    figure, axes = _figure(2, (11, 4.2))
-    for name, records in runs.items():
-        steps = [record for record in records if record["kind"] == "step"]
-        epochs = [record for record in records if record["kind"] == "epoch"]
-        x = [record["step"] for record in steps]
-        at = [record["step"] for record in epochs]
-        color = _COLORS.get(name)
-        for axis, what in zip(axes, ("loss", "accuracy"), strict=True):
-            axis.plot(
-                x, [record[what] for record in steps], color=color, alpha=0.5, linewidth=0.8, label=f"{name} train"
-            )
-            axis.plot(at, [record[f"test_{what}"] for record in epochs], "o-", color=color, label=f"{name} test")
-    for axis, what in zip(axes, ("loss", "accuracy"), strict=True):
-        axis.set(xlabel="step", ylabel=what)
+    figure, axes = new_figure(2, (11, 4.2))
+    for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
+        for name, records in runs.items():
+            steps = [record for record in records if record["kind"] == "step"]
+            epochs = [record for record in records if record["kind"] == "epoch"]
+            color = _COLORS.get(name)
+            x = [record["step"] for record in steps]
+            y = [record[key] for record in steps]
+            axis.plot(x, y, color=color, alpha=0.5, linewidth=0.8, label=f"{name} train")
+            x = [record["step"] for record in epochs]
+            y = [record[f"test_{key}"] for record in epochs]
+            axis.plot(x, y, "o-", color=color, label=f"{name} test")
+        axis.set(xlabel="step", ylabel=key)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     figure.suptitle(title)
@@ -48,19 +42,15 @@ def draw_curves(runs: Mapping[str, Records], path: Path, title: str) -> None:
 
 
 def draw_confusion(confusion: Array, classes: Sequence[str], path: Path, title: str) -> None:
-    """Who was taken for whom, as a PNG: rows are labels, columns predictions, shades shares of the row.
+    """Draw a confusion matrix of counts, (classes, classes), into a file.
 
-    Args:
-        confusion: (classes, classes), counts.
-        classes: Their names.
-        path: Of the picture.
-        title: Above it.
+    Rows are labels, columns are predictions, and shades are shares of the row.
 
     Raises:
         InvalidInput: when it cannot be written.
     """
     side = 2.5 + 0.55 * len(classes)
-    figure, (axis,) = _figure(1, (side, side))
+    figure, (axis,) = new_figure(1, (side, side))
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(classes)), classes, rotation=60, ha="right")
@@ -73,18 +63,8 @@ def draw_confusion(confusion: Array, classes: Sequence[str], path: Path, title: 
     save_figure(figure, path)
 
 
-def _figure(columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
-    """A figure that belongs to no window, and its axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
-
-
 class Events:
-    """A run's records for TensorBoard: whatever was there is written anew, then one record after the other."""
+    """A run's records for TensorBoard. Earlier files of events are replaced."""
 
     def __init__(self, folder: Path, records: Records) -> None:
         from tensorboardX import SummaryWriter
@@ -96,12 +76,11 @@ class Events:
             self.add(record)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """One record."""
-        part = "epoch" if record["kind"] == "epoch" else "step"
+        """Write one record."""
         for name, value in record.items():
             if name not in ("kind", "step", "epoch", "seconds") and value is not None:
-                self.writer.add_scalar(f"{part}/{name}", value, record["step"])
+                self.writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the file."""
         self.writer.close()

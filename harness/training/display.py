@@ -1,8 +1,9 @@
-"""What a person sees of training runs: a bar while they last, tables and warnings; and the files that show them."""
+"""Training runs in the terminal: a bar, warnings and tables; and the figures of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from spec import Array
 
 
 class Screen:
-    """Shows runs as they go on (`harness.training.train.Listener`): a bar on a terminal, else a line for each epoch."""
+    """Shows the progress of runs (`harness.training.train.Listener`): a bar on a terminal, a line for each epoch."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -37,7 +38,6 @@ class Screen:
         self.speed = ""
 
     def begin(self, part: Part) -> None:
-        """A backend's process is being started."""
         self.speed = ""
         self.task = self.progress.add_task(part.backend, total=part.settings.steps, state="starting")
         self.progress.start()
@@ -45,7 +45,6 @@ class Screen:
             self.console.print(f"{part.backend}: starting in {part.folder}", highlight=False, soft_wrap=True)
 
     def message(self, part: Part, message: dict[str, Any]) -> None:
-        """As `harness.training.loop.train` tells it."""
         event = message["event"]
         if event == "start":
             self.events = Events(part.folder, message["records"])
@@ -67,7 +66,6 @@ class Screen:
                 self.speed = f"  {record['images_per_second']:.0f} images/s"
 
     def end(self, part: Part, result: Result) -> None:
-        """That backend's process has ended."""
         self.progress.stop()
         self.progress.remove_task(self.task)
         if self.events is not None:
@@ -93,21 +91,21 @@ def _title(settings: Settings) -> str:
 
 
 def draw_run(run: Path) -> None:
-    """One picture with the curves of all backends of a run, once something has been recorded."""
+    """Draw the curves of all backends of a run into one figure. A run without records has none."""
     folders = backend_folders(run)
-    records = {name: found for name, folder in folders.items() if (found := read_metrics(folder))}
+    records = {name: lines for name, folder in folders.items() if (lines := read_metrics(folder))}
     if records:
         draw_curves(records, run / CURVES, _title(read_settings(next(iter(folders.values())))))
 
 
 def results(run: Path) -> list[Result]:
-    """What the records of each backend of a run say."""
+    """The results of each backend of a run."""
     folders = backend_folders(run)
     return [summarize(name, folder, read_settings(folder)) for name, folder in folders.items()]
 
 
 def show_run(run: Path, console: Console) -> None:
-    """A run's settings, and its backends' results side by side."""
+    """Print a run's settings and the results of its backends."""
     settings = read_settings(next(iter(backend_folders(run).values())))
     console.print(f"[bold]{escape(str(run))}[/]: {escape(_title(settings))}", highlight=False, soft_wrap=True)
     console.print(results_table(results(run)))
@@ -115,22 +113,29 @@ def show_run(run: Path, console: Console) -> None:
         console.print(f"published: {escape(settings.recipe.published)}", style="dim", highlight=False, soft_wrap=True)
 
 
-def results_table(found: Sequence[Result]) -> Table:
-    """Backends down, their last epoch across."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("backend")
-    for heading in ("steps", "train loss", "accuracy", "test loss", "accuracy", "images/s", "time"):
-        table.add_column(heading, justify="right")
-    for result in found:
-        cells = [
-            *(
-                _number(x, 4)
-                for x in (result.train_loss, result.train_accuracy, result.test_loss, result.test_accuracy)
-            ),
+def results_table(results: Sequence[Result]) -> Table:
+    """A row for each backend, with its last epoch."""
+    table = _table("backend", "steps", "train loss", "accuracy", "test loss", "accuracy", "images/s", "time")
+    for result in results:
+        table.add_row(
+            result.backend,
+            f"{result.step:,} of {result.steps:,}",
+            _number(result.train_loss, 4),
+            _number(result.train_accuracy, 4),
+            _number(result.test_loss, 4),
+            _number(result.test_accuracy, 4),
             _number(result.images_per_second, 0),
-            "" if result.seconds is None else _duration(result.seconds),
-        ]
-        table.add_row(result.backend, f"{result.step:,} of {result.steps:,}", *cells)
+            "" if result.seconds is None else str(timedelta(seconds=round(result.seconds))),
+        )
+    return table
+
+
+def _table(first: str, *numbers: str) -> Table:
+    """An empty table; the columns of numbers are aligned to the right."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
     return table
 
 
@@ -138,55 +143,41 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def show_scores(confusion: Array, loss: float, classes: Sequence[str], console: Console) -> None:
-    """Loss and accuracy, and for each class how many there are and how well they are told apart.
+    """Print the mean loss, the accuracy, and the images, recall and precision of each class.
 
-    Args:
-        confusion: (classes, classes), counts: label, prediction.
-        loss: Mean cross-entropy.
-        classes: Their names.
-        console: Where to.
+    `confusion` holds counts, (classes, classes): label, prediction.
     """
-    right, total = int(confusion.trace()), int(confusion.sum())
+    right = int(confusion.trace())
+    total = int(confusion.sum())
     console.print(f"loss {loss:.4f}, accuracy {right / total:.4f} ({right:,} of {total:,})", highlight=False)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
-    for heading in ("images", "recall", "precision"):
-        table.add_column(heading, justify="right")
+    table = _table("class", "images", "recall", "precision")
     table.add_column("most often taken for")
     for row in class_table(confusion, classes):
-        taken = f"{row['taken_for']} ({row['taken_for_count']})" if row["taken_for_count"] else ""
-        table.add_row(
-            escape(row["class"]),
-            f"{row['images']:,}",
-            _number(row["recall"], 3),
-            _number(row["precision"], 3),
-            escape(taken),
-        )
+        mistake = f"{row['taken_for']} ({row['taken_for_count']})" if row["taken_for_count"] else ""
+        numbers = (f"{row['images']:,}", _number(row["recall"], 3), _number(row["precision"], 3))
+        table.add_row(escape(row["class"]), *numbers, escape(mistake))
     console.print(table)
 
 
 def class_table(confusion: Array, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Recall, precision and the commonest mistake of each class; None where there is nothing to divide by."""
     rows = []
-    for i, name in enumerate(classes):
-        images, predicted, right = int(confusion[i].sum()), int(confusion[:, i].sum()), int(confusion[i, i])
-        wrong = [0 if j == i else int(n) for j, n in enumerate(confusion[i])]
-        worst = max(range(len(wrong)), key=wrong.__getitem__)
+    for number, name in enumerate(classes):
+        images = int(confusion[number].sum())
+        predicted = int(confusion[:, number].sum())
+        right = int(confusion[number, number])
+        mistakes = confusion[number].copy()
+        mistakes[number] = 0
+        worst = int(mistakes.argmax())
         rows.append(
             {
                 "class": name,
                 "images": images,
                 "recall": right / images if images else None,
                 "precision": right / predicted if predicted else None,
-                "taken_for": classes[worst] if wrong[worst] else None,
-                "taken_for_count": wrong[worst],
+                "taken_for": classes[worst] if mistakes[worst] else None,
+                "taken_for_count": int(mistakes[worst]),
             }
         )
     return rows

@@ -1,20 +1,21 @@
-"""How well a model does on a dataset. NumPy only, whatever the framework."""
+"""Evaluates a model on a dataset, with NumPy, in every framework."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from harness.backends.registry import Backend, Model
+from harness.backends.team import Team
 from harness.images.batches import Split, evaluation_batches
 from spec import Array
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The true means over all images, and who was taken for whom."""
+    """The results on all images."""
 
     loss: float  # mean cross-entropy of the classifier, without smoothing and auxiliary heads
     confusion: Array  # (classes, classes), int64: label, prediction
@@ -26,8 +27,8 @@ class Scores:
 
 
 def evaluate(
-    package: Any,
-    model: Any,
+    package: Backend | Team,
+    model: Model,
     split: Split,
     *,
     batch: int,
@@ -39,18 +40,13 @@ def evaluate(
 ) -> Scores:
     """Run a model over all images, in inference mode.
 
-    Args:
-        package: The backend, or the `harness.backends.team.Team` in its place.
-        model: Of that backend.
-        split: The images.
-        batch: How many at once; the last batch is filled up, since a compiling framework compiles for every size.
-        classes: Length of the logits.
-        dtype: ``float32``, ``float64`` or ``bfloat16``.
-        mean: Subtracted from pixels of 0 to 1.
-        std: What they are divided by then.
-        done: Called with the number of images done so far.
+    `package` is the backend, or a `harness.backends.team.Team` of it; `dtype`, `mean` and `std` are those of
+    `harness.images.batches.pixels`; `done` takes the number of images so far. The last batch is filled up, since
+    a compiling framework compiles for every size.
     """
-    total, confusion, seen = 0.0, np.zeros((classes, classes), np.int64), 0
+    total = 0.0
+    confusion = np.zeros((classes, classes), np.int64)
+    seen = 0
     for images, labels in evaluation_batches(split, batch, dtype=dtype, mean=mean, std=std):
         full = np.concatenate([images, np.repeat(images[:1], batch - len(images), axis=0)])
         logits = package.predict(model, full)[: len(images)].astype(np.float64)

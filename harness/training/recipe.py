@@ -1,28 +1,31 @@
-"""How a network is trained, as data: a recipe is a small TOML file. The folder `recipes` holds ours.
+"""A recipe says how a network is trained. It is a small TOML file; the folder `recipes` holds ours.
 
 The loss is the mean over a batch of
 
     CE(logits) + aux_weight · (CE(aux1) + CE(aux2))        CE = -Σ target · log softmax(logits)
     target = (1 - label_smoothing) · [class is the label] + label_smoothing / classes
 
-the optimizers are those of `spec.optimizers`, and step number s of a run of S steps, E to an epoch, has the rate
+The optimizers are those of `spec.optimizers`. In a run of S steps with E steps an epoch, step s has the rate
 
     rate · schedule.factor(s, E, S)
 
-Every batch counts with the images that it has, the last one of an epoch, which may be smaller, too.
+The last batch of an epoch may be smaller than the others. Its loss is a mean over the images that it has.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import math
 import tomllib
-import types
-import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from spec.errors import InvalidInput
 from spec.init import SCHEMES
@@ -33,22 +36,21 @@ from spec.presets import PRESETS, preset
 
 @dataclass(frozen=True)
 class Constant:
-    """1."""
+    """1 at every step."""
 
     def factor(self, step: int, per_epoch: int, steps: int) -> float:
-        """What the rate is multiplied by in a step (from 0) of a run of `steps` steps, `per_epoch` to an epoch."""
+        """The factor of the rate in a step (from 0) of a run of `steps` steps, with `per_epoch` steps an epoch."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class StepDecay:
-    """drop^(number of `epochs` that are over): lower by a step at each."""
+    """drop^(number of `epochs` that are over)."""
 
-    epochs: tuple[float, ...]
+    epochs: Annotated[tuple[float, ...], Field(strict=False)]  # TOML has lists only
     drop: float = 0.1
 
     def factor(self, step: int, per_epoch: int, steps: int) -> float:
-        """As `Constant.factor`."""
         return self.drop ** sum(step >= epoch * per_epoch for epoch in self.epochs)
 
 
@@ -60,7 +62,6 @@ class Paper:
     every: int = 8  # epochs
 
     def factor(self, step: int, per_epoch: int, steps: int) -> float:
-        """As `Constant.factor`."""
         return self.drop ** (step // (per_epoch * self.every))
 
 
@@ -69,7 +70,6 @@ class Cosine:
     """(1 + cos(π · step / steps)) / 2: from 1 to nearly 0 (Loshchilov and Hutter 2017, without restarts)."""
 
     def factor(self, step: int, per_epoch: int, steps: int) -> float:
-        """As `Constant.factor`."""
         return (1 + math.cos(math.pi * step / steps)) / 2
 
 
@@ -85,7 +85,6 @@ class OneCycle:
     end: float = 4e-6
 
     def factor(self, step: int, per_epoch: int, steps: int) -> float:
-        """As `Constant.factor`."""
         peak = self.rise * steps
         if step < peak:
             return 1 + (self.start - 1) * (1 + math.cos(math.pi * step / peak)) / 2
@@ -101,20 +100,44 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "cosine": Cosine,
     "one-cycle": OneCycle,
 }
-_NAMED: dict[str, dict[str, type]] = {"optimizer": dict(OPTIMIZERS), "schedule": dict(SCHEDULES)}
+_SECTIONS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 _FOLDER = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
+class _Section:
+    """Tells pydantic to choose the class of a table by its ``name``; the other keys are the fields of the class."""
+
+    key: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        choices: dict[Any, CoreSchema] = {
+            name: core_schema.no_info_before_validator_function(_without_name, handler.generate_schema(kind))
+            for name, kind in _SECTIONS[self.key].items()
+        }
+        return core_schema.tagged_union_schema(choices, self._name)
+
+    def _name(self, table: Any) -> str | None:
+        name = table.get("name") if isinstance(table, dict) else None
+        return name if isinstance(name, str) and name in _SECTIONS[self.key] else None
+
+
+def _without_name(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key != "name"}
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """One way to train. Read it with `recipe`; the fields are the keys of the file."""
+    """One way to train. The fields are the keys of the file."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     preset: str
     size: int  # side of the images in pixels
     batch: int  # images
     epochs: int
-    optimizer: Optimizer
-    schedule: Schedule = Constant()
+    optimizer: Annotated[Optimizer, _Section("optimizer")]
+    schedule: Annotated[Schedule, _Section("schedule")] = Constant()
     init: str = "xavier"  # one of spec.SCHEMES
     mean: float = 0.0  # of the pixels, 0 to 1: the network sees (pixel - mean) / std
     std: float = 1.0
@@ -123,111 +146,107 @@ class Recipe:
     dropout: float | None = None  # None: the preset's
     norm_momentum: float | None = None  # share of the batch in batch norm's running statistics; None: the preset's
     aux: bool | None = None  # with auxiliary heads; None: where the preset has them
-    source: str = ""  # where it comes from
-    published: str = ""  # what was reported there, to stand beside
+    source: str = ""  # where the recipe comes from
+    published: str = ""  # the result that the source reports
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained; every problem at once."""
-        checks = [
-            (self.preset in PRESETS, f"preset: expected one of {', '.join(PRESETS)}, got {self.preset!r}"),
-            (self.init in SCHEMES, f"init: expected one of {', '.join(SCHEMES)}, got {self.init!r}"),
-            (self.size >= 1, f"size: expected at least 1 pixel, got {self.size}"),
-            (self.batch >= 1, f"batch: expected at least 1 image, got {self.batch}"),
-            (self.epochs >= 1, f"epochs: expected at least 1, got {self.epochs}"),
-            (math.isfinite(self.mean), f"mean: expected a number, got {self.mean}"),
-            (0 < self.std < math.inf, f"std: expected a number above 0, got {self.std}"),
-            *_optimizer_checks(self.optimizer),
-            *_schedule_checks(self.schedule),
-        ]
-        problems = [problem for fine, problem in checks if not fine]
+        """Refuse values out of range, all of them at once, and settings that the preset does not take."""
+        problems = _out_of_range(_flat(asdict(self)))
         if not problems:
             try:
                 self.config()
             except InvalidInput as error:
                 problems.append(str(error))
         if problems:
-            raise InvalidInput("\n".join(["recipe:", *(f"  {problem}" for problem in problems)]))
+            raise _refusal(problems)
 
     def config(self, **changed: Any) -> Config:
-        """The preset's configuration with the recipe's settings; `changed` are further ones of `spec.preset`."""
-        own = {
-            name: getattr(self, name) for name in ("aux", "aux_weight", "label_smoothing", "dropout", "norm_momentum")
-        }
-        return preset(self.preset, **(own | changed))
+        """The preset's configuration with the recipe's settings; `changed` are further settings of `spec.preset`."""
+        names = ("aux", "aux_weight", "label_smoothing", "dropout", "norm_momentum")
+        return preset(self.preset, **({name: getattr(self, name) for name in names} | changed))
 
     def rate(self, step: int, per_epoch: int) -> float:
-        """The rate of a step, from 0, with `per_epoch` steps to an epoch."""
+        """The rate of a step (from 0), with `per_epoch` steps an epoch."""
         return self.optimizer.rate * self.schedule.factor(step, per_epoch, self.epochs * per_epoch)
 
     def as_table(self) -> dict[str, Any]:
-        """Plain values, as a TOML file has them: `recipe_of` makes the same recipe of it again."""
-        table = dataclasses.asdict(self)
-        for key, known in _NAMED.items():
-            value = getattr(self, key)
-            name = next(name for name, kind in known.items() if type(value) is kind)
-            table[key] = {"name": name, **dataclasses.asdict(value)}
-        return {key: _without_none(value) for key, value in table.items() if value is not None}
+        """Plain values, as a TOML file has them; `recipe_of` makes the same recipe of them again."""
+        table = {key: value for key, value in asdict(self).items() if value is not None}
+        for section, kinds in _SECTIONS.items():
+            name = next(name for name, kind in kinds.items() if type(getattr(self, section)) is kind)
+            settings = {key: value for key, value in table[section].items() if value is not None}
+            table[section] = {"name": name, **settings}
+        return table
 
 
-def _without_none(value: Any) -> Any:
-    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+def _rising(epochs: Sequence[float]) -> bool:
+    return all(before < after for before, after in pairwise([0, *epochs]))
 
 
-def _optimizer_checks(row: Optimizer) -> list[tuple[bool, str]]:
-    checks = [(0 <= row.rate < math.inf, f"optimizer.rate: expected a number of at least 0, got {row.rate}")]
-    if row.clip_norm is not None:
-        checks.append((row.clip_norm > 0, f"optimizer.clip_norm: expected a number above 0, got {row.clip_norm}"))
-    if not isinstance(row, Adam):
-        checks += [
-            (0 <= row.momentum < 1, f"optimizer.momentum: expected 0 to below 1, got {row.momentum}"),
-            (not row.nesterov or row.momentum > 0, "optimizer.nesterov: needs a momentum above 0"),
-        ]
-    else:
-        checks += [
-            (0 <= row.beta1 < 1, f"optimizer.beta1: expected 0 to below 1, got {row.beta1}"),
-            (0 <= row.beta2 < 1, f"optimizer.beta2: expected 0 to below 1, got {row.beta2}"),
-            (row.epsilon > 0, f"optimizer.epsilon: expected a number above 0, got {row.epsilon}"),
-        ]
-    if isinstance(row, SGD | AdamW):
-        decay = row.weight_decay
-        checks.append((0 <= decay < math.inf, f"optimizer.weight_decay: expected at least 0, got {decay}"))
-    return checks
+# Ranges: how a message says them, their test, and the keys that have them.
+_RANGES: list[tuple[str, Callable[[Any], bool], list[str]]] = [
+    (f"one of {', '.join(PRESETS)}", PRESETS.__contains__, ["preset"]),
+    (f"one of {', '.join(SCHEMES)}", SCHEMES.__contains__, ["init"]),
+    ("at least 1", lambda n: n >= 1, ["size", "batch", "epochs", "schedule.every"]),
+    ("a finite number", lambda x: -math.inf < x < math.inf, ["mean"]),
+    (
+        "a number above 0",
+        lambda x: 0 < x < math.inf,
+        ["std", "optimizer.clip_norm", "optimizer.epsilon", "schedule.drop"],
+    ),
+    (
+        "a number of at least 0",
+        lambda x: 0 <= x < math.inf,
+        ["optimizer.rate", "optimizer.weight_decay", "schedule.start", "schedule.end"],
+    ),
+    ("0 to below 1", lambda x: 0 <= x < 1, ["optimizer.momentum", "optimizer.beta1", "optimizer.beta2"]),
+    ("a share between 0 and 1", lambda x: 0 < x < 1, ["schedule.rise"]),
+    ("rising numbers above 0", _rising, ["schedule.epochs"]),
+]
 
 
-def _schedule_checks(row: Schedule) -> list[tuple[bool, str]]:
-    if isinstance(row, StepDecay):
-        rising = all(a < b for a, b in zip((0.0, *row.epochs), row.epochs, strict=False))
-        return [
-            (rising, f"schedule.epochs: expected rising numbers above 0, got {list(row.epochs)}"),
-            (row.drop > 0, f"schedule.drop: expected a number above 0, got {row.drop}"),
-        ]
-    if isinstance(row, Paper):
-        return [
-            (row.drop > 0, f"schedule.drop: expected a number above 0, got {row.drop}"),
-            (row.every >= 1, f"schedule.every: expected at least 1 epoch, got {row.every}"),
-        ]
-    if isinstance(row, OneCycle):
-        return [
-            (0 < row.rise < 1, f"schedule.rise: expected a share between 0 and 1, got {row.rise}"),
-            (row.start >= 0 <= row.end, f"schedule.start, .end: expected at least 0, got {row.start}, {row.end}"),
-        ]
-    return []
+def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe, those of its sections under ``SECTION.KEY``."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{name}": x for name, x in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _out_of_range(values: Mapping[str, Any]) -> list[str]:
+    """The problems of values that have the right types."""
+    problems = [
+        f"{key}: expected {expected}, got {values[key]!r}"
+        for expected, fits, keys in _RANGES
+        for key in keys
+        if values.get(key) is not None and not fits(values[key])
+    ]
+    if values.get("optimizer.nesterov") and values.get("optimizer.momentum") == 0:
+        problems.append("optimizer.nesterov: needs a momentum above 0")
+    return problems
+
+
+def _refusal(problems: Iterable[str]) -> InvalidInput:
+    return InvalidInput("\n".join(["recipe:", *(f"  {problem}" for problem in problems)]))
 
 
 def recipes() -> tuple[str, ...]:
-    """Names of the recipes that come along."""
+    """Names of this project's recipes."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe that comes along, or the path that was given.
+    """The file of one of our recipes, or the user's file of that path.
 
     Raises:
         InvalidInput: when there is neither.
     """
     if name in recipes():
         return _FOLDER / f"{name}.toml"
-    with suppress(OSError):  # a name too long for a file, say
+    with suppress(OSError):  # for example a name that is too long for a file
         if Path(name).is_file():
             return Path(name)
     raise InvalidInput(f"recipe: expected one of {', '.join(recipes())} or a TOML file, got {name!r}")
@@ -256,85 +275,47 @@ def recipe_of(table: dict[str, Any]) -> Recipe:
     Raises:
         InvalidInput: naming everything in it that is unknown, missing or wrong.
     """
-    problems: list[str] = []
-    values = dict(table)
-    for key, known in _NAMED.items():
-        if key in values:
-            values[key] = _row(key, known, values[key], problems)
-    fields = _typed(Recipe, values, "", problems)
+    content = json.dumps(table, default=str)  # in strict mode pydantic makes a dataclass of JSON only
     try:
-        made = Recipe(**fields)
-    except InvalidInput as error:
-        problems += [line.strip() for line in str(error).splitlines()[1:]]
-    if problems:
-        raise InvalidInput("\n".join(["recipe:", *(f"  {problem}" for problem in problems)]))
-    return made
+        return TypeAdapter(Recipe).validate_json(content)
+    except ValidationError as error:
+        problems = error.errors()
+    if problems[0]["type"] == "value_error":  # from `Recipe.__post_init__`
+        raise problems[0]["ctx"]["error"]
+    wrong = _wrong_types(problems)
+    values = _flat({key: value for key, value in table.items() if key not in wrong})
+    raise _refusal([*wrong.values(), *_out_of_range({key: x for key, x in values.items() if key not in wrong})])
 
 
-# What a key counts as that is missing or of the wrong kind, once that has been said.
-_STAND_INS: dict[type, dict[str, Any]] = {
-    Recipe: {"preset": "bvlc", "size": 224, "batch": 1, "epochs": 1, "optimizer": SGD()},
-    StepDecay: {"epochs": (1.0,)},
+_TYPES = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list of numbers",
 }
 
 
-def _row(key: str, known: dict[str, type], given: Any, problems: list[str]) -> Any:
-    """The optimizer or schedule that a table describes."""
-    if not isinstance(given, dict):
-        problems.append(f"{key}: expected a table with a name, one of {', '.join(known)}, got {given!r}")
-        given = {"name": next(iter(known))}
-    elif not isinstance(given.get("name"), str) or given["name"] not in known:
-        problems.append(f"{key}.name: expected one of {', '.join(known)}, got {given.get('name')!r}")
-        given = {"name": next(iter(known))}
-    kind = known[given["name"]]
-    return kind(**_typed(kind, {k: v for k, v in given.items() if k != "name"}, f"{key}.", problems))
-
-
-def _typed(kind: type, given: dict[str, Any], prefix: str, problems: list[str]) -> dict[str, Any]:
-    """The values for a dataclass, converted; what is unknown, missing or of the wrong kind becomes a problem."""
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    for key in given:
-        if key not in fields:
-            problems.append(f"{prefix}{key}: unknown; the keys here are {', '.join(fields)}")
-    values = dict(_STAND_INS.get(kind, {}))
-    for key, field in fields.items():
-        if key in given:
-            fits, value = _convert(given[key], hints[key])
-            if fits:
-                values[key] = value
+def _wrong_types(problems: list[ErrorDetails]) -> dict[str, str]:
+    """A message for each key that is unknown, missing or of another type."""
+    wrong = {}
+    for problem in problems:
+        kind = problem["type"]
+        value = problem["input"]
+        place = problem["loc"]
+        section = place[0] if len(place) > 1 else ""
+        key = f"{section}.{place[2]}" if section else ".".join(map(str, place))  # place[1] is the section's name
+        if kind == "missing":
+            wrong[key] = f"{key}: missing"
+        elif kind == "unexpected_keyword_argument":
+            owner = _SECTIONS[str(section)][str(place[1])] if section else Recipe
+            wrong[key] = f"{key}: unknown; the keys here are {', '.join(field.name for field in fields(owner))}"
+        elif kind == "union_tag_not_found":
+            names = f"one of {', '.join(_SECTIONS[key])}"
+            if isinstance(value, dict):
+                wrong[key] = f"{key}.name: expected {names}, got {value.get('name')!r}"
             else:
-                problems.append(f"{prefix}{key}: expected {_say(hints[key])}, got {given[key]!r}")
-        elif field.default is dataclasses.MISSING:
-            problems.append(f"{prefix}{key}: missing")
-    return values
-
-
-def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
-    """Whether a TOML value is of that kind, and the value in it: a whole number is a number too, a list a tuple."""
-    if hint is float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False, value
-        try:
-            return True, float(value)
-        except OverflowError:  # a whole number of more than 308 digits
-            return False, value
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            return False, value
-        items = [_convert(item, float) for item in value]
-        return all(fits for fits, _ in items), tuple(item for _, item in items)
-    if typing.get_origin(hint) is types.UnionType:  # float | None, or the rows, which have been built already
-        tried = [_convert(value, kind) for kind in typing.get_args(hint) if kind is not type(None)]
-        return next((found for found in tried if found[0]), (False, value))
-    return isinstance(value, hint), value
-
-
-def _say(hint: Any) -> str:
-    if typing.get_origin(hint) is types.UnionType:
-        hint = typing.get_args(hint)[0]  # float | None: leaving it out is how a file says None
-    if typing.get_origin(hint) is tuple:
-        return "a list of numbers"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(hint, "a table")
+                wrong[key] = f"{key}: expected a table with a name, {names}, got {value!r}"
+        else:
+            wrong[key] = f"{key}: expected {_TYPES.get(kind, problem['msg'])}, got {value!r}"
+    return wrong

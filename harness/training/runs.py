@@ -1,8 +1,12 @@
-"""Run folders: what a training run is, where its files are, and what they say.
+"""The folder of a training run: its files and their contents.
 
-`runs/NAME/BACKEND/` holds, readable without this program: ``config.json`` (`Settings`), ``metrics.jsonl`` (a line for
-each logged step and each epoch), ``checkpoint.safetensors`` (`harness.weights.checkpoint`),
-``environment.json`` (a list, an entry for each start), ``curves.png`` and ``events`` (for TensorBoard).
+`runs/NAME/BACKEND/` can be read without this program. It holds
+
+- ``config.json``: the `Settings`
+- ``metrics.jsonl``: a line for each logged step and each epoch
+- ``checkpoint.safetensors``: see `harness.weights.checkpoint`
+- ``environment.json``: a list with an entry for each start
+- ``curves.png``, and ``events`` for TensorBoard
 """
 
 from __future__ import annotations
@@ -11,30 +15,37 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 import spec
 from harness.atomic import write_atomically
 from harness.backends.registry import BACKENDS
-from harness.training.recipe import Recipe, recipe_of
+from harness.training.recipe import Recipe
 from harness.weights.checkpoint import Checkpoint
 from spec import InvalidInput
 
-CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.jsonl"
-ENVIRONMENT, CURVES, EVENTS = "environment.json", "curves.png", "events"
+CHECKPOINT = "checkpoint.safetensors"
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+ENVIRONMENT = "environment.json"
+CURVES = "curves.png"
+EVENTS = "events"
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides a run's numbers, but for the framework and the machine."""
+    """Everything that decides the numbers of a run, except the framework and the machine."""
 
     recipe: Recipe
-    data: str  # as `harness.images.prepared.prepare` takes it
+    data: str  # source, for `harness.images.prepared.prepare`
     data_sha256: str
     classes: tuple[str, ...]
     train_images: int
     test_images: int
-    seed: int  # of the initial parameters, the order of the images, and dropout
+    seed: int  # decides initial parameters, order of the images, dropout
     dtype: str
     device: str
 
@@ -44,32 +55,23 @@ class Settings:
         return self.recipe.config(num_classes=len(self.classes))
 
     @property
+    def normalization(self) -> dict[str, Any]:
+        """The arguments of `harness.images.batches.pixels`."""
+        return {"dtype": self.dtype, "mean": self.recipe.mean, "std": self.recipe.std}
+
+    @property
     def steps_per_epoch(self) -> int:
-        """Batches, the last one of which may be smaller."""
+        """Batches in an epoch; the last one may be smaller."""
         return math.ceil(self.train_images / self.recipe.batch)
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """Steps of the whole run."""
         return self.steps_per_epoch * self.recipe.epochs
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; `settings_of` makes the same settings of them again."""
         return asdict(self) | {"recipe": self.recipe.as_table(), "classes": list(self.classes)}
-
-
-def settings_of(table: dict[str, Any]) -> Settings:
-    """The settings in a ``config.json`` or a checkpoint.
-
-    Raises:
-        InvalidInput: when they are not complete.
-    """
-    try:
-        recipe = recipe_of(table["recipe"])
-        rest = {name: table[name] for name in Settings.__dataclass_fields__ if name not in ("recipe", "classes")}
-        return Settings(recipe=recipe, classes=tuple(table["classes"]), **rest)
-    except (KeyError, TypeError) as error:
-        raise InvalidInput(f"the settings of a run are incomplete: {error} is missing") from error
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Tally:
     seen: int = 0
 
     def add(self, loss: float, correct: int, images: int) -> None:
-        """Count a batch with its mean loss."""
+        """Count a batch; `loss` is its mean."""
         self.loss += loss * images
         self.correct += correct
         self.seen += images
@@ -93,25 +95,41 @@ class Tally:
 
 @dataclass
 class Position:
-    """How far a run has come: with parameters and optimizer state all that is needed to go on.
+    """The progress of a run. A resumed run needs parameters, optimizer state and position, and nothing else.
 
-    No clock is part of it, so that a resumed run ends with the very bytes of one that was not interrupted.
+    The position holds no time, so that a resumed run ends with the same bytes as an uninterrupted one.
     """
 
     step: int = 0  # steps done
     evaluated: int = 0  # epochs that have been trained and evaluated
-    epoch: Tally = field(default_factory=Tally)  # of the epoch that is being trained
+    epoch: Tally = field(default_factory=Tally)  # the current epoch
     logged: Tally = field(default_factory=Tally)  # since the last logged step
-    lineage: list[dict[str, Any]] = field(default_factory=list)  # {"backend", "from_step"}: who trained what
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values; `position_of` makes the same position of them again."""
-        return asdict(self)
+    lineage: list[dict[str, Any]] = field(default_factory=list)  # {"backend", "from_step"} of each backend that trained
 
 
-def position_of(table: dict[str, Any]) -> Position:
-    """The position in a checkpoint's metadata."""
-    return Position(**table | {"epoch": Tally(**table["epoch"]), "logged": Tally(**table["logged"])})
+@dataclass(frozen=True)
+class _Metadata:
+    """The metadata in the checkpoint of a training run."""
+
+    run: Settings
+    position: Position
+
+
+def _validated(kind: type[_Kind], table: Any) -> _Kind:
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(table))
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        raise InvalidInput("; ".join(problems)) from error
+
+
+def settings_of(table: Any) -> Settings:
+    """The settings in a ``config.json`` or a checkpoint.
+
+    Raises:
+        InvalidInput: when they are incomplete or damaged.
+    """
+    return _validated(Settings, table)
 
 
 def of_checkpoint(checkpoint: Checkpoint, path: Path) -> tuple[Settings, Position]:
@@ -121,13 +139,16 @@ def of_checkpoint(checkpoint: Checkpoint, path: Path) -> tuple[Settings, Positio
         InvalidInput: when it holds weights only.
     """
     try:
-        return settings_of(checkpoint.metadata["run"]), position_of(checkpoint.metadata["position"])
-    except (KeyError, TypeError) as error:
-        raise InvalidInput(f"{path}: expected a training run's checkpoint, got a file without its state") from error
+        metadata = _validated(_Metadata, checkpoint.metadata)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"{path}: expected a training run's checkpoint, got a file without its state ({error})"
+        ) from error
+    return metadata.run, metadata.position
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of one backend's run; an unfinished last line, as a killed process leaves it, does not count."""
+    """The records of one backend's run, without the unfinished last line that a killed process may leave."""
     try:
         lines = (folder / METRICS).read_text().split("\n")[:-1]
     except FileNotFoundError:
@@ -142,7 +163,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Put JSON in place, whole or not at all."""
+    """Write a JSON file, whole or not at all."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
@@ -161,10 +182,10 @@ def read_settings(folder: Path) -> Settings:
 
 
 def read_devices(folder: Path) -> int:
-    """How many devices one backend's run began with on each machine; it may go on with any other number."""
+    """The number of devices on each machine when the run began; it may go on with another number."""
     return int(json.loads((folder / CONFIG).read_text()).get("devices", 1))
 
 
 def backend_folders(run: Path) -> dict[str, Path]:
-    """The folders of a run's backends, in the usual order."""
+    """The folders of a run's backends, in the order of `BACKENDS`."""
     return {name: run / name for name in BACKENDS if (run / name / CONFIG).is_file()}

@@ -38,11 +38,11 @@ def _devices(backend):
 
 
 _loop = [
-    ("a resumed run begins its epoch anew", "            first=first,", "            first=0,", _resumed("mid-epoch")),
+    ("a resumed run begins its epoch anew", "first=first,", "first=0,", _resumed("mid-epoch")),
     (
         "a resumed run starts with a fresh optimizer",
-        "        if state is not None:",
-        "        if False:",
+        "    if state is not None:",
+        "    if False:",
         _resumed("first"),
     ),
     (
@@ -77,19 +77,19 @@ _loop = [
     ),
     (
         "a record's means count what an earlier one counted",
-        "position.logged, self.worked, self.working = Tally(), 0, 0.0",
-        "self.worked, self.working = 0, 0.0",
+        "            position.logged = Tally()\n",
+        "",
         RECORD,
     ),
     (
         "records of steps after the checkpoint stay",
-        'return bool(record["step"] <= self.position.step)',
+        'return bool(record["step"] <= position.step)',
         "return True",
         AGAIN,
     ),
     (
         "records of epochs after the checkpoint stay",
-        'return bool(record["epoch"] <= self.position.evaluated)',
+        'return bool(record["epoch"] <= position.evaluated)',
         "return True",
         AGAIN,
     ),
@@ -102,7 +102,7 @@ _loop = [
     ),
     (
         "a plateau is warned of at every step",
-        "        if self.stalled and not known:",
+        "        if self.stalled and not warned:",
         "        if self.stalled:",
         GUESSING,
     ),
@@ -115,31 +115,31 @@ _loop = [
     ),
     (
         "an epoch whose evaluation was stopped counts as evaluated",
-        "        found = self._evaluate()\n        position.evaluated += 1\n",
-        "        position.evaluated += 1\n        found = self._evaluate()\n",
+        "        test_scores = self._evaluate()\n        position.evaluated += 1\n",
+        "        position.evaluated += 1\n        test_scores = self._evaluate()\n",
         [f"{LOOP}test_an_evaluation_that_is_stopped_is_made_again"],
     ),
     (
         "a run goes on with other settings",
-        "            if settings != self.settings:",
-        "            if False:",
+        "        if saved_settings != settings:",
+        "        if False:",
         [f"{LOOP}TestRefusals::test_a_checkpoint_of_a_run_with_other_settings_is_refused"],
     ),
     (
         "nothing is saved within an epoch",
-        "                if now - self.saved >= self.save_every and position.step % per_epoch:",
+        "                if now - self.saved >= SAVE_EVERY and position.step % per_epoch:",
         "                if False:",
         [f"{LOOP}test_a_checkpoint_is_due_after_so_many_seconds_and_at_the_end_of_an_epoch"],
     ),
     (
         "a run forgets who trained it",
-        'if not self.position.lineage or self.position.lineage[-1]["backend"] != backend:',
-        "if not self.position.lineage:",
+        'if not position.lineage or position.lineage[-1]["backend"] != backend:',
+        "if not position.lineage:",
         [f"{LOOP}test_a_run_goes_on_in_another_framework_as_if_in_its_own"],
     ),
     (
         "a run that goes on counts its time anew",
-        'time.monotonic() - (records[-1]["seconds"] if records else 0.0)',
+        'time.monotonic() - (self.records[-1]["seconds"] if self.records else 0.0)',
         "time.monotonic()",
         [f"{LOOP}test_time_goes_on_where_the_records_end"],
     ),
@@ -163,8 +163,8 @@ _loop = [
     ),
     (
         "processes that begin with other settings train together",
-        "        if not self.team.same(json.dumps([self.settings.as_json(), self.position.as_json(), self.last])):",
-        "        if not self.team.same(json.dumps([self.position.as_json(), self.last])):",
+        "    if not team.same(json.dumps([settings.as_json(), asdict(position), last])):",
+        "    if not team.same(json.dumps([asdict(position), last])):",
         [f"{PARALLEL}test_several_processes_that_do_not_begin_alike_refuse"],
     ),
 ]
@@ -181,8 +181,8 @@ _runs = [
 _train = [
     (
         "a run that was interrupted before --steps counts as done",
-        "asked = options.stop_after is not None and result.step >= options.stop_after",
-        "asked = options.stop_after is not None",
+        "reached = stop_after is not None and result.step >= stop_after",
+        "reached = stop_after is not None",
         PART,
     ),
     ("divergence is no problem", 'answer.crash or answer.facts.get("diverged")', "answer.crash", PART),
@@ -194,7 +194,7 @@ _train = [
     ),
     (
         "a run goes on with other images",
-        "        if found.sha256 != part.settings.data_sha256:",
+        "        if sha256 != part.settings.data_sha256:",
         "        if False:",
         [f"{TRAIN}TestFailures::test_other_images_than_it_began_with_are_refused"],
     ),
@@ -220,27 +220,27 @@ _train = [
     ),
     (
         "a run begins on the devices of this machine that torchrun did not start",
-        "options.devices or started_here(part.backend) or part.devices",
-        "options.devices or part.devices",
+        "devices or started_here(part.backend) or part.devices",
+        "devices or part.devices",
         [f"{PARALLEL}test_a_run_goes_on_with_its_devices_unless_told_otherwise"],
     ),
 ]
 _command = [
     (
         "the command exits with 0 after a crash in training",
-        "raise typer.Exit(0 if all(result.problem is None for result in found) else 1)",
+        "raise typer.Exit(0 if all(result.problem is None for result in results) else 1)",
         "raise typer.Exit(0)",
         [f"{TRAIN}TestFailures::test_a_backend_that_crashes_ends_with_status_1"],
     ),
     (
         "--resume takes settings, and ignores them",
-        "if unused := [name for name in given if name not in allowed]:",
-        "if unused := []:",
+        "if refused := [name for name in typed if name not in allowed]:",
+        "if refused := []:",
         [f"{TRAIN}TestFailures::test_wrong_usage_is_refused"],
     ),
     (
         "a network is evaluated on other classes",
-        "    if opened.classes != settings.classes:",
+        "    if dataset.classes != settings.classes:",
         "    if False:",
         [f"{TRAIN}test_evaluation_on_other_classes_is_refused"],
     ),
@@ -267,15 +267,25 @@ _scores = [
 _screen = [
     (
         "recall and precision are exchanged",
-        "int(confusion[i].sum()), int(confusion[:, i].sum())",
-        "int(confusion[:, i].sum()), int(confusion[i].sum())",
+        "images = int(confusion[number].sum())\n        predicted = int(confusion[:, number].sum())",
+        "images = int(confusion[:, number].sum())\n        predicted = int(confusion[number].sum())",
         CLASSES,
     ),
-    ("a class is shown with who is taken for it", "enumerate(confusion[i])", "enumerate(confusion[:, i])", CLASSES),
+    (
+        "a class is shown with who is taken for it",
+        "= confusion[number].copy()",
+        "= confusion[:, number].copy()",
+        CLASSES,
+    ),
 ]
 _curves = [
-    ("the curve of the test images is that of training", 'record[f"test_{what}"]', 'record[f"train_{what}"]', CURVES),
-    ("epochs are drawn as steps", 'at = [record["step"] for', 'at = [record["epoch"] for', CURVES),
+    ("the curve of the test images is that of training", 'record[f"test_{key}"]', 'record[f"train_{key}"]', CURVES),
+    (
+        "epochs are drawn as steps",
+        'x = [record["step"] for record in epochs]',
+        'x = [record["epoch"] for record in epochs]',
+        CURVES,
+    ),
     (
         "a confusion matrix is shaded by its columns",
         "confusion.sum(1, keepdims=True)",
