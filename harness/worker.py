@@ -51,6 +51,10 @@ def main(backend: str, folder: Path) -> None:
         if error.name not in ("safetensors", "filelock", "pydantic"):
             raise
         answer = {"refused": f"{sys.executable} has no {error.name}, which training needs: pip install {error.name}"}
+    if task["kind"] == "train":
+        # Ctrl-C reaches this process twice, from the terminal and from the command. The second signal may come late.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     np.savez(folder / "answer.npz", **found)
     (folder / "answer.json").write_text(json.dumps(answer))
 
