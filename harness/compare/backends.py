@@ -156,9 +156,7 @@ def compare(
     chosen = probe_params(config, seed) if weights is None else weights.params
     params = {name: x.astype(spec.array_dtype(dtype)) for name, x in chosen.items()}
     images = batch.images.astype(spec.array_dtype(dtype))
-    spec.check_images(config, images)
-    spec.check_labels(config, batch.labels, len(images))
-    spec.check_training_batch(config, images.shape)
+    spec.check_batch(config, images, batch.labels)  # before any process is started
     task = {"kind": "probe", "config": config_table(config), "dtype": dtype, "device": device, "sgd": asdict(SGD)}
     arrays = {**params, "images": images, "labels": batch.labels}
 
