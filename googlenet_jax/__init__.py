@@ -6,13 +6,13 @@ stores the biased running variance; float64 has to be switched on for the whole 
 """
 
 from googlenet_jax.ancestors import VGG, AlexNet, LeNet, NiN
+from googlenet_jax.build import build
 from googlenet_jax.device import describe, peak_memory, wait
 from googlenet_jax.googlenet import GoogLeNet
 from googlenet_jax.network import Network
 from googlenet_jax.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_jax.params import dump_params, load_params
 from googlenet_jax.predict import predict, predictor
-from googlenet_jax.presets import build
 from googlenet_jax.probe import activations, loss_and_grads
 from googlenet_jax.train import images_to_device, masks_to_device, to_device, train_step, update
 

@@ -1,4 +1,4 @@
-"""GoogLeNet's ancestors as Flax NNX modules. Memory layout (N, H, W, C); attribute names are the canonical names.
+"""GoogLeNet's ancestors as Flax NNX modules. Arrays are (N, H, W, C); attribute names are the canonical names.
 
 Source: each preset's own. Each layer takes its numbers from the table of its preset, `spec/ancestors.py`.
 """

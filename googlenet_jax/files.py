@@ -13,8 +13,8 @@ from flax import nnx, serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 import spec
+from googlenet_jax.build import build
 from googlenet_jax.device import select_dtype
-from googlenet_jax.presets import build
 from googlenet_jax.probe import activations
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")

@@ -1,4 +1,4 @@
-"""Layers as Flax NNX modules, each made from the `spec.Node` that it computes. Memory layout (N, H, W, C).
+"""Layers as Flax NNX modules, each made from the `spec.Node` that it computes. Arrays are (N, H, W, C).
 
 A new layer holds float32 zeros: `Network.finish` gives it its dtype, its parameters, and dropout its generator.
 """
@@ -31,8 +31,8 @@ def zeros(key: object, shape: tuple, dtype: jnp.dtype, out_sharding: object = No
 class Dropout(nnx.Dropout):
     """Dropout that can be told what to keep; otherwise the model's generator decides."""
 
-    def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:
-        return super().__call__(x) if kept is None else x * kept / (1 - self.rate)
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        return super().__call__(x) if mask is None else x * mask / (1 - self.rate)
 
 
 class BatchNorm(nnx.Module):
@@ -84,9 +84,9 @@ class Conv(nnx.Conv):
         self.norm = BatchNorm(node.out_channels, node.norm) if node.norm else None
         self.activation = op.activation
 
-    def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         if self.dropout is not None:
-            x = self.dropout(x, kept)
+            x = self.dropout(x, mask)
         return self.activate(super().__call__(x))
 
     def activate(self, x: jax.Array) -> jax.Array:
@@ -97,7 +97,7 @@ class Conv(nnx.Conv):
 
 
 class Dense(nnx.Linear):
-    """The same on all values of a map, in the order (C, H, W)."""
+    """Dropout, dense layer, batch norm and activation, on all values of a map in the order (C, H, W)."""
 
     def __init__(self, node: spec.Node) -> None:
         super().__init__(
@@ -112,11 +112,11 @@ class Dense(nnx.Linear):
         self.norm = BatchNorm(node.out_channels, node.norm) if node.norm else None
         self.activation = node.op.activation
 
-    def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         if x.ndim == 4:
             x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # in the order (C, H, W)
         if self.dropout is not None:
-            x = self.dropout(x, kept)
+            x = self.dropout(x, mask)
         x = super().__call__(x)
         if self.norm is not None:
             x = self.norm(x)

@@ -1,4 +1,4 @@
-"""The base of every network in Flax NNX. Memory layout (N, H, W, C)."""
+"""The base of every network in Flax NNX. Arrays are (N, H, W, C)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Network(nnx.Module):
         """Give the layers their dtype, device and parameters.
 
         Args:
-            dtype: ``float32``, ``float64``, or ``bfloat16``: to compute in; the parameters are then float32.
+            dtype: ``float32``, ``float64`` or ``bfloat16``, to compute in. With bfloat16 parameters are float32.
             device: ``auto`` (a GPU where there is one), ``cpu`` or ``gpu``.
             seed: Of dropout, and of `spec.init_params` where no parameters are given.
             params: By canonical name.

@@ -20,11 +20,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import googlenet_jax
 import harness.backends.team
 import spec
+from googlenet_jax.build import build
 from googlenet_jax.device import select_device
 from googlenet_jax.network import Network
 from googlenet_jax.optimizer import make_optimizer
 from googlenet_jax.predict import predict
-from googlenet_jax.presets import build
 from googlenet_jax.train import masks_to_device, to_device, update
 from harness.backends.team import processes
 
@@ -102,9 +102,9 @@ class Team(harness.backends.team.Team):
         """One step on a batch, split where that is possible."""
         model.device = self.everywhere if len(images) % self.devices else self.split
         x, y = to_device(model, images, labels)
-        kept = masks_to_device(model, masks)
+        spread = masks_to_device(model, masks)
         model.device = self.everywhere  # a part of what is compiled: always the same
-        return update(model, optimizer, x, y, kept)
+        return update(model, optimizer, x, y, spread)
 
     def predict(self, model: Network, images: spec.Array) -> spec.Array:
         """Logits (N, num_classes), computed on one device."""

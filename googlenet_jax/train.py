@@ -48,12 +48,12 @@ def train_step(
 
 
 def update(
-    model: Network, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, kept: dict[str, jax.Array]
+    model: Network, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
 ) -> spec.Step:
     """`train_step` on what is on the device already, without checks."""
     if model.deterministic:
         model.train()
-    return _step_of(model, optimizer)(x, y, kept)
+    return _step_of(model, optimizer)(x, y, masks)
 
 
 def _step_of(model: Network, optimizer: nnx.Optimizer) -> Callable[..., spec.Step]:

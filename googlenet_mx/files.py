@@ -9,10 +9,10 @@ import mxnet as mx
 from mxnet import gluon, nd
 
 import spec
+from googlenet_mx.build import build
 from googlenet_mx.device import select_dtype
 from googlenet_mx.network import Network
 from googlenet_mx.params import named_parameters
-from googlenet_mx.presets import build
 from googlenet_mx.probe import activations
 
 

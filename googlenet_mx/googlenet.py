@@ -1,6 +1,7 @@
-"""GoogLeNet as Gluon blocks. Memory layout (N, C, H, W); attribute names are the canonical names.
+"""GoogLeNet as Gluon blocks. Arrays are (N, C, H, W); attribute names are the canonical names.
 
 Source: Szegedy et al. 2015, Table 1. Each layer takes its numbers from the table of its preset, `spec/googlenet.py`.
+Comments give each stage's output for images of 224 pixels, height x width x channels.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ class AuxHead(HybridBlock):
         self.fc1 = Dense(nodes[f"{name}.fc1"])
         self.fc2 = Dense(nodes[f"{name}.fc2"])
 
-    def hybrid_forward(self, F, x, kept=None):
+    def hybrid_forward(self, F, x, mask=None):
         x = self.pool(x)  # 4 x 4 x channels
         x = self.conv(x)  # 4 x 4 x 128
         x = self.fc1(x)  # 1024
-        return self.fc2(x, kept)
+        return self.fc2(x, mask)
 
 
 class GoogLeNet(Network):

@@ -1,4 +1,4 @@
-"""Layers as Gluon blocks, each made from the `spec.Node` that it computes. Memory layout (N, C, H, W)."""
+"""Layers as Gluon blocks, each made from the `spec.Node` that it computes. Arrays are (N, C, H, W)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Dropout(HybridBlock):
         super().__init__()
         self.rate = rate
 
-    def hybrid_forward(self, F, x, kept=None):
-        return x if kept is None else x * kept / (1 - self.rate)
+    def hybrid_forward(self, F, x, mask=None):
+        return x if mask is None else x * mask / (1 - self.rate)
 
     def hybridize(self, active: bool = True, **kwargs) -> None:
         """Do nothing: MXNet cannot differentiate a graph that returns its input."""
@@ -83,9 +83,9 @@ class Conv(nn.Conv2D):
         self.norm = BatchNorm(node.out_channels, node.norm) if node.norm else None
         self.activation = op.activation
 
-    def hybrid_forward(self, F, x, kept=None, *, weight, bias=None):
+    def hybrid_forward(self, F, x, mask=None, *, weight, bias=None):
         if self.dropout is not None:
-            x = self.dropout(x, kept)
+            x = self.dropout(x, mask)
         x = super().hybrid_forward(F, x, weight, bias)
         if self.norm is not None:
             x = self.norm(x)
@@ -93,7 +93,7 @@ class Conv(nn.Conv2D):
 
 
 class Dense(nn.Dense):
-    """The same on all values of a map, in the order (C, H, W)."""
+    """Dropout, dense layer, batch norm and activation, on all values of a map in the order (C, H, W)."""
 
     def __init__(self, node: spec.Node) -> None:
         super().__init__(node.out_channels, in_units=node.in_channels, use_bias=node.has_bias)
@@ -101,10 +101,10 @@ class Dense(nn.Dense):
         self.norm = BatchNorm(node.out_channels, node.norm) if node.norm else None
         self.activation = node.op.activation
 
-    def hybrid_forward(self, F, x, kept=None, *, weight, bias=None):
+    def hybrid_forward(self, F, x, mask=None, *, weight, bias=None):
         x = F.flatten(x)  # in the order (C, H, W)
         if self.dropout is not None:
-            x = self.dropout(x, kept)
+            x = self.dropout(x, mask)
         x = super().hybrid_forward(F, x, weight, bias)
         if self.norm is not None:
             x = self.norm(x)

@@ -1,4 +1,4 @@
-"""The base of every network in Gluon. Memory layout (N, C, H, W)."""
+"""The base of every network in Gluon. Arrays are (N, C, H, W)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Network(Block):
             return super().__call__(x, masks or {}, watch)
         if not autograd.is_training():
             return spec.Outputs(self.inference_pass(x))
-        ends, statistics = self.training_pass(x, *self.training_pass.kept(x, masks or {}))
+        ends, statistics = self.training_pass(x, *self.training_pass.masks(x, masks or {}))
         with autograd.pause():
             for norm, batch in zip(self.training_pass.norms(), statistics, strict=True):
                 norm.update(*batch)
@@ -124,7 +124,7 @@ class TrainingPass(Pass):
         super().__init__(network)
         self.rates = spec.dropout_rates(network.config)
 
-    def kept(self, x: NDArray, masks: Masks) -> list[NDArray]:
+    def masks(self, x: NDArray, masks: Masks) -> list[NDArray]:
         """The mask of every stage that drops: the given one, or one drawn here."""
         shapes = spec.mask_shapes(self.config, x.shape) if self.rates else {}
         return [
@@ -138,8 +138,8 @@ class TrainingPass(Pass):
         self.apply(lambda block: norms.append(block) if isinstance(block, BatchNorm) else None)
         return norms
 
-    def hybrid_forward(self, F, x, *kept):
-        logits, heads = self.forward_network(x, dict(zip(self.rates, kept, strict=True)), ignore)
+    def hybrid_forward(self, F, x, *masks):
+        logits, heads = self.forward_network(x, dict(zip(self.rates, masks, strict=True)), ignore)
         return [logits, *heads.values()], [norm.batch_statistics for norm in self.norms()]
 
     def outputs(self, ends: list) -> spec.Outputs:

@@ -17,10 +17,10 @@ from mxnet import autograd, gluon, nd
 import googlenet_mx
 import harness.backends.team
 import spec
+from googlenet_mx.build import build
 from googlenet_mx.device import select_device
 from googlenet_mx.network import Network
 from googlenet_mx.optimizer import clip, make_optimizer
-from googlenet_mx.presets import build
 from googlenet_mx.train import loss, masks_to_device, to_device
 from harness.backends.team import check_shares, processes, shares
 
@@ -118,9 +118,9 @@ class Team(harness.backends.team.Team):
         for context, (rows, count) in zip(self.contexts, parts, strict=True):
             with context:
                 x, y = to_device(model, images[rows], labels[rows])
-                kept = masks_to_device(model, {stage: mask[rows] for stage, mask in masks.items()})
+                shared = masks_to_device(model, {stage: mask[rows] for stage, mask in masks.items()})
                 with autograd.record():
-                    ends, batch = model.training_pass(x, *model.training_pass.kept(x, kept))
+                    ends, batch = model.training_pass(x, *model.training_pass.masks(x, shared))
                     outputs = model.training_pass.outputs(ends)
                     values.append(loss(model.config, outputs, y) * (count / len(images)))
                 correct.append((outputs.logits.argmax(axis=1) == y).sum() * (count > 0))

@@ -40,7 +40,7 @@ def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tu
     x, y = to_device(model, images, labels)
     parameters = named_parameters(model)
     with autograd.record():
-        ends, _ = model.training_pass(x, *model.training_pass.kept(x, {}))
+        ends, _ = model.training_pass(x, *model.training_pass.masks(x, {}))
         value = loss(model.config, model.training_pass.outputs(ends), y)
     value.backward()
     trained = (name for name in spec.param_shapes(model.config) if not spec.is_statistic(name))

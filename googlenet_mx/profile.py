@@ -26,7 +26,7 @@ def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call
     """
     names = spec.stage_names(model.config)
     x = images_to_device(model, images)
-    masks = dict(zip(model.training_pass.rates, model.training_pass.kept(x, {}), strict=True))
+    masks = dict(zip(model.training_pass.rates, model.training_pass.masks(x, {}), strict=True))
     for name in names:
         layer = getattr(model, name)
         if name in masks:

@@ -46,11 +46,11 @@ def train_step(
 
 
 def update(
-    model: Network, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, kept: dict[str, nd.NDArray]
+    model: Network, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, masks: dict[str, nd.NDArray]
 ) -> spec.Step:
     """`train_step` on what is on the device already, without checks."""
     with autograd.record():
-        outputs = model(x, kept)
+        outputs = model(x, masks)
         value = loss(model.config, outputs, y)
     value.backward()
     clip(optimizer)

@@ -5,13 +5,13 @@ canonical ones; batch norm stores the unbiased running variance by itself; SGD a
 """
 
 from googlenet_pt.ancestors import VGG, AlexNet, LeNet, NiN
+from googlenet_pt.build import build
 from googlenet_pt.device import describe, peak_memory, wait
 from googlenet_pt.googlenet import GoogLeNet
 from googlenet_pt.network import Network
 from googlenet_pt.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_pt.params import dump_params, load_params
 from googlenet_pt.predict import predict, predictor
-from googlenet_pt.presets import build
 from googlenet_pt.probe import activations, loss_and_grads
 from googlenet_pt.train import images_to_device, masks_to_device, to_device, train_step, update
 

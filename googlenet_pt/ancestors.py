@@ -1,4 +1,4 @@
-"""GoogLeNet's ancestors as PyTorch modules. Memory layout (N, C, H, W); attribute names are the canonical names.
+"""GoogLeNet's ancestors as PyTorch modules. Arrays are (N, C, H, W); attribute names are the canonical names.
 
 Source: each preset's own. Each layer takes its numbers from the table of its preset, `spec/ancestors.py`.
 """

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import spec
-from googlenet_pt.presets import build
+from googlenet_pt.build import build
 from googlenet_pt.probe import activations
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

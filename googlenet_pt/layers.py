@@ -1,4 +1,4 @@
-"""Layers as PyTorch modules, each made from the `spec.Node` that it computes. Memory layout (N, C, H, W)."""
+"""Layers as PyTorch modules, each made from the `spec.Node` that it computes. Arrays are (N, C, H, W)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
 class Dropout(nn.Dropout):
     """Dropout that can be told what to keep; otherwise PyTorch's generator decides."""
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        return super().forward(x) if kept is None else x * kept / (1 - self.p)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(x) if mask is None else x * mask / (1 - self.p)
 
 
 class BiasedNorm(nn.Module):
@@ -76,9 +76,9 @@ class Conv(nn.Conv2d):
         self.norm = batch_norm(node)
         self.activation = op.activation
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if self.dropout is not None:
-            x = self.dropout(x, kept)
+            x = self.dropout(x, mask)
         x = super().forward(x)
         if self.norm is not None:
             x = self.norm(x)
@@ -86,7 +86,7 @@ class Conv(nn.Conv2d):
 
 
 class Dense(nn.Linear):
-    """The same on all values of a map, in the order (C, H, W)."""
+    """Dropout, dense layer, batch norm and activation, on all values of a map in the order (C, H, W)."""
 
     def __init__(self, node: spec.Node) -> None:
         super().__init__(node.in_channels, node.out_channels, bias=node.has_bias)
@@ -94,10 +94,10 @@ class Dense(nn.Linear):
         self.norm = batch_norm(node)
         self.activation = node.op.activation
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = torch.flatten(x, 1)  # in the order (C, H, W)
         if self.dropout is not None:
-            x = self.dropout(x, kept)
+            x = self.dropout(x, mask)
         x = super().forward(x)
         if self.norm is not None:
             x = self.norm(x)

@@ -97,7 +97,7 @@ class _Fused(nn.Module):
         self.activation = conv.activation or "none"
         self.laid_out = False
 
-    def forward(self, x: Tensor, kept: None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: None = None) -> Tensor:
         x = x.to(self.weight.dtype)
         if not self.laid_out:  # the best layout depends on the shape of the images
             layout = torch.ops.aten.mkldnn_reorder_conv2d_weight

@@ -43,12 +43,12 @@ def train_step(
 
 
 def update(
-    model: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, kept: dict[str, Tensor]
+    model: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, masks: dict[str, Tensor]
 ) -> spec.Step:
     """`train_step` on what is on the device already, without checks."""
     model.train()
     optimizer.zero_grad()
-    outputs = model(x, kept)
+    outputs = model(x, masks)
     value = loss(model.config, outputs, y)
     value.backward()
     optimizer.step()

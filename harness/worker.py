@@ -88,7 +88,7 @@ def handle(
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One task, and whom it is from."""
+    """One task, the backend that does it, and the ways to report."""
 
     backend: str
     package: Backend

@@ -137,7 +137,7 @@ class AveragePool(Sliding):
 
 @dataclass(frozen=True)
 class AdaptiveAverage:
-    """Means of side x side windows that cover the map, whatever its size, as PyTorch divides it."""
+    """A side x side grid of means that covers the map, whatever its size, divided as PyTorch does it."""
 
     side: int
 
@@ -227,7 +227,7 @@ Stages = tuple[tuple[str, Operation | Block | Residual | Head], ...]
 
 
 def named(**parts: Operation | Block | Residual) -> Chain:
-    """A chain of operations by name. A canonical name is the stage's name, a dot, and this one."""
+    """A chain of operations by name. The canonical name of one is the stage's name, a dot, and its name here."""
     return tuple(parts.items())
 
 
@@ -279,7 +279,7 @@ class Config:
 
     @property
     def logits(self) -> str:
-        """The stage whose output they are: the last one."""
+        """The stage that puts out the logits: the last one."""
         return self.stages[-1][0]
 
 
@@ -304,11 +304,11 @@ class Outputs(NamedTuple):
 class Node:
     """An operation at its place in a network, for one image."""
 
-    name: str  # canonical; the stage's own where it ends the stage, but for heads
+    name: str  # canonical; the last node of a stage has the stage's name, except in a head
     stage: str
     op: Any  # an Operation or a Joint
     reads: tuple[str, ...]  # the nodes, or `IMAGES`
-    into: Shape  # of the first of these
+    into: Shape  # output of the first of these
     out: Shape
     in_head: bool
     norm: BatchNorm | None  # after a convolution or dense layer, before the activation

@@ -206,11 +206,11 @@ def dense(x: Array, w: Array, b: Array | None) -> tuple[Array, Back3]:
     return y if b is None else y + b, lambda dy: (dy @ w, dy.T @ x, dy.sum(0))
 
 
-def dropout(x: Array, kept: Array | None, fraction: float) -> tuple[Array, Back]:
-    """x where `kept` (boolean, like x), zero elsewhere, divided by 1 - fraction; None keeps everything as it is."""
-    if kept is None:
+def dropout(x: Array, mask: Array | None, fraction: float) -> tuple[Array, Back]:
+    """x where `mask` (boolean, like x), zero elsewhere, divided by 1 - fraction; None keeps everything as it is."""
+    if mask is None:
         return identity(x)
-    scale = kept / (1 - fraction)
+    scale = mask / (1 - fraction)
     return x * scale, lambda dy: dy * scale
 
 
@@ -307,17 +307,17 @@ class _Pass:
 
     def conv(self, node: Node, x: Array) -> tuple[Array, Back]:
         """Dropout where the layer has it, convolution, batch norm, activation."""
-        kept, back_dropout = self.dropout(node, x)
+        dropped, back_dropout = self.dropout(node, x)
         weight, bias = self.params[f"{node.name}.weight"], self.params.get(f"{node.name}.bias")
-        y, back_layer = convolution(kept, weight, bias, node.op.stride, node.op.pad)
+        y, back_layer = convolution(dropped, weight, bias, node.op.stride, node.op.pad)
         y, back = self.finish(node, y, back_layer)
         return y, lambda dy: back_dropout(back(dy))
 
     def dense(self, node: Node, x: Array) -> tuple[Array, Back]:
         """The map flattened as (C, H, W), dropout where the layer has it, dense layer, batch norm, activation."""
-        kept, back_dropout = self.dropout(node, x.reshape(len(x), -1))
+        dropped, back_dropout = self.dropout(node, x.reshape(len(x), -1))
         weight, bias = self.params[f"{node.name}.weight"], self.params.get(f"{node.name}.bias")
-        y, back_layer = dense(kept, weight, bias)
+        y, back_layer = dense(dropped, weight, bias)
         y, back = self.finish(node, y, back_layer)
         return y, lambda dy: back_dropout(back(dy)).reshape(x.shape)
 

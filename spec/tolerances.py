@@ -35,8 +35,8 @@ TOLERANCES = {
 }
 
 
-def of_onnx(config: Config, dtype: str) -> Tolerances:
-    """The bounds for a judge that runs a graph of ONNX in that dtype.
+def onnx_tolerances(config: Config, dtype: str) -> Tolerances:
+    """The bounds for an evaluator that runs an ONNX graph in that dtype.
 
     ONNX holds the numbers of an operator in float32: epsilon of batch norm, alpha and beta of LRN. Float64 shows that.
     Measured: 5e-12 (bvlc), 6.5e-11 (torchvision), 3.9e-9 (torchvision where the statistics are those of pictures).
@@ -62,7 +62,7 @@ class Trajectory:
 TRAJECTORY = Trajectory(losses=1e-12, parameters=1e-11)
 
 
-def on_pictures(config: Config, dtype: str) -> Tolerances:
+def picture_tolerances(config: Config, dtype: str) -> Tolerances:
     """The bounds for pictures, and for any images that were not chosen to be free of ties.
 
     Max pools and ReLUs meet values that tie but for rounding: float32 rounds them apart differently in each framework,

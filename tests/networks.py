@@ -18,7 +18,7 @@ from support import loaded
 import spec
 from harness.agreement import probe_params
 from harness.backends.process import Answer
-from harness.compare.backends import SGD, Expected, expect
+from harness.compare.backends import OPTIMIZER, Expected, expect
 from harness.worker import probe
 from spec import reference
 from spec.network import Block, Conv, Dense, Operation
@@ -161,7 +161,7 @@ def answer_of(
 ) -> Answer:
     """The same of a model, which is trained for one step. With masks, and in JAX only, there is no backward pass."""
     if not backend.__name__.endswith("jax"):
-        facts, arrays = probe(backend, model, images, labels, SGD)
+        facts, arrays = probe(backend, model, images, labels, OPTIMIZER)
         return Answer(ABOUT | facts, arrays)
     from flax import nnx
 
@@ -171,7 +171,7 @@ def answer_of(
 
     parameters = sum(x.size for name, x in backend.dump_params(model).items() if not spec.is_statistic(name))
     x, y = backend.to_device(model, images, labels)
-    optimizer = backend.make_optimizer(model, SGD)
+    optimizer = backend.make_optimizer(model, OPTIMIZER)
     kept = None if masks is None else backend.masks_to_device(model, masks)
     with full_precision():
         stages, loss, grads = _program(backward=masks is None)(model, optimizer, x, y, kept)

@@ -106,7 +106,7 @@ def _small(package: str) -> type:
 
 def register(package: str) -> None:
     """Have the backend build `small` networks."""
-    importlib.import_module(f"{package}.presets").NETWORKS["Small"] = _small(package)
+    importlib.import_module(f"{package}.build").NETWORKS["Small"] = _small(package)
 
 
 @lru_cache

@@ -18,7 +18,7 @@ import spec
 from harness.backends.process import Answer
 from harness.backends.registry import load
 from harness.weights.checkpoint import save
-from spec.tolerances import TOLERANCES, of_onnx, on_pictures
+from spec.tolerances import TOLERANCES, onnx_tolerances, picture_tolerances
 
 LENET = spec.preset("lenet")
 
@@ -141,7 +141,7 @@ def test_dtype_is_the_backends_own(dtype, least, most):
         pytest.skip("MXNet refuses bfloat16")
     report = _compared("--dtype", dtype)
     assert report["dtype"] == dtype
-    assert report["tolerances"] == vars(on_pictures(LENET, dtype))
+    assert report["tolerances"] == vars(picture_tolerances(LENET, dtype))
     assert least < report["backends"][FIRST]["logits_error"] < most
 
 
@@ -158,7 +158,7 @@ def test_batch_and_size_are_the_images():
 def test_batch_norm_is_compared_with_its_statistics():
     report = json.loads(googlenet("compare", "--preset", "lenet-bn", "--backends", FIRST, "--json", "-").stdout)
     assert report["backends"][FIRST]["parameters"] == 44_878
-    assert report["tolerances"] == vars(on_pictures(spec.preset("lenet-bn"), "float64"))
+    assert report["tolerances"] == vars(picture_tolerances(spec.preset("lenet-bn"), "float64"))
 
 
 def test_heads_are_left_out_on_demand():
@@ -269,7 +269,7 @@ def test_evaluators_of_the_graph_agree(preset):
     words = ["--preset", preset, "--backends", FIRST, "--with", "onnx,onnx-reference", "--json", "-"]
     report = json.loads(googlenet("compare", *words).stdout)
     assert list(report["backends"]) == [FIRST, "onnx", "onnx-reference"]
-    exact = of_onnx(config, "float64").logits
+    exact = onnx_tolerances(config, "float64").logits
     for name, least, most in (("onnx", 1e-9, 5e-6), ("onnx-reference", 0, exact)):
         result = report["backends"][name]
         assert result["passed"] is True

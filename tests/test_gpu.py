@@ -10,8 +10,8 @@ from support import Case, expected_activations, expected_training, material
 import spec
 from harness.agreement import relative_error, relative_errors
 from harness.bench.worker.operations import to_numpy
-from harness.compare.backends import SGD
-from spec.tolerances import TOLERANCES, on_pictures
+from harness.compare.backends import OPTIMIZER
+from spec.tolerances import TOLERANCES, picture_tolerances
 
 pytestmark = pytest.mark.gpu
 
@@ -59,12 +59,12 @@ def test_loss_and_gradients_agree_in_float64(backend, case):
 def test_gradients_agree_and_a_step_changes_the_weights(backend):
     config, params, images, labels = material(CASE, "float32")
     model, expected = _model(backend, CASE), expected_training(CASE, "float32")
-    bounds = on_pictures(config, "float32")
+    bounds = picture_tolerances(config, "float32")
     loss, grads = backend.loss_and_grads(model, images, labels)
     assert abs(loss - expected.loss) / expected.loss <= bounds.loss
     for name, grad in grads.items():
         assert relative_error(grad, expected.grads[name]) <= bounds.gradients, name
-    backend.wait(backend.train_step(model, backend.make_optimizer(model, SGD), images, labels), model)
+    backend.wait(backend.train_step(model, backend.make_optimizer(model, OPTIMIZER), images, labels), model)
     assert any((x != params[name]).any() for name, x in backend.dump_params(model).items())
 
 

@@ -109,10 +109,10 @@ def with_rounded_numbers(config: Config) -> Config:
 
     norms = {name: op for name, op in config.table if isinstance(op, LRN)}
     numbers = ("alpha", "beta", "k")
-    of_onnx = {name: replace(op, **{x: rounded(getattr(op, x)) for x in numbers}) for name, op in norms.items()}
+    onnx_tolerances = {name: replace(op, **{x: rounded(getattr(op, x)) for x in numbers}) for name, op in norms.items()}
     if norm := config.batch_norm:
         norm = replace(norm, epsilon=rounded(norm.epsilon))
-    return with_stages(replace(config, batch_norm=norm), **of_onnx)
+    return with_stages(replace(config, batch_norm=norm), **onnx_tolerances)
 
 
 # ------------------------------------------------------------------------------------------------------ the judges

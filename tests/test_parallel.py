@@ -207,7 +207,7 @@ def on_devices(
 ) -> list[dict]:
     """The report of every process."""
     command = [sys.executable, __file__, backend, str(devices), ",".join(names), judge, str(folder), dataset]
-    variables = processes._ranks(backend, devices)
+    variables = processes._environments(backend, devices)
     with ExitStack() as stack:
         ranks = []
         for own in variables:
@@ -461,17 +461,17 @@ def test_each_framework_is_told_of_its_devices_its_own_way(monkeypatch):
     for name in ("OMP_NUM_THREADS", "MXNET_OMP_MAX_THREADS", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(processes, "processors", lambda: 7)
-    assert [processes._ranks(name, 1) for name in ("pt", "mx", "jax")] == [[{}]] * 3
+    assert [processes._environments(name, 1) for name in ("pt", "mx", "jax")] == [[{}]] * 3
     threads = {"OMP_NUM_THREADS": "2", "MXNET_OMP_MAX_THREADS": "2"}  # of 7 processors a third, whole ones
-    assert processes._ranks("mx", 3) == [threads]
-    assert processes._ranks("jax", 3) == [{"JAX_NUM_CPU_DEVICES": "3"}]
-    ranks = processes._ranks("pt", 3)
+    assert processes._environments("mx", 3) == [threads]
+    assert processes._environments("jax", 3) == [{"JAX_NUM_CPU_DEVICES": "3"}]
+    ranks = processes._environments("pt", 3)
     assert [(own["RANK"], own["LOCAL_RANK"]) for own in ranks] == [("0", "0"), ("1", "1"), ("2", "2")]
     assert len({own["MASTER_PORT"] for own in ranks}) == 1
     for own in ranks:
         assert own.items() >= (threads | {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3"}).items()
     monkeypatch.setenv("WORLD_SIZE", "6")  # started elsewhere
-    assert processes._ranks("pt", 3) == [threads]
+    assert processes._environments("pt", 3) == [threads]
 
 
 def program(text: str) -> tuple[list[str], dict[str, str]]:

@@ -302,7 +302,7 @@ def test_measured_table_has_the_networks_stages_and_keeps_the_bounds():
 
 
 def test_every_key_of_the_comparison_is_documented():
-    report = Report("d2l", "digits", [1], "float64", 0, None, 1, TOLERANCES["float64"], {"pt": BackendReport()})
+    report = Report("d2l", "digits", [1], "float64", 0, None, 1, {}, TOLERANCES["float64"], {"pt": BackendReport()})
     table = report.as_json()
     keys = [*table, *table["input"], *table["backends"]["pt"], *vars(StageReport("conv1", [1], 0.0))]
     assert [key for key in keys if f"`{key}`" not in COMPARING] == []

@@ -30,7 +30,7 @@ FILES = {
     "params.py",
     "peak.py",
     "predict.py",
-    "presets.py",
+    "build.py",
     "probe.py",
     "profile.py",
     "textbook.py",

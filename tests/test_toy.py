@@ -146,7 +146,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def toy(backend: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A backend that knows the network."""
-    networks = importlib.import_module(f"{backend.__name__}.presets").NETWORKS
+    networks = importlib.import_module(f"{backend.__name__}.build").NETWORKS
     monkeypatch.setitem(networks, "Toy", _toy(backend.__name__))
     return backend
 

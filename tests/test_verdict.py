@@ -12,9 +12,9 @@ import pytest
 import spec
 from harness.agreement import finite, probe_params, relative_error, relative_errors
 from harness.backends.process import Answer
-from harness.compare.backends import SGD, BackendReport, Expected, Report, expect, judge, judge_forward
+from harness.compare.backends import OPTIMIZER, BackendReport, Expected, Report, expect, judge, judge_forward
 from spec import reference
-from spec.tolerances import Tolerances, of_onnx
+from spec.tolerances import Tolerances, onnx_tolerances
 
 LENET = spec.preset("lenet")
 
@@ -118,7 +118,7 @@ def test_worst_gradient_is_named(expected):
 
 def test_evaluator_fails_where_it_differs(expected):
     arrays = {name: x.copy() for name, x in expected.stages.items()}
-    bounds, count = of_onnx(LENET, "float32"), spec.parameter_count(LENET)
+    bounds, count = onnx_tolerances(LENET, "float32"), spec.parameter_count(LENET)
     passing = judge_forward("onnx", arrays, count, expected, bounds)
     assert (passing.passed, passing.logits_error, passing.framework) == (True, 0, "ONNX Runtime")
     assert judge_forward("onnx", arrays, count + 1, expected, bounds).first_difference == "parameter count"
@@ -185,11 +185,11 @@ def test_expected_step_is_one_of_sgd_with_the_statistics_moved():
     for name, x in params.items():
         moved = training.statistics[name] if spec.is_statistic(name) else x - 0.0625 * training.grads[name]
         np.testing.assert_array_equal(expected.step[name], moved, err_msg=name)
-    assert (SGD.rate, SGD.momentum) == (0.0625, 0.875)
+    assert (OPTIMIZER.rate, OPTIMIZER.momentum) == (0.0625, 0.875)
 
 
 def test_error_that_is_not_finite_is_null_in_json():
-    report = Report("lenet", "digits", [1], "float64", 0, None, 1, BOUNDS, {"pt": BackendReport(crash="killed")})
+    report = Report("lenet", "digits", [1], "float64", 0, None, 1, {}, BOUNDS, {"pt": BackendReport(crash="killed")})
     table = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert table["passed"] is False
     assert table["backends"]["pt"]["logits_error"] is table["backends"]["pt"]["step_error"] is None

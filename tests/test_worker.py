@@ -18,7 +18,7 @@ from harness.agreement import probe_params
 from harness.backends import threads
 from harness.backends.process import Answer, last_words, run_worker, worker_environment
 from harness.backends.threads import busy_threads
-from harness.compare.backends import SGD
+from harness.compare.backends import OPTIMIZER
 from harness.weights.checkpoint import config_table
 from harness.worker import HANDLERS, handle, probe
 from spec import reference
@@ -62,7 +62,7 @@ def test_probe_answers_with_everything_that_is_compared(first):
     params = probe_params(config, 3)
     images, labels = np.random.default_rng(0).random((3, 1, 28, 28)), np.array([3, 1, 4])
     model = loaded(first, config, params)
-    facts, arrays = probe(first, model, images, labels, SGD)
+    facts, arrays = probe(first, model, images, labels, OPTIMIZER)
     assert facts["parameters"] == spec.parameter_count(config) < sum(x.size for x in params.values())
     assert facts["stages"] == list(spec.stage_names(config))
     learned = [name for name in params if not spec.is_statistic(name)]
@@ -73,7 +73,7 @@ def test_probe_answers_with_everything_that_is_compared(first):
         *(f"step/{name}" for name in params),
     }
     # One step, made after everything else was asked.
-    step = {**params, **SGD.update(params, {name: arrays[f"gradient/{name}"] for name in learned}, {})}
+    step = {**params, **OPTIMIZER.update(params, {name: arrays[f"gradient/{name}"] for name in learned}, {})}
     for name in learned:
         np.testing.assert_allclose(arrays[f"step/{name}"], step[name], rtol=1e-12, err_msg=name)
     np.testing.assert_allclose(arrays["logits"], arrays["stage/fc5"], rtol=1e-12)

@@ -56,8 +56,8 @@ def run_worker(
         backend: ``pt``, ``mx`` or ``jax``.
         task: What `harness.worker` reads; JSON.
         arrays: By name, what the task works on.
-        python: The interpreter; its environment needs NumPy and the backend's framework, not this project. To train
-            or evaluate it needs safetensors and filelock too.
+        python: The interpreter. Its environment needs NumPy and the framework; this project's code is linked in.
+            Training and evaluation also need safetensors, filelock and pydantic.
         listen: Called with each message that the worker sends on the way. With it Ctrl-C is the worker's: it is passed
             on, and the answer waited for.
         devices: How many are to train together. PyTorch wants a process for each, and all of them end together; the
@@ -68,7 +68,7 @@ def run_worker(
     """
     with tempfile.TemporaryDirectory(prefix="googlenet-") as name:
         folders, starts = [], []
-        for rank, variables in enumerate(_ranks(backend, devices)):
+        for rank, variables in enumerate(_environments(backend, devices)):
             folders.append(folder := Path(name, str(rank)))
             folder.mkdir()
             (folder / "task.json").write_text(json.dumps(dict(task)))
@@ -79,7 +79,7 @@ def run_worker(
             done, culprit = _run(starts, listen)
         except OSError as error:
             raise spec.InvalidInput(f"--python {backend}={python}: cannot be started ({error.strerror})") from error
-        answers = [_left(folder) for folder in folders]
+        answers = [_read_answer(folder) for folder in folders]
     refusals = [answer for answer in answers if answer and answer.refused]
     if refusals:
         return refusals[0]
@@ -89,7 +89,7 @@ def run_worker(
     return answers[0]
 
 
-def _left(folder: Path) -> Answer | None:
+def _read_answer(folder: Path) -> Answer | None:
     """The answer in a worker's folder; None if the worker did not write one."""
     try:
         facts = json.loads((folder / "answer.json").read_text())
@@ -123,7 +123,7 @@ def _run(
             workers.append(stack.enter_context(worker))
             stack.callback(worker.kill)  # if it is this side that fails
         first = workers[0]
-        # At a terminal the worker has had the signal already, and has no use for two; else this is how it gets it.
+        # Pass signals on. At a terminal the worker receives each twice; the second does nothing.
         for number in (signal.SIGINT, signal.SIGTERM):
             before = signal.signal(number, lambda number, _: first.send_signal(number))
             stack.callback(signal.signal, number, before)
@@ -139,7 +139,8 @@ def _run(
             done.append(subprocess.CompletedProcess(command, worker.returncode, "", error.read()))
         watch.join()
         failed = [rank for rank in ended if done[rank].returncode != 0] or [0]
-        return done, min(failed, key=lambda rank: done[rank].returncode >= 0)  # who was killed, before who noticed it
+        # A process that was killed comes before those that failed for want of it.
+        return done, min(failed, key=lambda rank: done[rank].returncode >= 0)
 
 
 def _end_together(workers: list[subprocess.Popen[str]], ended: list[int]) -> None:
@@ -159,7 +160,7 @@ def _end_together(workers: list[subprocess.Popen[str]], ended: list[int]) -> Non
         worker.kill()
 
 
-def _ranks(backend: str, devices: int) -> list[dict[str, str]]:
+def _environments(backend: str, devices: int) -> list[dict[str, str]]:
     """Environment variables for each process, about its devices; for PyTorch those that torchrun sets."""
     if devices == 1:
         return [{}]

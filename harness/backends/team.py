@@ -80,13 +80,17 @@ class Team:
         """Whether the flag is set in any process. Every process must call this."""
         return bool(self.total([flag])[0])
 
+    def wait(self) -> None:
+        """Return when every process has called this."""
+        self.total([0.0])
+
     def same(self, content: str) -> bool:
         """Whether all processes have the same content. Every process must call this."""
         digest = hashlib.sha256(content.encode()).digest()
         numbers = [int.from_bytes(digest[i : i + 2]) for i in range(0, len(digest), 2)]
         totals = self.total([*numbers, *(x * x for x in numbers)])
         sums, squares = totals[: len(numbers)], totals[len(numbers) :]
-        # Among numbers with a given sum, equal ones have the least sum of squares.
+        # n numbers are equal exactly where n times the sum of their squares is the square of their sum.
         return all(s * s == self.processes * q for s, q in zip(sums, squares, strict=True))
 
 

@@ -14,7 +14,7 @@ from harness.agreement import probe_params, relative_error, relative_errors
 from harness.bench.worker.operations import SGD, pipeline
 from harness.images.sources import Batch
 from spec import Array, Arrays, reference
-from spec.tolerances import on_pictures
+from spec.tolerances import picture_tolerances
 
 BATCH = 4  # images of the proof: enough for batch norm, few enough for the referee
 _PART = 16  # images that the referee computes at a time: it keeps everything that it computes
@@ -135,7 +135,7 @@ class Referee:
 
     def judge(self, arrays: Arrays, tasks: Sequence[str], dtype: str) -> list[Check]:
         """The results of `Operations.prove` on the small batch, against the referee's."""
-        bounds = on_pictures(self.config, dtype)
+        bounds = picture_tolerances(self.config, dtype)
         checks = []
         if "infer" in tasks:
             checks.append(Check("logits", relative_error(arrays["logits"], self.logits(BATCH)), bounds.logits))
@@ -154,7 +154,7 @@ class Referee:
 
     def judge_first(self, arrays: Arrays, task: str, batch: int, dtype: str, *, loaded: bool) -> Check:
         """The result of the first timed call, against the referee's."""
-        bounds = on_pictures(self.config, dtype)
+        bounds = picture_tolerances(self.config, dtype)
         if task == "infer":
             error = relative_error(arrays["logits"], self.logits(batch, loaded=loaded))
             return Check("logits of the timed batch", error, bounds.logits)

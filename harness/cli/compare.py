@@ -11,8 +11,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from harness.cli.options import DataDir, Device, Dtype, Heads, Python, Size, interpreters, notes, progress, split
-from harness.cli.weights import work_with
+from harness.cli.options import (
+    DataDir,
+    Device,
+    Dtype,
+    Heads,
+    Python,
+    Size,
+    interpreters,
+    notes,
+    progress,
+    split,
+    task_runner,
+)
 
 
 def compare(
@@ -55,32 +66,33 @@ def compare(
 
     googlenet compare --backends jax --python jax=/path/to/other/environment/bin/python
     """
-    import spec as network
+    import spec
     from harness.backends.registry import check_names
-    from harness.compare.backends import EVALUATORS, Weights
-    from harness.compare.backends import compare as run
+    from harness.compare import backends as comparison
     from harness.compare.table import render
     from harness.images.sources import load_batch
     from harness.weights.convert import read_weights
 
     names = check_names(split(backends))
     others = split(evaluators or "")
-    if unknown := [name for name in others if name not in EVALUATORS]:
-        raise network.InvalidInput(f"--with: expected some of {', '.join(EVALUATORS)}, got {', '.join(unknown)}")
+    if unknown := [name for name in others if name not in comparison.EVALUATORS]:
+        raise spec.InvalidInput(
+            f"--with: expected some of {', '.join(comparison.EVALUATORS)}, got {', '.join(unknown)}"
+        )
     chosen = None
     if weights is None:
-        config = network.preset(preset or "d2l", aux=None if heads else False, dropout=0.0)
+        config = spec.preset(preset or "d2l", aux=None if heads else False, dropout=0.0)
     else:
-        stored = read_weights(weights, work_with(python), None, preset).weights
+        stored = read_weights(weights, task_runner(python), None, preset).weights
         config = replace(stored.config, aux=stored.config.aux and heads, dropout=0.0, aux_dropout=0.0)
-        chosen = Weights({name: stored.params[name] for name in network.param_shapes(config)}, str(weights))
+        chosen = comparison.Weights({name: stored.params[name] for name in spec.param_shapes(config)}, str(weights))
     side = config.input_size if size is None else size
-    network.stage_shapes(config, (config.in_channels, side, side))  # refuse before any work is done
+    spec.stage_shapes(config, (config.in_channels, side, side))  # refuse before any work is done
     images = load_batch([data, *(pictures or [])], config, side, batch, data_dir)
     if json_file not in (None, Path("-")) and not json_file.parent.is_dir():
-        raise network.InvalidInput(f"--json {json_file}: there is no folder {json_file.parent}")
+        raise spec.InvalidInput(f"--json {json_file}: there is no folder {json_file.parent}")
     with progress(["referee", *names, *others]) as done:
-        report = run(
+        report = comparison.compare(
             config,
             images,
             backends=names,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from harness.weights.formats import RunTask
 
 notes = Console(stderr=True)  # progress and errors
 
@@ -65,3 +69,12 @@ def progress(names: list[str]) -> Iterator[Callable[..., None]]:
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
         tasks = {name: bars.add_task(name, total=1) for name in names}
         yield lambda name, done=1, total=1: bars.update(tasks[name], completed=done, total=total)
+
+
+def task_runner(python: list[str] | None) -> RunTask:
+    """Make the function that runs the tasks that need a framework."""
+    from harness.backends.process import run_worker
+    from harness.backends.registry import BACKENDS
+
+    pythons = interpreters(python or [], list(BACKENDS))
+    return lambda backend, task, arrays: run_worker(backend, task, arrays, pythons.get(backend, sys.executable))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from harness.cli.options import Device, Dtype, Json, Python, interpreters, notes, progress, split
-
-if TYPE_CHECKING:
-    from harness.weights.formats import Work
+from harness.cli.options import Device, Dtype, Json, Python, notes, progress, split, task_runner
 
 Format = Literal["safetensors", "huggingface", "pytorch", "gluon", "mxnet", "flax", "orbax", "onnx"]
 From = Annotated[
@@ -22,15 +18,6 @@ From = Annotated[
     typer.Option("--from", help="Format of the source; see docs/porting.md.", show_default="detected"),
 ]
 Preset = Annotated[str | None, typer.Option(help="The network, where the file does not say.", show_default="detected")]
-
-
-def work_with(python: list[str] | None) -> Work:
-    """Make the function that runs the tasks that need a framework."""
-    from harness.backends.process import run_worker
-    from harness.backends.registry import BACKENDS
-
-    pythons = interpreters(python or [], list(BACKENDS))
-    return lambda backend, task, arrays: run_worker(backend, task, arrays, pythons.get(backend, sys.executable))
 
 
 def convert(
@@ -68,12 +55,12 @@ def convert(
     from harness.weights.formats import FORMATS, format_for
 
     form = to_format or format_for(target)
-    work = work_with(python)
+    run_task = task_runner(python)
     with progress([f"reading {source}", f"writing {target}"]) as done:
-        read = conversion.read_weights(source, work, from_format, preset)
+        read = conversion.read_weights(source, run_task, from_format, preset)
         done(f"reading {source}")
         weights = conversion.prepared(read, dtype, aux=heads)
-        verification = conversion.convert(read, target, form, weights, work, verify=verify)
+        verification = conversion.convert(read, target, form, weights, run_task, verify=verify)
     passed = verification is None or verification.passed
     if as_json:
         facts = {
@@ -124,7 +111,7 @@ def inspect(
     """
     from harness.weights.inspection import examine, render
 
-    inspection = examine(path, work_with(python), from_format)
+    inspection = examine(path, task_runner(python), from_format)
     if as_json:
         print(json.dumps(inspection.as_json(), indent=2))
     else:
@@ -170,9 +157,9 @@ def predict(
     from harness.weights import convert as conversion
     from harness.weights import prediction
 
-    work = work_with(python)
+    run_task = task_runner(python)
     chosen = check_names(split(backends), prediction.ENGINES)
-    read = conversion.read_weights(weights, work, from_format, preset).weights
+    read = conversion.read_weights(weights, run_task, from_format, preset).weights
     settings = {
         "size": size,
         "order": order,
@@ -184,7 +171,7 @@ def predict(
     prepare = prediction.preprocessing(read, changes, labels)
     names, images = prediction.read_pictures(pictures, prepare)
     with progress(chosen) as done:
-        predictions = prediction.predict(read, images, chosen, work, dtype=dtype, device=device, done=done)
+        predictions = prediction.predict(read, images, chosen, run_task, dtype=dtype, device=device, done=done)
     rows = prediction.ranked(names, predictions, prepare.labels, top)
     if as_json:
         print(json.dumps(rows, indent=2))

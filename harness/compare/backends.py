@@ -9,7 +9,6 @@ ONNX Runtime and the reference evaluator of the onnx package may be compared too
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +21,13 @@ import numpy as np
 import spec
 from harness.agreement import finite, probe_params, relative_error, relative_errors
 from harness.backends.process import Answer, run_worker
+from harness.backends.registry import processors
 from harness.images.sources import Batch
 from harness.weights.checkpoint import config_table
 from spec import Array, Arrays, reference
-from spec.tolerances import Tolerances, of_onnx, on_pictures
+from spec.tolerances import Tolerances, onnx_tolerances, picture_tolerances
 
-SGD = spec.SGD(rate=0.0625, momentum=0.875)  # exact in float32, so that no framework can round them
+OPTIMIZER = spec.SGD(rate=0.0625, momentum=0.875)  # exact in float32, so that no framework can round them
 EVALUATORS = {  # of ONNX graphs: name and package
     "onnx": ("ONNX Runtime", "onnxruntime"),
     "onnx-reference": ("ONNX reference", "onnx"),
@@ -51,7 +51,7 @@ class Expected:
     logits: str  # name of the stage that puts out the logits
     loss: float
     grads: dict[str, Array]
-    step: dict[str, Array]  # every array after one SGD step
+    step: dict[str, Array]  # every array after one OPTIMIZER step
 
 
 @dataclass
@@ -99,6 +99,7 @@ class Report:
     seed: int
     weights: str | None  # file; None: made from the seed
     expected_parameters: int
+    stage_shapes: dict[str, tuple[int, ...]]  # the referee's, without the batch
     tolerances: Tolerances
     backends: dict[str, BackendReport]
 
@@ -157,7 +158,7 @@ def compare(
     params = {name: x.astype(spec.array_dtype(dtype)) for name, x in chosen.items()}
     images = batch.images.astype(spec.array_dtype(dtype))
     spec.check_batch(config, images, batch.labels)  # before any process is started
-    task = {"kind": "probe", "config": config_table(config), "dtype": dtype, "device": device, "sgd": asdict(SGD)}
+    task = {"kind": "probe", "config": config_table(config), "dtype": dtype, "device": device, "sgd": asdict(OPTIMIZER)}
     arrays = {**params, "images": images, "labels": batch.labels}
 
     def run(name: str) -> Answer:
@@ -166,7 +167,7 @@ def compare(
         return answer
 
     # One worker for each processor: a worker that compiles keeps a processor busy.
-    with ThreadPoolExecutor(min(len(backends), os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(backends), processors())) as pool:
         running = {name: pool.submit(run, name) for name in backends}
         expected = expect(config, params, images, batch.labels)
         done("referee")
@@ -174,7 +175,7 @@ def compare(
     refusals = [f"{name}: {answer.refused}" for name, answer in answers.items() if answer.refused]
     if refusals:
         raise spec.InvalidInput("\n".join(refusals))
-    bounds = on_pictures(config, dtype)
+    bounds = picture_tolerances(config, dtype)
     reports = {name: judge(answer, expected, bounds) for name, answer in answers.items()}
     for name in evaluators:
         reports[name] = _evaluate(name, config, params, images, expected)
@@ -187,6 +188,7 @@ def compare(
         seed=seed,
         weights=None if weights is None else weights.source,
         expected_parameters=expected.parameters,
+        stage_shapes={name: x.shape[1:] for name, x in expected.stages.items()},
         tolerances=bounds,
         backends=reports,
     )
@@ -200,7 +202,7 @@ def expect(config: spec.Config, params: Arrays, images: Array, labels: Array) ->
     """
     stages = reference.activations(config, params, images)
     training = reference.loss_and_grads(config, params, images, labels)
-    step = {**params, **SGD.update(params, training.grads, {}), **training.statistics}
+    step = {**params, **OPTIMIZER.update(params, training.grads, {}), **training.statistics}
     return Expected(spec.parameter_count(config), stages, config.logits, training.loss, training.grads, step)
 
 
@@ -259,7 +261,7 @@ def checks(report: BackendReport, bounds: Tolerances) -> list[Check]:
         Check("logits", "logits", report.logits_error, bounds.logits),
         Check("loss", "loss", report.loss_error, bounds.loss),
         Check(f"gradient of {report.worst_gradient}", "gradients, worst", report.gradient_error, bounds.gradients),
-        Check(f"{report.worst_step} after a step", "one SGD step", report.step_error, bounds.step),
+        Check(f"{report.worst_step} after a step", "one OPTIMIZER step", report.step_error, bounds.step),
     ]
 
 
@@ -307,5 +309,5 @@ def _evaluate(name: str, config: spec.Config, params: Arrays, images: Array, exp
     single = name == "onnx" or images.dtype == np.float32
     run = onnx_run.onnx_runtime if name == "onnx" else onnx_run.onnx_reference
     arrays = run(graph.SerializeToString(), images)
-    bounds = of_onnx(config, "float32" if single else "float64")
+    bounds = onnx_tolerances(config, "float32" if single else "float64")
     return judge_forward(name, arrays, parameters, expected, bounds)

@@ -42,7 +42,7 @@ def _table(report: Report, answered: dict[str, BackendReport]) -> Table:
     table.add_column("shape", justify="right", style="dim")
     for name in answered:
         table.add_column(name, justify="right")
-    shapes = [" x ".join(map(str, stage.shape[1:])) for stage in backends[0].stages]
+    shapes = [" x ".join(map(str, shape)) for shape in report.stage_shapes.values()]
     rows = zip(*(checks(backend, report.tolerances) for backend in backends), strict=True)
     for number, row in enumerate(rows):
         if number == len(shapes):

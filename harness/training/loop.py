@@ -1,6 +1,6 @@
-"""The training loop, in the process of a backend. It knows no framework: the steps are the backend's `train_step`.
+"""The training loop, in the process of a backend. It knows no framework: the steps are the backend's.
 
-Only a record and a checkpoint wait for the device.
+It waits for the device only to log, to report progress about once a second, and to save.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def train(
             step, complete = _lead(team, backend, task, tell, stop)
         else:
             step, complete = open_run(team, backend, task, lambda message: None, stop).train()
-        team.any(False)  # the other processes stay until the first one has saved
+        team.wait()  # the other processes stay until the first one has saved
         return step, complete, team.rank
 
 
@@ -116,8 +116,8 @@ def open_run(team: Team, backend: str, task: dict[str, Any], tell: Tell, stopped
         records = [record for record in runs.read_metrics(start) if _is_past(record, position)]
     else:
         params = spec.init_params(config, settings.seed, settings.recipe.init)
-    last = settings.steps if task["stop_after"] is None else min(settings.steps, task["stop_after"])
-    _check_processes(team, settings, position, last)
+    stop_step = settings.steps if task["stop_after"] is None else min(settings.steps, task["stop_after"])
+    _check_processes(team, settings, position, stop_step)
     model = team.build(config, dtype=settings.dtype, device=settings.device, params=params)
     optimizer = team.make_optimizer(model, settings.recipe.optimizer)
     if state is not None:
@@ -126,7 +126,7 @@ def open_run(team: Team, backend: str, task: dict[str, Any], tell: Tell, stopped
         position.lineage.append({"backend": backend, "from_step": position.step})
     dataset = open_dataset(Path(task["dataset"]))
     folder = Path(task["folder"])
-    return Run(team, folder, settings, dataset, model, optimizer, position, records, last, tell, stopped)
+    return Run(team, folder, settings, dataset, model, optimizer, position, records, stop_step, tell, stopped)
 
 
 def _is_past(record: Record, position: Position) -> bool:
@@ -136,11 +136,11 @@ def _is_past(record: Record, position: Position) -> bool:
     return bool(record["step"] <= position.step)
 
 
-def _check_processes(team: Team, settings: Settings, position: Position, last: int) -> None:
+def _check_processes(team: Team, settings: Settings, position: Position, stop_step: int) -> None:
     """Refuse batches that the devices cannot share, and processes that begin differently."""
     recipe = settings.recipe
     team.check(settings.config, recipe.batch, settings.train_images % recipe.batch or recipe.batch, recipe.size)
-    if not team.same(json.dumps([settings.as_json(), asdict(position), last])):
+    if not team.same(json.dumps([settings.as_json(), asdict(position), stop_step])):
         raise spec.InvalidInput(
             "the processes do not begin alike: run the same command on every machine, where each sees the same "
             f"data and, to go on, the same {CHECKPOINT}"
@@ -191,20 +191,20 @@ class Run:
     optimizer: Any
     position: Position
     records: list[Record]  # those up to the position
-    last: int  # the step to stop after
+    stop_step: int  # the step to stop after
     tell: Tell
     stopped: Callable[[], bool]
     metrics: TextIO | None = None
-    waiting: list[tuple[spec.Step, int]] = field(default_factory=list)  # steps with results to read, and their images
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=_PATIENCE))  # losses
+    unread: list[tuple[spec.Step, int]] = field(default_factory=list)  # steps with results to read, and their images
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=_PATIENCE))  # of the latest steps
     stalled: bool = False
     # Since the last record or the start of this process: the time of steps before a pause is not known.
-    worked: int = 0  # images
-    working: float = 0.0  # seconds spent on steps
+    images_done: int = 0  # images
+    step_seconds: float = 0.0  # seconds spent on steps
 
     def __post_init__(self) -> None:
-        self.saved = self.told = time.monotonic()
-        self.started = time.monotonic() - (self.records[-1]["seconds"] if self.records else 0.0)
+        self.saved_at = self.reported_at = time.monotonic()
+        self.started_at = time.monotonic() - (self.records[-1]["seconds"] if self.records else 0.0)
 
     def train(self) -> tuple[int, bool]:
         """Train until the end, or until told to stop; returns the steps done, and whether the run is complete."""
@@ -212,7 +212,7 @@ class Run:
         settings = self.settings
         self.tell({"event": "start", "step": position.step, "steps": settings.steps, "records": self.records})
         while True:
-            stopping = self.stopped() or position.step >= self.last < settings.steps
+            stopping = self.stopped() or position.step >= self.stop_step < settings.steps
             if not stopping and position.step == (position.evaluated + 1) * settings.steps_per_epoch:
                 with suppress(_Stopped):  # it will be evaluated when the run goes on
                     self._end_epoch()
@@ -239,20 +239,20 @@ class Run:
                 masks = spec.dropout_masks(settings.config, images.shape, settings.seed, position.step)
                 self.team.package.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
                 step = self.team.train_step(self.model, self.optimizer, images, labels, masks)
-                self.waiting.append((step, len(images)))
+                self.unread.append((step, len(images)))
                 position.step += 1
                 now = time.monotonic()
                 due = position.step % LOG_EVERY == 0
-                if due or now - self.told > 1:
+                if due or now - self.reported_at > 1:
                     self._collect()
                     now = time.monotonic()
-                self.working += now - begun
+                self.step_seconds += now - begun
                 begun = now
                 if due:
                     self._record_step(epoch + 1)
-                if self.stopped() or position.step >= self.last:
+                if self.stopped() or position.step >= self.stop_step:
                     break
-                if now - self.saved >= SAVE_EVERY and position.step % per_epoch:
+                if now - self.saved_at >= SAVE_EVERY and position.step % per_epoch:
                     self._save()
                     begun = time.monotonic()
         finally:
@@ -262,11 +262,11 @@ class Run:
     def _collect(self) -> None:
         """Read the results of the steps so far, which waits for the device, and tell the progress."""
         if self.metrics is None:
-            self.waiting.clear()
+            self.unread.clear()
             return
         position = self.position
-        before = position.step - len(self.waiting)
-        for number, (step, images) in enumerate(self.waiting, before + 1):
+        before = position.step - len(self.unread)
+        for number, (step, images) in enumerate(self.unread, before + 1):
             loss = float(step.loss)
             correct = int(step.correct)
             if not math.isfinite(loss):
@@ -276,20 +276,20 @@ class Run:
                 )
             position.epoch.add(loss, correct, images)
             position.logged.add(loss, correct, images)
-            self.worked += images
-            self.recent.append(loss)
-        self.waiting.clear()
+            self.images_done += images
+            self.losses.append(loss)
+        self.unread.clear()
         self._warn_if_guessing()
         if position.epoch.seen:
             loss, accuracy = position.epoch.means()
             self.tell({"event": "progress", "step": position.step, "loss": loss, "accuracy": accuracy})
-        self.told = time.monotonic()
+        self.reported_at = time.monotonic()
 
     def _warn_if_guessing(self) -> None:
         """Warn once when the mean loss of 200 steps is within 1 % of that of guessing: GoogLeNet may stall there."""
-        if len(self.recent) < _PATIENCE:
+        if len(self.losses) < _PATIENCE:
             return
-        mean = sum(self.recent) / _PATIENCE
+        mean = sum(self.losses) / _PATIENCE
         config = self.settings.config
         guessing = math.log(config.num_classes) * sum(spec.loss_weights(config).values())
         warned = self.stalled
@@ -308,11 +308,11 @@ class Run:
             position = self.position
             loss, accuracy = position.logged.means()
             rate = self.settings.recipe.rate(position.step - 1, self.settings.steps_per_epoch)
-            speed = self.worked / self.working if self.working else None
+            speed = self.images_done / self.step_seconds if self.step_seconds else None
             self._record("step", epoch=epoch, loss=loss, accuracy=accuracy, rate=rate, images_per_second=speed)
             position.logged = Tally()
-        self.worked = 0
-        self.working = 0.0
+        self.images_done = 0
+        self.step_seconds = 0.0
 
     def _end_epoch(self) -> None:
         """Evaluate on the test images, record, save."""
@@ -351,7 +351,7 @@ class Run:
         self.tell({"event": "evaluating", "images": images, "of": len(self.dataset.test)})
 
     def _record(self, kind: str, **values: Any) -> None:
-        seconds = round(time.monotonic() - self.started, 3)
+        seconds = round(time.monotonic() - self.started_at, 3)
         record = {"kind": kind, "step": self.position.step, **values, "seconds": seconds}
         if self.metrics is not None:
             self.metrics.write(json.dumps(record) + "\n")
@@ -368,4 +368,4 @@ class Run:
             metadata = {"run": self.settings.as_json(), "position": asdict(self.position)}
             checkpoint.save(self.folder / CHECKPOINT, params, self.settings.config, metadata, state)
             self.tell({"event": "saved", "step": self.position.step})
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()

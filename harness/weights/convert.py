@@ -22,7 +22,7 @@ from harness.atomic import sync_folder
 from harness.backends.registry import NotInstalled
 from harness.weights import names
 from harness.weights.checkpoint import STATE, Checkpoint, config_of, config_table, describe, plain, understand
-from harness.weights.formats import FORMATS, Work, answer_of, detect, params_of
+from harness.weights.formats import FORMATS, RunTask, answer_of, detect, params_of
 from harness.weights.formats.found import Found
 from harness.weights.preprocessing import preprocessing_of
 from spec import Array, Config, InvalidInput, reference
@@ -66,7 +66,7 @@ class Verification:
         return {**finite(asdict(self)), "passed": self.passed}
 
 
-def read_weights(path: Path, work: Work, form: str | None = None, preset: str | None = None) -> Source:
+def read_weights(path: Path, run_task: RunTask, form: str | None = None, preset: str | None = None) -> Source:
     """Read weights of any format, under any scheme's names.
 
     The format is detected where `form` is None. `preset` names the network where the file does not.
@@ -75,7 +75,7 @@ def read_weights(path: Path, work: Work, form: str | None = None, preset: str | 
         InvalidInput: when the file is damaged, or fits no network, or several and `preset` does not say which.
     """
     form = form or detect(path)
-    found = FORMATS[form].read(path, work)
+    found = FORMATS[form].read(path, run_task)
     try:
         if "format" in found.texts:
             return Source(path, form, FORMATS[form].scheme, understood(found, FORMATS[form].scheme, preset))
@@ -125,7 +125,7 @@ def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:
 
 
 def convert(
-    source: Source, target: Path, form: str, weights: Checkpoint, work: Work, *, verify: bool
+    source: Source, target: Path, form: str, weights: Checkpoint, run_task: RunTask, *, verify: bool
 ) -> Verification | None:
     """Write weights from `prepared`, and put them in place once they are verified.
 
@@ -141,9 +141,10 @@ def convert(
     try:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         written = unfinished / target.name
-        FORMATS[form].write(written, weights, work)
-        _check_equal(read_weights(written, work, form).weights, weights, target)
-        verification = verified(source, Source(written, form, FORMATS[form].scheme, weights), work) if verify else None
+        FORMATS[form].write(written, weights, run_task)
+        _check_equal(read_weights(written, run_task, form).weights, weights, target)
+        result = Source(written, form, FORMATS[form].scheme, weights)
+        verification = verified(source, result, run_task) if verify else None
         if verification is None or verification.passed:
             _publish(written, target)
         return verification
@@ -200,7 +201,7 @@ def _publish(written: Path, target: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- verification
 
 
-def verified(source: Source, result: Source, work: Work) -> Verification:
+def verified(source: Source, result: Source, run_task: RunTask) -> Verification:
     """Run both, each as its own framework loads it, and compare the stages.
 
     Where the names in the source are not the framework's own, the referee runs the weights that were read. Where the
@@ -215,8 +216,8 @@ def verified(source: Source, result: Source, work: Work) -> Verification:
     images = _images(config, source.weights.config)
     verification = Verification(_FRAMEWORKS[runners[0]], _FRAMEWORKS[runners[1]], images.shape, bound)
     try:
-        expected = _stages(replace(source, weights=result.weights), runners[0], source.weights.config, images, work)
-        got = _stages(result, runners[1], config, images, work)
+        expected = _stages(replace(source, weights=result.weights), runners[0], source.weights.config, images, run_task)
+        got = _stages(result, runners[1], config, images, run_task)
     except NotInstalled as error:
         verification.missing = str(error)
         return verification
@@ -241,7 +242,7 @@ def _runner(source: Source) -> str:
     return form.runner if source.scheme == form.scheme else "spec"
 
 
-def _stages(source: Source, runner: str, config: Config, images: Array, work: Work) -> dict[str, Array]:
+def _stages(source: Source, runner: str, config: Config, images: Array, run_task: RunTask) -> dict[str, Array]:
     """Every stage's output by name, as the runner computes it; `config` is the network in the file."""
     if runner == "spec":
         params = {name: x.astype(np.float64) for name, x in source.weights.params.items()}
@@ -251,7 +252,7 @@ def _stages(source: Source, runner: str, config: Config, images: Array, work: Wo
 
         return onnx_run.onnx_runtime(source.path, images)
     task = {"kind": "run", "config": config_table(config), "dtype": "float64"}
-    return answer_of(work, runner, source.path, task, {"images": images}).arrays
+    return answer_of(run_task, runner, source.path, task, {"images": images}).arrays
 
 
 def fingerprint(weights: Checkpoint) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 import spec
 from harness.weights import names
 from harness.weights.convert import understood
-from harness.weights.formats import FORMATS, Work, detect
+from harness.weights.formats import FORMATS, RunTask, detect
 from harness.weights.preprocessing import preprocessing_of
 from spec import Array, Config, InvalidInput
 
@@ -68,14 +68,14 @@ class Inspection:
         return table | {"tensors": [asdict(tensor) for tensor in self.tensors]}
 
 
-def examine(path: Path, work: Work, form: str | None = None) -> Inspection:
+def examine(path: Path, run_task: RunTask, form: str | None = None) -> Inspection:
     """Look into a file of weights.
 
     Raises:
         InvalidInput: when it cannot be read at all.
     """
     form = form or detect(path)
-    found = FORMATS[form].read(path, work)
+    found = FORMATS[form].read(path, run_task)
     size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
     about_file = (path, form, size, [_tensor(name, x) for name, x in found.arrays.items()])
     problem = None

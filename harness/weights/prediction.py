@@ -18,7 +18,7 @@ import spec
 from harness.backends.registry import BACKENDS
 from harness.images.sources import open_picture, pictures_in
 from harness.weights.checkpoint import Checkpoint, config_table
-from harness.weights.formats import Work
+from harness.weights.formats import RunTask
 from harness.weights.preprocessing import Preprocessing, check_preprocessing, preprocessing_of
 from spec import Array, InvalidInput
 
@@ -105,7 +105,7 @@ def predict(
     weights: Checkpoint,
     images: Array,
     engines: Sequence[str],
-    work: Work,
+    run_task: RunTask,
     *,
     dtype: str,
     device: str,
@@ -117,7 +117,7 @@ def predict(
         weights: The network and its parameters.
         images: (N, C, H, W), prepared.
         engines: Some of `ENGINES`.
-        work: Runs a backend's task.
+        run_task: Runs a backend's task.
         dtype: ``float32``, ``float64`` or ``bfloat16`` in the backends; ONNX Runtime computes in float32.
         device: ``auto``, ``cpu`` or ``gpu`` for the backends.
         done: Called with each engine's name when it has finished.
@@ -138,7 +138,7 @@ def predict(
             logits = onnx_run.onnx_runtime(graph, images, ["logits"])["logits"]
         else:
             task = {"kind": "predict", "config": config_table(config), "dtype": dtype, "device": device}
-            answer = work(name, task, {**params, "images": images})
+            answer = run_task(name, task, {**params, "images": images})
             if answer.refused is not None:
                 raise InvalidInput(f"{name}: {answer.refused}")
             if answer.crash is not None:

@@ -107,15 +107,15 @@ FAULTS = [
     Fault(
         "compare leaves dropout on",
         "harness/cli/compare.py",
-        'config = network.preset(preset or "d2l", aux=None if heads else False, dropout=0.0)',
-        'config = network.preset(preset or "d2l", aux=None if heads else False)',
+        'config = spec.preset(preset or "d2l", aux=None if heads else False, dropout=0.0)',
+        'config = spec.preset(preset or "d2l", aux=None if heads else False)',
         (f"{_C}::test_heads_are_left_out_on_demand",),
     ),
     Fault(
         "compare --no-aux does nothing",
         "harness/cli/compare.py",
-        'config = network.preset(preset or "d2l", aux=None if heads else False, dropout=0.0)',
-        'config = network.preset(preset or "d2l", dropout=0.0)',
+        'config = spec.preset(preset or "d2l", aux=None if heads else False, dropout=0.0)',
+        'config = spec.preset(preset or "d2l", dropout=0.0)',
         (f"{_C}::test_heads_are_left_out_on_demand",),
     ),
     Fault(
@@ -326,8 +326,8 @@ FAULTS = [
     Fault(
         "the step expected leaves running statistics as they were",
         "harness/compare/backends.py",
-        "step = {**params, **SGD.update(params, training.grads, {}), **training.statistics}",
-        "step = {**params, **SGD.update(params, training.grads, {})}",
+        "step = {**params, **OPTIMIZER.update(params, training.grads, {}), **training.statistics}",
+        "step = {**params, **OPTIMIZER.update(params, training.grads, {})}",
         (f"{_V}::test_expected_step_is_one_of_sgd_with_the_statistics_moved",),
     ),
     Fault(
@@ -389,7 +389,7 @@ FAULTS = [
     Fault(
         "the bounds are those for images without ties",
         "harness/compare/backends.py",
-        "bounds = on_pictures(config, dtype)",
+        "bounds = picture_tolerances(config, dtype)",
         "bounds = __import__('spec.tolerances').tolerances.TOLERANCES[dtype]",
         (f"{_C}::test_batch_norm_is_compared_with_its_statistics", f"{_C}::test_dtype_is_the_backends_own"),
     ),

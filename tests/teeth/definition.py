@@ -236,8 +236,8 @@ FAULTS = [
     Fault(
         "referee: dropout does not scale up what it keeps",
         _R,
-        "scale = kept / (1 - fraction)",
-        "scale = kept * 1.0",
+        "scale = mask / (1 - fraction)",
+        "scale = mask * 1.0",
         (f"{_ref}::test_dropout_keeps_what_the_mask_says_and_scales_it_up",),
     ),
     Fault(

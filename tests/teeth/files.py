@@ -574,7 +574,7 @@ FAULTS = [
     Fault(
         "convert: what was written is not read again",
         _CONVERT,
-        "        _check_equal(read_weights(written, work, form).weights, weights, target)\n",
+        "        _check_equal(read_weights(written, run_task, form).weights, weights, target)\n",
         "",
         (f"{_convert}::test_a_writer_that_changes_something_is_found_without_verification",),
     ),

@@ -130,8 +130,8 @@ FAULTS = [
     Fault(
         "pt: dropout stays on in inference",
         "googlenet_pt/layers.py",
-        "return super().forward(x) if kept is None",
-        "return F.dropout(x, self.p) if kept is None",
+        "return super().forward(x) if mask is None",
+        "return F.dropout(x, self.p) if mask is None",
         ("tests/test_training.py::test_inference_drops_nothing[pt]",),
         trap="dropout-on",
     ),
@@ -201,7 +201,7 @@ FAULTS = [
     Fault(
         "mx: looking at gradients moves the running statistics",
         "googlenet_mx/probe.py",
-        "        ends, _ = model.training_pass(x, *model.training_pass.kept(x, {}))\n"
+        "        ends, _ = model.training_pass(x, *model.training_pass.masks(x, {}))\n"
         "        value = loss(model.config, model.training_pass.outputs(ends), y)",
         "        value = loss(model.config, model(x), y)",
         (f"{_LOOK}[mx]",),

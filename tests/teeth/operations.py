@@ -96,15 +96,15 @@ PT, MX, JAX = (
         Fault(
             "pt: what dropout keeps is not scaled",
             "googlenet_pt/layers.py",
-            "x * kept / (1 - self.p)",
-            "x * kept",
+            "x * mask / (1 - self.p)",
+            "x * mask",
             (*_case("pt", "dropout-of-values"),),
         ),
         Fault(
             "pt: dropout is scaled by the fraction that it drops",
             "googlenet_pt/layers.py",
-            "x * kept / (1 - self.p)",
-            "x * kept / self.p",
+            "x * mask / (1 - self.p)",
+            "x * mask / self.p",
             (*_case("pt", "dropout-of-maps"),),
         ),
         Fault(
@@ -232,7 +232,7 @@ PT, MX, JAX = (
         Fault(
             "pt: a head does not see its mask",
             "googlenet_pt/googlenet.py",
-            "return self.fc2(x, kept)",
+            "return self.fc2(x, mask)",
             "return self.fc2(x)",
             (*_case("pt", HEAD),),
         ),
@@ -380,10 +380,10 @@ PT, MX, JAX = (
         Fault(
             "pt: nothing is dropped before a convolution",
             "googlenet_pt/layers.py",
-            "    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:\n"
+            "    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:\n"
             "        if self.dropout is not None:\n"
-            "            x = self.dropout(x, kept)\n",
-            "    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:\n",
+            "            x = self.dropout(x, mask)\n",
+            "    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:\n",
             (*_case("pt", "dropout-of-maps"),),
         ),
         Fault(
@@ -391,7 +391,7 @@ PT, MX, JAX = (
             "googlenet_pt/layers.py",
             "        x = torch.flatten(x, 1)  # in the order (C, H, W)\n"
             "        if self.dropout is not None:\n"
-            "            x = self.dropout(x, kept)\n",
+            "            x = self.dropout(x, mask)\n",
             "        x = torch.flatten(x, 1)  # in the order (C, H, W)\n",
             (*_case("pt", "dropout-of-values"),),
         ),
@@ -400,11 +400,11 @@ PT, MX, JAX = (
             "googlenet_pt/layers.py",
             "        x = torch.flatten(x, 1)  # in the order (C, H, W)\n"
             "        if self.dropout is not None:\n"
-            "            x = self.dropout(x, kept)\n"
+            "            x = self.dropout(x, mask)\n"
             "        x = super().forward(x)\n",
             "        x = super().forward(torch.flatten(x, 1))\n"
             "        if self.dropout is not None:\n"
-            "            x = self.dropout(x, kept)\n",
+            "            x = self.dropout(x, mask)\n",
             (*_dropout("pt"),),
         ),
         Fault(
@@ -575,15 +575,15 @@ PT, MX, JAX = (
         Fault(
             "mx: what dropout keeps is not scaled",
             "googlenet_mx/layers.py",
-            "x * kept / (1 - self.rate)",
-            "x * kept",
+            "x * mask / (1 - self.rate)",
+            "x * mask",
             (*_case("mx", "dropout-of-values"),),
         ),
         Fault(
             "mx: dropout keeps what it should drop",
             "googlenet_mx/layers.py",
-            "x * kept / (1 - self.rate)",
-            "x * (1 - kept) / (1 - self.rate)",
+            "x * mask / (1 - self.rate)",
+            "x * (1 - mask) / (1 - self.rate)",
             (*_case("mx", "dropout-of-maps"),),
         ),
         Fault(
@@ -668,7 +668,7 @@ PT, MX, JAX = (
         Fault(
             "mx: a head does not see its mask",
             "googlenet_mx/googlenet.py",
-            "return self.fc2(x, kept)",
+            "return self.fc2(x, mask)",
             "return self.fc2(x)",
             (*_case("mx", HEAD),),
         ),
@@ -806,10 +806,10 @@ PT, MX, JAX = (
         Fault(
             "mx: nothing is dropped before a convolution",
             "googlenet_mx/layers.py",
-            "    def hybrid_forward(self, F, x, kept=None, *, weight, bias=None):\n"
+            "    def hybrid_forward(self, F, x, mask=None, *, weight, bias=None):\n"
             "        if self.dropout is not None:\n"
-            "            x = self.dropout(x, kept)\n",
-            "    def hybrid_forward(self, F, x, kept=None, *, weight, bias=None):\n",
+            "            x = self.dropout(x, mask)\n",
+            "    def hybrid_forward(self, F, x, mask=None, *, weight, bias=None):\n",
             (*_case("mx", "dropout-of-maps"),),
         ),
         Fault(
@@ -817,7 +817,7 @@ PT, MX, JAX = (
             "googlenet_mx/layers.py",
             "        x = F.flatten(x)  # in the order (C, H, W)\n"
             "        if self.dropout is not None:\n"
-            "            x = self.dropout(x, kept)\n",
+            "            x = self.dropout(x, mask)\n",
             "        x = F.flatten(x)  # in the order (C, H, W)\n",
             (*_case("mx", "dropout-of-values"),),
         ),
@@ -1077,15 +1077,15 @@ PT, MX, JAX = (
         Fault(
             "jax: what dropout keeps is not scaled",
             "googlenet_jax/layers.py",
-            "x * kept / (1 - self.rate)",
-            "x * kept",
+            "x * mask / (1 - self.rate)",
+            "x * mask",
             (*_case("jax", "dropout-of-values"),),
         ),
         Fault(
             "jax: dropout draws in inference too",
             "googlenet_jax/layers.py",
-            "return super().__call__(x) if kept is None else",
-            "return super().__call__(x, deterministic=False) if kept is None else",
+            "return super().__call__(x) if mask is None else",
+            "return super().__call__(x, deterministic=False) if mask is None else",
             (*_case("jax", "dropout-of-values-inference"),),
         ),
         Fault(
@@ -1326,10 +1326,10 @@ PT, MX, JAX = (
         Fault(
             "jax: nothing is dropped before a convolution",
             "googlenet_jax/layers.py",
-            "    def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:\n"
+            "    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:\n"
             "        if self.dropout is not None:\n"
-            "            x = self.dropout(x, kept)\n",
-            "    def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:\n",
+            "            x = self.dropout(x, mask)\n",
+            "    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:\n",
             (*_case("jax", "dropout-of-maps"),),
         ),
         Fault(
@@ -1337,7 +1337,7 @@ PT, MX, JAX = (
             "googlenet_jax/layers.py",
             "            x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # in the order (C, H, W)\n"
             "        if self.dropout is not None:\n"
-            "            x = self.dropout(x, kept)\n",
+            "            x = self.dropout(x, mask)\n",
             "            x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # in the order (C, H, W)\n",
             (*_case("jax", "dropout-of-values"),),
         ),

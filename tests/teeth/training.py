@@ -96,8 +96,8 @@ _loop = [
     ("a diverged run trains on", "            if not math.isfinite(loss):", "            if False:", DIVERGED),
     (
         "divergence is said of the step before",
-        "enumerate(self.waiting, before + 1)",
-        "enumerate(self.waiting, before)",
+        "enumerate(self.unread, before + 1)",
+        "enumerate(self.unread, before)",
         DIVERGED,
     ),
     (
@@ -109,8 +109,8 @@ _loop = [
     ("a plateau is any loss near that of guessing", "_NEAR = 0.01", "_NEAR = 0.1", GUESSING),
     (
         "an interrupt waits for the end of the epoch",
-        "                if self.stopped() or position.step >= self.last:",
-        "                if position.step >= self.last:",
+        "                if self.stopped() or position.step >= self.stop_step:",
+        "                if position.step >= self.stop_step:",
         [f"{LOOP}test_stopping_takes_effect_after_the_step_at_hand"],
     ),
     (
@@ -127,7 +127,7 @@ _loop = [
     ),
     (
         "nothing is saved within an epoch",
-        "                if now - self.saved >= SAVE_EVERY and position.step % per_epoch:",
+        "                if now - self.saved_at >= SAVE_EVERY and position.step % per_epoch:",
         "                if False:",
         [f"{LOOP}test_a_checkpoint_is_due_after_so_many_seconds_and_at_the_end_of_an_epoch"],
     ),
@@ -145,8 +145,8 @@ _loop = [
     ),
     (
         "speed counts the images of a record that are from before the pause",
-        "self.worked += images",
-        "self.worked = position.logged.seen",
+        "self.images_done += images",
+        "self.images_done = position.logged.seen",
         [f"{LOOP}test_speed_counts_the_images_since_the_start"],
     ),
     (
@@ -163,8 +163,8 @@ _loop = [
     ),
     (
         "processes that begin with other settings train together",
-        "    if not team.same(json.dumps([settings.as_json(), asdict(position), last])):",
-        "    if not team.same(json.dumps([asdict(position), last])):",
+        "    if not team.same(json.dumps([settings.as_json(), asdict(position), stop_step])):",
+        "    if not team.same(json.dumps([asdict(position), stop_step])):",
         [f"{PARALLEL}test_several_processes_that_do_not_begin_alike_refuse"],
     ),
 ]

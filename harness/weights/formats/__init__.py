@@ -26,7 +26,7 @@ TEXTS = "googlenet.json"  # our texts in the folder of an Orbax checkpoint
 _SYMBOL, _PARAMS = "-symbol.json", "-0000.params"
 
 
-class Work(Protocol):
+class RunTask(Protocol):
     """Runs a task in a backend's process: `harness.backends.process.run_worker` with the interpreters filled in."""
 
     def __call__(self, backend: str, task: dict[str, Any], arrays: Arrays) -> Answer: ...
@@ -49,17 +49,17 @@ class Format:
     suffixes: tuple[str, ...]
     scheme: str
     runner: str
-    read: Callable[[Path, Work], Found]
-    write: Callable[[Path, Checkpoint, Work], None]
+    read: Callable[[Path, RunTask], Found]
+    write: Callable[[Path, Checkpoint, RunTask], None]
 
 
-def answer_of(work: Work, backend: str, path: Path, task: dict[str, Any], arrays: Arrays) -> Answer:
+def answer_of(run_task: RunTask, backend: str, path: Path, task: dict[str, Any], arrays: Arrays) -> Answer:
     """Run a task on a file in a worker.
 
     Raises:
         InvalidInput: with the worker's reason, when it refuses or dies; `NotInstalled` where the framework is missing.
     """
-    answer = work(backend, {"path": str(path.absolute()), **task}, arrays)
+    answer = run_task(backend, {"path": str(path.absolute()), **task}, arrays)
     if answer.crash is not None:
         lines = answer.crash.splitlines()
         raise InvalidInput(f"{path}: the process of {backend} that worked on it ended ({lines[0]}; {lines[-1]})")
@@ -68,8 +68,8 @@ def answer_of(work: Work, backend: str, path: Path, task: dict[str, Any], arrays
     return answer
 
 
-def _write_with(work: Work, backend: str, path: Path, weights: Checkpoint, arrays: Arrays) -> None:
-    answer_of(work, backend, path, {"kind": "write", "config": config_table(weights.config)}, arrays)
+def _write_with(run_task: RunTask, backend: str, path: Path, weights: Checkpoint, arrays: Arrays) -> None:
+    answer_of(run_task, backend, path, {"kind": "write", "config": config_table(weights.config)}, arrays)
 
 
 def _renamed(weights: Checkpoint, scheme: str) -> dict[str, Array]:
@@ -91,24 +91,24 @@ def _json_file(path: Path, parse: Callable[[bytes], dict[str, Any]]) -> dict[str
         ) from error
 
 
-def _read_pytorch(path: Path, work: Work) -> Found:
+def _read_pytorch(path: Path, run_task: RunTask) -> Found:
     texts = pytorch.check_file(path)
-    return Found(answer_of(work, "pt", path, {"kind": "read"}, {}).arrays, texts)
+    return Found(answer_of(run_task, "pt", path, {"kind": "read"}, {}).arrays, texts)
 
 
-def _write_pytorch(path: Path, weights: Checkpoint, work: Work) -> None:
-    _write_with(work, "pt", path, weights, weights.params)
+def _write_pytorch(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
+    _write_with(run_task, "pt", path, weights, weights.params)
     pytorch.add_texts(path, _texts(weights))
 
 
-def _read_gluon(path: Path, work: Work) -> Found:
+def _read_gluon(path: Path, run_task: RunTask) -> Found:
     found = gluon.read(path)
     if "symbol" in found.texts:
         raise InvalidInput(f"{path}: the parameters of a symbol; name its {_SYMBOL} instead, which says the network")
     return found
 
 
-def _read_symbol(path: Path, work: Work) -> Found:
+def _read_symbol(path: Path, run_task: RunTask) -> Found:
     found = gluon.read(params_of(path))
     graph = _json_file(path, json_object)
     if (expected := found.texts.pop("symbol", None)) not in (None, _sha256(path)):
@@ -118,8 +118,8 @@ def _read_symbol(path: Path, work: Work) -> Found:
     return found
 
 
-def _write_symbol(path: Path, weights: Checkpoint, work: Work) -> None:
-    _write_with(work, "mx", path, weights, weights.params)
+def _write_symbol(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
+    _write_with(run_task, "mx", path, weights, weights.params)
     # MXNet calls an array auxiliary when nothing trains it.
     arrays = {f"{'aux' if is_statistic(name) else 'arg'}:{name}": x for name, x in weights.params.items()}
     gluon.write(params_of(path), arrays, _texts(weights) | {"symbol": _sha256(path)})
@@ -140,23 +140,23 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _read_orbax(path: Path, work: Work) -> Found:
+def _read_orbax(path: Path, run_task: RunTask) -> Found:
     texts = _json_file(path / TEXTS, parse_texts) if os.path.lexists(path / TEXTS) else {}
-    return Found(answer_of(work, "jax", path, {"kind": "read"}, {}).arrays, texts)
+    return Found(answer_of(run_task, "jax", path, {"kind": "read"}, {}).arrays, texts)
 
 
-def _write_orbax(path: Path, weights: Checkpoint, work: Work) -> None:
-    _write_with(work, "jax", path, weights, _renamed(weights, "nnx"))
+def _write_orbax(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
+    _write_with(run_task, "jax", path, weights, _renamed(weights, "nnx"))
     (path / TEXTS).write_text(json.dumps(_texts(weights)))
 
 
-def _read_onnx(path: Path, work: Work) -> Found:
+def _read_onnx(path: Path, run_task: RunTask) -> Found:
     from harness.weights.formats import onnx_file
 
     return onnx_file.read(path)
 
 
-def _write_onnx(path: Path, weights: Checkpoint, work: Work) -> None:
+def _write_onnx(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
     from harness.weights.formats import onnx_file
 
     onnx_file.write(path, weights.params, weights.config, weights.metadata)
@@ -168,16 +168,16 @@ FORMATS = {
         suffixes=(".safetensors",),
         scheme="canonical",
         runner="spec",
-        read=lambda path, work: Found(*read_safetensors(path)),
-        write=lambda path, weights, work: save(path, weights.params, weights.config, weights.metadata),
+        read=lambda path, run_task: Found(*read_safetensors(path)),
+        write=lambda path, weights, run_task: save(path, weights.params, weights.config, weights.metadata),
     ),
     "huggingface": Format(
         title="a Hugging Face folder",
         suffixes=(),
         scheme="canonical",
         runner="spec",
-        read=lambda path, work: Found(*read_safetensors(path / huggingface.WEIGHTS)),
-        write=lambda path, weights, work: huggingface.write_folder(path, weights),
+        read=lambda path, run_task: Found(*read_safetensors(path / huggingface.WEIGHTS)),
+        write=lambda path, weights, run_task: huggingface.write_folder(path, weights),
     ),
     "pytorch": Format("a PyTorch state dict", (".pt", ".pth"), "canonical", "pt", _read_pytorch, _write_pytorch),
     "gluon": Format(
@@ -186,7 +186,7 @@ FORMATS = {
         scheme="gluon",
         runner="mx",
         read=_read_gluon,
-        write=lambda path, weights, work: gluon.write(path, _renamed(weights, "gluon"), _texts(weights)),
+        write=lambda path, weights, run_task: gluon.write(path, _renamed(weights, "gluon"), _texts(weights)),
     ),
     "mxnet": Format("an MXNet symbol", (_SYMBOL,), "canonical", "mx", _read_symbol, _write_symbol),
     "flax": Format(
@@ -194,8 +194,8 @@ FORMATS = {
         suffixes=(".msgpack",),
         scheme="nnx",
         runner="jax",
-        read=lambda path, work: flax.read(path),
-        write=lambda path, weights, work: flax.write(path, _renamed(weights, "nnx"), _texts(weights)),
+        read=lambda path, run_task: flax.read(path),
+        write=lambda path, weights, run_task: flax.write(path, _renamed(weights, "nnx"), _texts(weights)),
     ),
     "orbax": Format("an Orbax checkpoint", (), "nnx", "jax", _read_orbax, _write_orbax),
     "onnx": Format("an ONNX model", (".onnx",), "canonical", "onnx", _read_onnx, _write_onnx),
