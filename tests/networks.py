@@ -18,7 +18,7 @@ from support import loaded
 import spec
 from harness.agreement import probe_params
 from harness.backends.process import Answer
-from harness.compare.backends import OPTIMIZER, Expected, expect
+from harness.compare.comparison import OPTIMIZER, Expected, expect
 from harness.worker import probe
 from spec import reference
 from spec.network import Block, Conv, Dense, Operation

@@ -22,7 +22,7 @@ from PIL import Image
 
 import harness.backends.doctor
 import harness.backends.process
-import harness.compare.backends
+import harness.compare.comparison
 import harness.training.train
 import spec
 from harness.agreement import probe_params
@@ -178,7 +178,7 @@ def workers_here() -> Iterator[None]:
     """Within this, backends work in this process."""
     with contextlib.ExitStack() as stack:
         for module in (
-            harness.compare.backends,
+            harness.compare.comparison,
             harness.backends.doctor,
             harness.backends.process,
             harness.training.train,

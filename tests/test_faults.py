@@ -42,7 +42,7 @@ def test_the_faults_cover_what_the_quick_tests_are_trusted_with():
         *(f"googlenet_{name}/{file}.py" for name in ("pt", "mx", "jax") for file in FILES),
         *(f"harness/weights/formats/{file}.py" for file in ("pytorch", "gluon", "flax", "huggingface", "onnx_file")),
         *(f"harness/weights/{file}.py" for file in ("checkpoint", "names", "preprocessing", "convert")),
-        *(f"harness/{file}.py" for file in ("cli/main", "images/batches", "training/loop", "compare/backends")),
+        *(f"harness/{file}.py" for file in ("cli/main", "images/batches", "training/loop", "compare/comparison")),
         *(f"spec/{file}.py" for file in ("reference", "optimizers", "init")),
     ):
         assert file in places, file

@@ -10,7 +10,7 @@ from support import Case, expected_activations, expected_training, material
 import spec
 from harness.agreement import relative_error, relative_errors
 from harness.bench.worker.operations import to_numpy
-from harness.compare.backends import OPTIMIZER
+from harness.compare.comparison import OPTIMIZER
 from spec.tolerances import TOLERANCES, picture_tolerances
 
 pytestmark = pytest.mark.gpu

@@ -113,7 +113,7 @@ except SystemExit:
     "code",
     [
         "import spec, spec.reference, spec.table",
-        "import harness.cli.main, harness.compare.backends, harness.backends.doctor, harness.images.sources",
+        "import harness.cli.main, harness.compare.comparison, harness.backends.doctor, harness.images.sources",
         HELP,
     ],
 )

@@ -12,7 +12,7 @@ from support import DATA, GOOGLENETS, Case, loaded, material
 
 import spec
 from harness.agreement import relative_errors
-from harness.compare.backends import Expected, expect, judge
+from harness.compare.comparison import Expected, expect, judge
 from spec import reference
 from spec.tolerances import TOLERANCES, picture_tolerances
 

@@ -20,13 +20,13 @@ from safetensors.numpy import save_file
 from support import TESTED, googlenet, here, weights_of
 
 import harness.bench.process
-import harness.compare.backends
+import harness.compare.comparison
 import harness.images.sources
 import spec
 from harness.backends.process import Answer
 from harness.backends.registry import BACKENDS, load
 from harness.cli.main import app
-from harness.compare.backends import BackendReport, Report, StageReport
+from harness.compare.comparison import BackendReport, Report, StageReport
 from harness.images.prepared import prepare
 from harness.training.recipe import OPTIMIZERS, SCHEDULES, Recipe, recipe, recipe_path, recipes
 from harness.training.runs import CHECKPOINT, Position
@@ -107,7 +107,7 @@ def _few_of_fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[np.n
 def test_shown_command_runs(command, monkeypatch, tmp_path):
     """Those that compare, up to the point where the backends would start; test_compare.py goes on from there."""
     words = shlex.split(command.split(" > ")[0])[1:]
-    monkeypatch.setattr(harness.compare.backends, "compare", _reached)
+    monkeypatch.setattr(harness.compare.comparison, "compare", _reached)
     monkeypatch.setattr(harness.images.sources, "fashion_mnist", _few_of_fashion_mnist)
     if "--weights" in words:
         _write(tmp_path / words[words.index("--weights") + 1], weights_of("lenet"))

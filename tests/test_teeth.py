@@ -31,7 +31,7 @@ from trajectories import (
 
 import spec
 from harness.agreement import relative_error
-from harness.compare.backends import BackendReport, Expected, judge
+from harness.compare.comparison import BackendReport, Expected, judge
 from spec.tolerances import TOLERANCES, TRAJECTORY
 
 pytestmark = pytest.mark.usefixtures("pictures")

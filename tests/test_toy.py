@@ -17,7 +17,7 @@ from support import TESTED, googlenet, loaded
 
 import spec
 from harness.agreement import probe_params, relative_errors
-from harness.compare.backends import expect, judge
+from harness.compare.comparison import expect, judge
 from harness.weights import checkpoint
 from harness.weights.formats.onnx_file import build
 from harness.weights.onnx_run import onnx_reference

@@ -18,7 +18,7 @@ from harness.agreement import relative_error, relative_errors
 from harness.backends import ceilings
 from harness.backends.registry import load
 from harness.bench.worker.operations import to_numpy
-from harness.compare.backends import Expected, expect
+from harness.compare.comparison import Expected, expect
 from spec import reference
 from spec.tolerances import TOLERANCES
 

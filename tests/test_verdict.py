@@ -12,7 +12,7 @@ import pytest
 import spec
 from harness.agreement import finite, probe_params, relative_error, relative_errors
 from harness.backends.process import Answer
-from harness.compare.backends import OPTIMIZER, BackendReport, Expected, Report, expect, judge, judge_forward
+from harness.compare.comparison import OPTIMIZER, BackendReport, Expected, Report, expect, judge, judge_forward
 from spec import reference
 from spec.tolerances import Tolerances, onnx_tolerances
 

@@ -18,7 +18,7 @@ from harness.agreement import probe_params
 from harness.backends import threads
 from harness.backends.process import Answer, last_words, run_worker, worker_environment
 from harness.backends.threads import busy_threads
-from harness.compare.backends import OPTIMIZER
+from harness.compare.comparison import OPTIMIZER
 from harness.weights.checkpoint import config_table
 from harness.worker import HANDLERS, handle, probe
 from spec import reference

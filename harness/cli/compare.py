@@ -68,7 +68,7 @@ def compare(
     """
     import spec
     from harness.backends.registry import check_names
-    from harness.compare import backends as comparison
+    from harness.compare import comparison
     from harness.compare.table import render
     from harness.images.sources import load_batch
     from harness.weights.convert import read_weights

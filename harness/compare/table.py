@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.backends import BackendReport, Check, Report, checks
+from harness.compare.comparison import BackendReport, Check, Report, checks
 
 
 def render(report: Report, console: Console) -> None:
