@@ -468,6 +468,24 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.parametrize("onto", ["itself", "itself through a link", "another run's checkpoint"])
+def test_a_training_run_is_not_written_over(onto, tmp_path):
+    """The network would stay, and optimizer and position would be lost."""
+    weights = weights_for("lenet-bn")
+    run, link = tmp_path / "run.safetensors", tmp_path / "link.safetensors"
+    checkpoint.save(run, weights.params, weights.config, {"position": {"step": 3}})
+    link.symlink_to(run)
+    before = run.read_bytes()
+    other = written("safetensors", weights, tmp_path).path
+    source, target, message = {
+        "itself": (run, run, "expected another name than that of the source"),
+        "itself through a link": (run, link, "expected another name than that of the source"),
+        "another run's checkpoint": (other, run, "the checkpoint of a training run, which could not go on"),
+    }[onto]
+    assert message in googlenet("convert", str(source), str(target), "--no-verify", status=2).stderr
+    assert run.read_bytes() == before
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path):
     source = written("safetensors", weights_for("lenet-bn"), tmp_path).path
     target = tmp_path / "old.params"

@@ -91,6 +91,18 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         ) from error
 
 
+def holds_training(path: Path) -> bool:
+    """Whether the file is the checkpoint of a training run, with its position. Reads its header only."""
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {}).get("metadata", "{}"))
+    except (SafetensorError, OSError, AttributeError, TypeError, ValueError):
+        return False
+    return isinstance(metadata, dict) and "position" in metadata
+
+
 def describe(arrays: Arrays, config: Config, metadata: dict[str, Any]) -> dict[str, str]:
     """Make the texts that a file of any format holds beside its arrays, an optimizer's state included.
 

@@ -21,7 +21,16 @@ from harness.agreement import finite, relative_error
 from harness.atomic import sync_folder
 from harness.backends.registry import NotInstalled
 from harness.weights import names
-from harness.weights.checkpoint import STATE, Checkpoint, config_of, config_table, describe, plain, understand
+from harness.weights.checkpoint import (
+    STATE,
+    Checkpoint,
+    config_of,
+    config_table,
+    describe,
+    holds_training,
+    plain,
+    understand,
+)
 from harness.weights.formats import FORMATS, RunTask, answer_of, detect, params_of
 from harness.weights.formats.found import Found
 from harness.weights.preprocessing import preprocessing_of
@@ -136,7 +145,7 @@ def convert(
         InvalidInput: when the target cannot be written, or is something else that would be lost, or when a framework
             cannot read the source or the result.
     """
-    _check_target(target, form)
+    _check_target(source.path, target, form)
     unfinished = None
     try:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -155,8 +164,15 @@ def convert(
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _check_target(target: Path, form: str) -> None:
+def _check_target(source: Path, target: Path, form: str) -> None:
     folder = not FORMATS[form].suffixes
+    if target.exists() and target.samefile(source):
+        raise InvalidInput(f"{target}: expected another name than that of the source, which would be replaced")
+    if holds_training(target):
+        raise InvalidInput(
+            f"{target}: expected a new name, and this is the checkpoint of a training run, which could not go on; "
+            "choose another name"
+        )
     if form == "mxnet":
         params_of(target)
     if target.is_dir() and not folder:

@@ -572,6 +572,20 @@ FAULTS = [
     ),
     # ----------------------------------------------------------------------------------------------- conversion
     Fault(
+        "convert: a source may be its own target",
+        _CONVERT,
+        "if target.exists() and target.samefile(source):",
+        "if False:",
+        (f"{_convert}::test_a_training_run_is_not_written_over[itself]",),
+    ),
+    Fault(
+        "convert: a training run is written over",
+        _CONVERT,
+        "if holds_training(target):",
+        "if False:",
+        (f"{_convert}::test_a_training_run_is_not_written_over[another run's checkpoint]",),
+    ),
+    Fault(
         "convert: what was written is not read again",
         _CONVERT,
         "        _check_equal(read_weights(written, run_task, form).weights, weights, target)\n",
