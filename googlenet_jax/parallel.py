@@ -48,9 +48,9 @@ class Team(harness.backends.team.Team):
             )
         self.first = local[0]
         ids = {process: [] for process in range(self.processes)}
-        for found in jax.devices(platform):
-            ids[found.process_index].append(found)
-        chosen = [found for process in ids.values() for found in process[:devices]]
+        for each in jax.devices(platform):
+            ids[each.process_index].append(each)
+        chosen = [each for process in ids.values() for each in process[:devices]]
         self.devices = len(chosen)
         mesh = Mesh(np.array(chosen), ("batch",))
         self.everywhere = NamedSharding(mesh, PartitionSpec())

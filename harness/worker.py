@@ -41,9 +41,9 @@ def main(backend: str, folder: Path) -> None:
     if task["kind"] == "train":
         _stop_on_signals(stopped)
     answer: Facts
-    found: dict[str, spec.Array] = {}
+    results: dict[str, spec.Array] = {}
     try:
-        answer, found = handle(backend, task, arrays, _teller(stopped), stopped.is_set)
+        answer, results = handle(backend, task, arrays, _teller(stopped), stopped.is_set)
     except spec.InvalidInput as refusal:
         answer = {"refused": str(refusal), "missing": isinstance(refusal, NotInstalled)}
     except ModuleNotFoundError as error:
@@ -54,7 +54,7 @@ def main(backend: str, folder: Path) -> None:
         # Ctrl-C reaches this process twice, from the terminal and from the command. The second signal may come late.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-    np.savez(folder / "answer.npz", **found)
+    np.savez(folder / "answer.npz", **results)
     (folder / "answer.json").write_text(json.dumps(answer))
 
 
@@ -136,16 +136,16 @@ def _evaluate(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     from harness.weights import checkpoint
 
     package, task = request.package, request.task
-    found = checkpoint.load(Path(task["checkpoint"]))
+    saved = checkpoint.load(Path(task["checkpoint"]))
     dataset = open_dataset(Path(task["dataset"]))
-    model = package.build(found.config, dtype=task["dtype"], device=task["device"], params=found.params)
+    model = package.build(saved.config, dtype=task["dtype"], device=task["device"], params=saved.params)
     split = {"train": dataset.train, "test": dataset.test}[task["part"]]
     scores = evaluate(
         package,
         model,
         split,
         batch=task["batch"],
-        classes=found.config.num_classes,
+        classes=saved.config.num_classes,
         dtype=task["dtype"],
         mean=task["mean"],
         std=task["std"],

@@ -361,7 +361,7 @@ NOT_CHECKPOINTS = {
     "a length of 90 MB": (90_000_000).to_bytes(8, "little") + b"{" + b" " * 100,
     "zeros": bytes(1000),
     "noise": np.random.default_rng(0).bytes(100_000),
-    "a page of a server": b"<!DOCTYPE html><html><body>404 Not Found</body></html>\n" * 20,
+    "a page of a server": b"<!DOCTYPE html><html><body>404 Not Contents</body></html>\n" * 20,
     "a compressed file": b"\x1f\x8b\x08\x00" + bytes(range(256)) * 4,
     "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 23921768\n",
     "an archive as PyTorch writes it": b"PK\x03\x04" + bytes(100),

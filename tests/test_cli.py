@@ -184,7 +184,7 @@ def test_doctor_fails_where_it_has_found_a_problem(busy, status, monkeypatch):
     assert set(findings) == {"python", "numpy", "platform", "gpus", "backends"}
     assert list(findings["backends"]) == ["pt", "mx", "jax"]
     text = googlenet("doctor", status=status).stdout
-    assert f"pt: X 1.0; cpu; CPU only; {busy} threads said, {busy} computing, 2 processors" in text
+    assert f"pt: X 1.0; cpu; CPU only; {busy} threads reported, {busy} computing, 2 processors" in text
     assert ("check OMP_NUM_THREADS" in text) == bool(status)
 
 

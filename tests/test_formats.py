@@ -38,7 +38,7 @@ from harness.weights import checkpoint
 from harness.weights.checkpoint import Checkpoint, describe
 from harness.weights.convert import read_weights
 from harness.weights.formats import FORMATS, TEXTS, detect, flax, format_for, gluon, pytorch
-from harness.weights.formats.found import Found
+from harness.weights.formats.contents import Contents
 from spec import InvalidInput
 
 Arrays = dict[str, np.ndarray]
@@ -64,7 +64,7 @@ def needs(backend: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(backend not in TESTED, reason=f"{backend} is not listed in GOOGLENET_BACKENDS")
 
 
-def read(path: Path, form: str | None = None) -> Found:
+def read(path: Path, form: str | None = None) -> Contents:
     return FORMATS[form or detect(path)].read(path, here)
 
 

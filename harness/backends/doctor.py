@@ -101,17 +101,19 @@ def render(findings: dict[str, Any], console: Console) -> None:
     console.print(f"Python {findings['python']}, NumPy {findings['numpy']}, {findings['platform']}", highlight=False)
     for gpu in findings["gpus"]:
         console.print(f"{gpu['name']}, compute capability {gpu['compute_capability']}, driver {gpu['driver']}")
-    for name, found in findings["backends"].items():
-        if found["works"]:
-            said = "" if found["threads"] is None else f"{found['threads']} threads said, "
-            busy = f"{said}{found['busy_threads']} computing, {found['processors']} processors"
-            what = (
-                f"{found['framework']} {found['version']}; {', '.join(found['devices'])}; {found['built_for']}; {busy}"
-            )
-            console.print(Text(f"{name}: {what}", style="yellow" if found["problems"] else "green"))
+    for name, backend in findings["backends"].items():
+        if backend["works"]:
+            reported = "" if backend["threads"] is None else f"{backend['threads']} threads reported, "
+            facts = [
+                f"{backend['framework']} {backend['version']}",
+                ", ".join(backend["devices"]),
+                backend["built_for"],
+                f"{reported}{backend['busy_threads']} computing, {backend['processors']} processors",
+            ]
+            console.print(Text(f"{name}: {'; '.join(facts)}", style="yellow" if backend["problems"] else "green"))
         else:
             console.print(Text(f"{name}: does not work here", style="red"))
-        for problem in found["problems"]:
+        for problem in backend["problems"]:
             console.print(Text(f"    {problem}", style="yellow"))
-        if found["works"]:
-            console.print(Text(f"    {found['gpu']}", style="dim"))
+        if backend["works"]:
+            console.print(Text(f"    {backend['gpu']}", style="dim"))

@@ -32,7 +32,7 @@ from harness.weights.checkpoint import (
     understand,
 )
 from harness.weights.formats import FORMATS, RunTask, answer_of, detect, params_of
-from harness.weights.formats.found import Found
+from harness.weights.formats.contents import Contents
 from harness.weights.preprocessing import preprocessing_of
 from spec import Array, Config, InvalidInput, reference
 from spec.shapes import input_sizes
@@ -84,33 +84,33 @@ def read_weights(path: Path, run_task: RunTask, form: str | None = None, preset:
         InvalidInput: when the file is damaged, or fits no network, or several and `preset` does not say which.
     """
     form = form or detect(path)
-    found = FORMATS[form].read(path, run_task)
+    contents = FORMATS[form].read(path, run_task)
     try:
-        if "format" in found.texts:
-            return Source(path, form, FORMATS[form].scheme, understood(found, FORMATS[form].scheme, preset))
-        scheme, configs = names.identify(found.arrays, preset)
+        if "format" in contents.texts:
+            return Source(path, form, FORMATS[form].scheme, understood(contents, FORMATS[form].scheme, preset))
+        scheme, configs = names.identify(contents.arrays, preset)
         if len(configs) > 1:
             fitting = ", ".join(config.preset for config in configs)
             raise InvalidInput(f"fits {fitting}: say which with --preset, since the file does not")
-        weights = Checkpoint(names.rename(found.arrays, scheme, configs[0]), configs[0])
+        weights = Checkpoint(names.rename(contents.arrays, scheme, configs[0]), configs[0])
         spec.check_params(weights.config, weights.params)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
     return Source(path, form, scheme.name, weights)
 
 
-def understood(found: Found, scheme: str, preset: str | None = None) -> Checkpoint:
+def understood(contents: Contents, scheme: str, preset: str | None = None) -> Checkpoint:
     """The weights in a file that has our texts.
 
     Raises:
         InvalidInput: when the arrays are not those that the texts describe, or of another preset.
     """
-    config = config_of(found.texts)
+    config = config_of(contents.texts)
     if preset not in (None, config.preset):
         raise InvalidInput(f"it says that it is preset {config.preset}; leave --preset out, or say the same")
-    state = {name: x for name, x in found.arrays.items() if name.startswith(STATE)}
-    params = {name: x for name, x in found.arrays.items() if name not in state}
-    return understand(names.rename(params, names.SCHEMES[scheme], config) | state, found.texts)
+    state = {name: x for name, x in contents.arrays.items() if name.startswith(STATE)}
+    params = {name: x for name, x in contents.arrays.items() if name not in state}
+    return understand(names.rename(params, names.SCHEMES[scheme], config) | state, contents.texts)
 
 
 def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:

@@ -75,13 +75,13 @@ def examine(path: Path, run_task: RunTask, form: str | None = None) -> Inspectio
         InvalidInput: when it cannot be read at all.
     """
     form = form or detect(path)
-    found = FORMATS[form].read(path, run_task)
+    contents = FORMATS[form].read(path, run_task)
     size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
-    about_file = (path, form, size, [_tensor(name, x) for name, x in found.arrays.items()])
+    about_file = (path, form, size, [_tensor(name, x) for name, x in contents.arrays.items()])
     problem = None
-    if "format" in found.texts:
+    if "format" in contents.texts:
         try:
-            weights = understood(found, FORMATS[form].scheme)
+            weights = understood(contents, FORMATS[form].scheme)
         except InvalidInput as error:
             problem = str(error)
         else:
@@ -90,14 +90,14 @@ def examine(path: Path, run_task: RunTask, form: str | None = None) -> Inspectio
                 *about_file,
                 FORMATS[form].scheme,
                 [weights.config],
-                sha256=found.texts["sha256"],
+                sha256=contents.texts["sha256"],
                 preprocessing=preprocessing.as_json() | {"labels": list(preprocessing.labels)},
             )
     try:
-        scheme, configs = names.identify(found.arrays)
+        scheme, configs = names.identify(contents.arrays)
         return Inspection(*about_file, scheme.name, configs, problem=problem)
     except InvalidInput:
-        scheme, config, differences = names.nearest(found.arrays)
+        scheme, config, differences = names.nearest(contents.arrays)
         return Inspection(*about_file, scheme.name, [], str(config), tuple(differences), problem=problem)
 
 

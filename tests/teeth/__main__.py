@@ -37,7 +37,7 @@ SUITE_LIMIT = 1200  # seconds for the whole quick suite
 
 
 @dataclass(frozen=True)
-class Found:
+class Contents:
     """What became of a fault."""
 
     fault: Fault
@@ -77,18 +77,18 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _find_all(faults: list[Fault], copies: list[Copy]) -> list[Found]:
+def _find_all(faults: list[Fault], copies: list[Copy]) -> list[Contents]:
     """Every fault in one of the copies, several at a time; progress on the standard output."""
     free: Queue[Copy] = Queue()
     for copy in copies:
         free.put(copy)
 
-    def find(fault: Fault) -> Found:
+    def find(fault: Fault) -> Contents:
         copy = free.get()
         try:
             begun = time.monotonic()
             test = None if fault.slow else _find(fault, copy)
-            return Found(fault, test, time.monotonic() - begun)
+            return Contents(fault, test, time.monotonic() - begun)
         finally:
             free.put(copy)
 
@@ -162,7 +162,7 @@ class Copy:
         self.process.wait()
 
 
-def _write(found: list[Found]) -> None:
+def _write(found: list[Contents]) -> None:
     """The table, into the document."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -180,7 +180,7 @@ def _write(found: list[Found]) -> None:
     DOCUMENT.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
 
 
-def _cell(one: Found) -> str:
+def _cell(one: Contents) -> str:
     if one.test is None:
         return f"only the slow suite: {one.fault.slow}"
     file, _, test = one.test.partition("::")

@@ -19,7 +19,7 @@ from harness.backends.registry import NotInstalled
 from harness.weights import names
 from harness.weights.checkpoint import Checkpoint, config_table, describe, json_object, read_safetensors, save
 from harness.weights.formats import flax, gluon, huggingface, pytorch
-from harness.weights.formats.found import LARGEST_JSON, Found, parse_texts
+from harness.weights.formats.contents import LARGEST_JSON, Contents, parse_texts
 from spec import Array, Arrays, InvalidInput, is_statistic
 
 TEXTS = "googlenet.json"  # our texts in the folder of an Orbax checkpoint
@@ -49,7 +49,7 @@ class Format:
     suffixes: tuple[str, ...]
     scheme: str
     runner: str
-    read: Callable[[Path, RunTask], Found]
+    read: Callable[[Path, RunTask], Contents]
     write: Callable[[Path, Checkpoint, RunTask], None]
 
 
@@ -91,9 +91,9 @@ def _json_file(path: Path, parse: Callable[[bytes], dict[str, Any]]) -> dict[str
         ) from error
 
 
-def _read_pytorch(path: Path, run_task: RunTask) -> Found:
+def _read_pytorch(path: Path, run_task: RunTask) -> Contents:
     texts = pytorch.check_file(path)
-    return Found(answer_of(run_task, "pt", path, {"kind": "read"}, {}).arrays, texts)
+    return Contents(answer_of(run_task, "pt", path, {"kind": "read"}, {}).arrays, texts)
 
 
 def _write_pytorch(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
@@ -101,21 +101,21 @@ def _write_pytorch(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
     pytorch.add_texts(path, _texts(weights))
 
 
-def _read_gluon(path: Path, run_task: RunTask) -> Found:
-    found = gluon.read(path)
-    if "symbol" in found.texts:
+def _read_gluon(path: Path, run_task: RunTask) -> Contents:
+    contents = gluon.read(path)
+    if "symbol" in contents.texts:
         raise InvalidInput(f"{path}: the parameters of a symbol; name its {_SYMBOL} instead, which says the network")
-    return found
+    return contents
 
 
-def _read_symbol(path: Path, run_task: RunTask) -> Found:
-    found = gluon.read(params_of(path))
+def _read_symbol(path: Path, run_task: RunTask) -> Contents:
+    contents = gluon.read(params_of(path))
     graph = _json_file(path, json_object)
-    if (expected := found.texts.pop("symbol", None)) not in (None, _sha256(path)):
+    if (expected := contents.texts.pop("symbol", None)) not in (None, _sha256(path)):
         raise InvalidInput(f"{path}: expected the graph with SHA-256 {expected}, got {_sha256(path)}; restore a copy")
     if not isinstance(graph.get("nodes"), list):
         raise InvalidInput(f"{path}: expected a graph of MXNet, and it has no nodes; restore a copy")
-    return found
+    return contents
 
 
 def _write_symbol(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
@@ -140,9 +140,9 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _read_orbax(path: Path, run_task: RunTask) -> Found:
+def _read_orbax(path: Path, run_task: RunTask) -> Contents:
     texts = _json_file(path / TEXTS, parse_texts) if os.path.lexists(path / TEXTS) else {}
-    return Found(answer_of(run_task, "jax", path, {"kind": "read"}, {}).arrays, texts)
+    return Contents(answer_of(run_task, "jax", path, {"kind": "read"}, {}).arrays, texts)
 
 
 def _write_orbax(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
@@ -150,7 +150,7 @@ def _write_orbax(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
     (path / TEXTS).write_text(json.dumps(_texts(weights)))
 
 
-def _read_onnx(path: Path, run_task: RunTask) -> Found:
+def _read_onnx(path: Path, run_task: RunTask) -> Contents:
     from harness.weights.formats import onnx_file
 
     return onnx_file.read(path)
@@ -168,7 +168,7 @@ FORMATS = {
         suffixes=(".safetensors",),
         scheme="canonical",
         runner="spec",
-        read=lambda path, run_task: Found(*read_safetensors(path)),
+        read=lambda path, run_task: Contents(*read_safetensors(path)),
         write=lambda path, weights, run_task: save(path, weights.params, weights.config, weights.metadata),
     ),
     "huggingface": Format(
@@ -176,7 +176,7 @@ FORMATS = {
         suffixes=(),
         scheme="canonical",
         runner="spec",
-        read=lambda path, run_task: Found(*read_safetensors(path / huggingface.WEIGHTS)),
+        read=lambda path, run_task: Contents(*read_safetensors(path / huggingface.WEIGHTS)),
         write=lambda path, weights, run_task: huggingface.write_folder(path, weights),
     ),
     "pytorch": Format("a PyTorch state dict", (".pt", ".pth"), "canonical", "pt", _read_pytorch, _write_pytorch),

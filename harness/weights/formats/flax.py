@@ -15,7 +15,7 @@ import msgpack
 import numpy as np
 
 from harness.atomic import write_atomically
-from harness.weights.formats.found import Found
+from harness.weights.formats.contents import Contents
 from spec import Array, Arrays, InvalidInput
 
 _ARRAY = 1  # msgpack's extension type with which Flax marks an array
@@ -39,7 +39,7 @@ def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
     write_atomically(path, msgpack.packb({**texts, "params": tree}, default=_pack))
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> Contents:
     """Read arrays by dotted paths, in JAX's layouts, and our texts where there are any.
 
     Where there is a ``params`` at the top, only the arrays below it are read, and their names leave it out. The arrays
@@ -63,7 +63,7 @@ def read(path: Path) -> Found:
         pairs = _flat(tree.get("params", tree), "")
         if len(arrays := dict(pairs)) < len(pairs):
             raise ValueError("two arrays of a name")
-        return Found(arrays, texts)
+        return Contents(arrays, texts)
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:

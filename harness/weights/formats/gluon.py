@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.atomic import write_atomically
 from harness.weights.checkpoint import plain
-from harness.weights.formats.found import Found, parse_texts
+from harness.weights.formats.contents import Contents, parse_texts
 from spec import Array, Arrays, InvalidInput
 
 LIST = 0x112  # the first 8 bytes of a file, little-endian
@@ -49,7 +49,7 @@ def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
     write_atomically(path, *parts, json.dumps(texts).encode())
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> Contents:
     """Read arrays by MXNet's names (``arg:`` and ``aux:`` before them left out), and our texts where there are any.
 
     The arrays share the memory of the file's bytes.
@@ -103,7 +103,7 @@ class _Reader:
             raise ValueError(f"an array of shape {str(shape)[:60]}")
         return np.frombuffer(self.take(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
 
-    def read(self) -> Found:
+    def read(self) -> Contents:
         header, _ = self.numbers("QQ")
         if header != LIST:
             raise ValueError("another beginning")
@@ -113,4 +113,4 @@ class _Reader:
         if len(names) != len(arrays) or len(set(names)) < len(names):
             raise ValueError(f"{len(names)} names, {len(set(names))} of them different, for {len(arrays)} arrays")
         rest = self.content[self.at :]
-        return Found(dict(zip(names, arrays, strict=True)), parse_texts(rest) if rest else {})
+        return Contents(dict(zip(names, arrays, strict=True)), parse_texts(rest) if rest else {})

@@ -26,7 +26,7 @@ import spec
 from harness.atomic import write_atomically
 from harness.backends.registry import NotInstalled
 from harness.weights.checkpoint import config_of, describe, plain
-from harness.weights.formats.found import Found
+from harness.weights.formats.contents import Contents
 from spec import Array, Arrays, InvalidInput
 from spec.network import (
     IMAGES,
@@ -295,7 +295,7 @@ def write(path: Path, params: Arrays, config: spec.Config, metadata: dict[str, A
     write_atomically(path, content)
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> Contents:
     """Read an ONNX file of ours: its arrays by canonical name, and its texts.
 
     The graph must be the one that `build` makes for the network that the texts name. No other file is opened, whatever
@@ -316,7 +316,7 @@ def read(path: Path) -> Found:
         arrays = _take_arrays(model)
         spec.check_params(config, arrays)
         _check_graph(model, config, _dtype(arrays))
-        return Found(arrays, texts)
+        return Contents(arrays, texts)
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
     except InvalidInput as error:

@@ -15,7 +15,7 @@ import pickletools
 import zipfile
 from pathlib import Path
 
-from harness.weights.formats.found import parse_texts
+from harness.weights.formats.contents import parse_texts
 from spec import InvalidInput
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # start of a file before 1.6: a pickled number

@@ -11,7 +11,7 @@ LARGEST_JSON = 2**22  # bytes; JSON takes up to twenty times its size in memory,
 
 
 @dataclass(frozen=True)
-class Found:
+class Contents:
     """Arrays under the file's names, in its layouts, and the texts of `harness.weights.checkpoint.describe` if any."""
 
     arrays: dict[str, Array]
