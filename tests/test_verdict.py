@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import spec
 from harness.agreement import finite, probe_params, relative_error, relative_errors
 from harness.backends.process import Answer
 from harness.compare.comparison import OPTIMIZER, BackendReport, Expected, Report, expect, judge, judge_forward
+from harness.compare.table import render
 from spec import reference
 from spec.tolerances import Tolerances, onnx_tolerances
 
@@ -194,3 +198,21 @@ def test_error_that_is_not_finite_is_null_in_json():
     assert table["passed"] is False
     assert table["backends"]["pt"]["logits_error"] is table["backends"]["pt"]["step_error"] is None
     assert finite({"a": [1.5, math.nan, {"b": -math.inf}], "c": "inf"}) == {"a": [1.5, None, {"b": None}], "c": "inf"}
+
+
+def test_the_table_has_the_rows_of_the_readme_and_the_referees_shapes(expected):
+    """A backend that answers with another shape does not change the column of shapes."""
+    worse = judge(_answer(expected, **{"stage/pool1": np.zeros((2, 6, 11, 11))}), expected, BOUNDS)
+    backends = {"pt": worse, "mx": judge(_answer(expected), expected, BOUNDS)}
+    shapes = {name: x.shape[1:] for name, x in expected.stages.items()}
+    report = Report(
+        "lenet", "digits", [2, 1, 28, 28], "float64", 0, None, expected.parameters, shapes, BOUNDS, backends
+    )
+    console = Console(file=io.StringIO(), width=100)
+    render(report, console)
+    rows = {line[:18].strip(): line[18:].split() for line in console.file.getvalue().splitlines()}
+    assert rows["pool1"][:6] == ["6", "x", "12", "x", "12", "first"]
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for title in ("logits", "loss", "gradients, worst", "one SGD step", "parameters"):
+        assert title in rows
+        assert f"\n{title}  " in readme

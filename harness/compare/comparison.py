@@ -51,7 +51,7 @@ class Expected:
     logits: str  # name of the stage that puts out the logits
     loss: float
     grads: dict[str, Array]
-    step: dict[str, Array]  # every array after one OPTIMIZER step
+    step: dict[str, Array]  # every array after one SGD step
 
 
 @dataclass
@@ -261,7 +261,7 @@ def checks(report: BackendReport, bounds: Tolerances) -> list[Check]:
         Check("logits", "logits", report.logits_error, bounds.logits),
         Check("loss", "loss", report.loss_error, bounds.loss),
         Check(f"gradient of {report.worst_gradient}", "gradients, worst", report.gradient_error, bounds.gradients),
-        Check(f"{report.worst_step} after a step", "one OPTIMIZER step", report.step_error, bounds.step),
+        Check(f"{report.worst_step} after a step", "one SGD step", report.step_error, bounds.step),
     ]
 
 

@@ -162,6 +162,13 @@ FAULTS = [
     ),
     # --------------------------------------------------------------------------------------------------- relative errors
     Fault(
+        "a comparison's table shows a backend's shapes",
+        "harness/compare/table.py",
+        'shapes = [" x ".join(map(str, shape)) for shape in report.stage_shapes.values()]',
+        'shapes = [" x ".join(map(str, stage.shape[1:])) for stage in backends[0].stages]',
+        (f"{_V}::test_the_table_has_the_rows_of_the_readme_and_the_referees_shapes",),
+    ),
+    Fault(
         "an error is signed",
         "harness/agreement.py",
         "difference = float(np.abs(got.astype(np.float64) - expected).max())",
