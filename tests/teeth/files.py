@@ -297,8 +297,8 @@ FAULTS = [
     Fault(
         "flax: arrays are stored as memory holds them",
         _FLAX,
-        "np.ascontiguousarray(x).tobytes())",
-        'x.tobytes(order="A"))',
+        "np.ascontiguousarray(tree).tobytes())",
+        'tree.tobytes(order="A"))',
         (f"{_bits}[flax-lenet-bn-frozen]",),
     ),
     Fault(
