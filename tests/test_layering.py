@@ -47,7 +47,7 @@ def test_the_spec_needs_numpy_only():
     assert outside - {"spec"} - sys.stdlib_module_names == {"numpy"}
 
 
-# The wings of the harness, bottom to top. A wing imports those below it, and of its own floor only itself.
+# The packages of the harness, bottom to top. One imports those below it, and of its own floor only itself.
 FLOORS = [
     {"agreement", "atomic"},
     {"figures", "images"},
@@ -58,15 +58,15 @@ FLOORS = [
     {"bench", "worker"},
     {"cli"},
 ]
-FLOOR = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
+FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 
 
-def _wing(path: Path) -> str:
+def _package(path: Path) -> str:
     return path.relative_to(ROOT / "harness").parts[0].removesuffix(".py")
 
 
-def _wings_imported(path: Path) -> set[str]:
-    """Wings that the file imports anywhere, `from harness import WING` among them."""
+def _packages_imported(path: Path) -> set[str]:
+    """Packages that the file imports anywhere, `from harness import PACKAGE` among them."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -77,12 +77,12 @@ def _wings_imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "harness").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_wing_imports_only_from_below(path):
+def test_a_file_imports_only_packages_below_its_own(path):
     if path.name == "__init__.py" and path.parent.name == "harness":
-        assert not _wings_imported(path)
+        assert not _packages_imported(path)
         return
-    wing = _wing(path)
-    assert {other for other in _wings_imported(path) if other != wing and FLOOR[other] >= FLOOR[wing]} == set()
+    package = _package(path)
+    assert {other for other in _packages_imported(path) if other != package and FLOOR[other] >= FLOOR[package]} == set()
 
 
 def test_a_folder_of_the_harness_holds_at_most_ten_files():
