@@ -56,3 +56,15 @@ def relative_errors(got: Arrays, expected: Arrays) -> dict[str, float]:
         scale = scales[name] if scales[name] > _ROUNDING * largest else largest
         errors[name] = relative_error(got[name], expected[name], scale)
     return errors
+
+
+def of_kind(arrays: Arrays, kind: str) -> dict[str, Array]:
+    """The arrays named ``KIND/NAME``, by NAME."""
+    return {key.removeprefix(f"{kind}/"): x for key, x in arrays.items() if key.startswith(f"{kind}/")}
+
+
+def worst_error(arrays: Arrays, kind: str, expected: Arrays) -> tuple[str, float]:
+    """Name and error of the array with the largest error, among those named ``KIND/NAME``."""
+    errors = relative_errors(of_kind(arrays, kind), expected)
+    name = max(errors, key=lambda name: errors[name])
+    return name, errors[name]

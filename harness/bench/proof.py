@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import spec
-from harness.agreement import probe_params, relative_error, relative_errors
+from harness.agreement import probe_params, relative_error, worst_error
 from harness.bench.worker.operations import SGD, pipeline
 from harness.images.sources import Batch
 from spec import Array, Arrays, reference
@@ -146,9 +146,9 @@ class Referee:
             step = {**self._params, **SGD.update(self._params, training.grads, {}), **training.statistics}
             for what in ("loss", "loss of the step"):
                 checks.append(Check(what, relative_error(arrays[what], np.array(training.loss)), bounds.loss))
-            name, error = _worst("gradient/", arrays, training.grads)
+            name, error = worst_error(arrays, "gradient", training.grads)
             checks.append(Check(f"gradient of {name}", error, bounds.gradients))
-            name, error = _worst("step/", arrays, step)
+            name, error = worst_error(arrays, "step", step)
             checks.append(Check(f"{name} after a step", error, bounds.step))
         return checks
 
@@ -160,11 +160,3 @@ class Referee:
             return Check("logits of the timed batch", error, bounds.logits)
         error = relative_error(arrays["loss"], np.array(self.loss(batch, loaded=loaded)))
         return Check("loss of the first timed step", error, bounds.loss)
-
-
-def _worst(prefix: str, arrays: Arrays, expected: Arrays) -> tuple[str, float]:
-    """Name and error of the array with the largest error, among those whose key has the prefix."""
-    got = {key.removeprefix(prefix): x for key, x in arrays.items() if key.startswith(prefix)}
-    errors = relative_errors(got, expected)
-    name = max(errors, key=lambda name: errors[name])
-    return name, errors[name]

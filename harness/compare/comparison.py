@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import spec
-from harness.agreement import finite, probe_params, relative_error, relative_errors
+from harness.agreement import finite, of_kind, probe_params, relative_error, worst_error
 from harness.backends.process import Answer, run_worker
 from harness.backends.registry import processors
 from harness.images.sources import Batch
@@ -212,11 +212,11 @@ def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendRepo
         return BackendReport(crash=answer.crash)
     facts = answer.facts
     arrays = answer.arrays
-    gradient_error, worst_gradient = _worst(_group(arrays, "gradient"), expected.grads)
-    step_error, worst_step = _worst(_group(arrays, "step"), expected.step)
+    worst_gradient, gradient_error = worst_error(arrays, "gradient", expected.grads)
+    worst_step, step_error = worst_error(arrays, "step", expected.step)
     report = BackendReport(
         **{key: facts[key] for key in ("framework", "version", "device", "threads", "parameters")},
-        stages=_stage_reports(_group(arrays, "stage"), expected),
+        stages=_stage_reports(of_kind(arrays, "stage"), expected),
         logits_error=relative_error(arrays["logits"], expected.stages[expected.logits]),
         loss_error=relative_error(np.array(facts["loss"]), np.array(expected.loss)),
         gradient_error=gradient_error,
@@ -278,24 +278,12 @@ def _concluded(report: BackendReport, expected: Expected, bounds: Tolerances, or
     return replace(report, first_difference=next(iter(differences), None), passed=not differences)
 
 
-def _group(arrays: Arrays, kind: str) -> dict[str, Array]:
-    """The arrays named ``KIND/NAME``, by NAME."""
-    return {key.removeprefix(f"{kind}/"): x for key, x in arrays.items() if key.startswith(f"{kind}/")}
-
-
 def _stage_reports(arrays: Arrays, expected: Expected) -> list[StageReport]:
     reports = []
     for name, stage in expected.stages.items():
         array = arrays.get(name, np.empty(0))
         reports.append(StageReport(name, list(array.shape), relative_error(array, stage)))
     return reports
-
-
-def _worst(arrays: Arrays, expected: Arrays) -> tuple[float, str]:
-    """The largest error among some arrays, and the name of its array."""
-    errors = relative_errors(arrays, expected)
-    worst = max(errors, key=lambda name: errors[name])
-    return errors[worst], worst
 
 
 def _evaluate(name: str, config: spec.Config, params: Arrays, images: Array, expected: Expected) -> BackendReport:

@@ -430,6 +430,7 @@ def _candidate(arrays: Arrays, scheme: Scheme, config: spec.Config) -> _Candidat
     counters = {
         scheme.array(config.preset, layer.name, scheme.counter)
         for layer in spec.layers(config)
+        # PyTorch's own batch norm counts batches; it stores the unbiased variance, and no other.
         if scheme.counter and layer.norm and layer.norm.unbiased
     }
     known = counters | wanted.keys()

@@ -283,16 +283,16 @@ FAULTS = [
     ),
     Fault(
         "the smallest error is called the worst",
-        "harness/compare/comparison.py",
-        "worst = max(errors, key=lambda name: errors[name])",
-        "worst = min(errors, key=lambda name: errors[name])",
+        "harness/agreement.py",
+        "name = max(errors, key=lambda name: errors[name])",
+        "name = min(errors, key=lambda name: errors[name])",
         (f"{_V}::test_worst_gradient_is_named",),
     ),
     Fault(
         "the worst gradient is the first",
-        "harness/compare/comparison.py",
-        "worst = max(errors, key=lambda name: errors[name])",
-        "worst = next(iter(expected))",
+        "harness/agreement.py",
+        "name = max(errors, key=lambda name: errors[name])",
+        "name = next(iter(expected))",
         (f"{_V}::test_worst_gradient_is_named",),
     ),
     Fault(
