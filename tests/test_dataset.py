@@ -507,8 +507,11 @@ def test_settings_out_of_range_are_refused_at_once_and_together(split):
         evaluation_batches(split, 10, dtype="float32", mean=0, std=0)
 
 
-def _threads() -> int:
-    return sum(thread.name.startswith("batches") for thread in threading.enumerate())
+@pytest.fixture
+def threads():
+    """Counts the threads that prepare batches, but for those that other tests left: an error that is kept keeps them."""
+    before = set(threading.enumerate())
+    return lambda: sum(thread.name.startswith("batches") for thread in set(threading.enumerate()) - before)
 
 
 class Watched:
@@ -527,26 +530,26 @@ class Watched:
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
-def test_no_more_batches_are_prepared_than_may_wait(split, ahead, monkeypatch):
+def test_no_more_batches_are_prepared_than_may_wait(split, threads, ahead, monkeypatch):
     monkeypatch.setattr("harness.images.batches._AHEAD", ahead)
     watched = Watched(split.images)
     batches = evaluation_batches(Split(watched, split.labels), 5, **PLAIN)
-    assert (watched.reads, _threads()) == (0, 0)
+    assert (watched.reads, threads()) == (0, 0)
     next(batches)
     expected = 1 + ahead  # taken, and waiting
     deadline = time.monotonic() + 10
     while watched.reads < expected and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
-    assert (watched.reads, _threads()) == (expected, 1)
+    assert (watched.reads, threads()) == (expected, 1)
     start = time.monotonic()
     batches.close()
     assert time.monotonic() - start < 1
-    assert (watched.reads, _threads()) == (expected, 0)
+    assert (watched.reads, threads()) == (expected, 0)
 
 
 @pytest.mark.parametrize("taken", [1, 2, 20, 21])
-def test_no_thread_outlives_its_batches(split, taken):
+def test_no_thread_outlives_its_batches(split, threads, taken):
     for _ in range(50):
         batches = training_batches(split, 5, seed=0, epoch=0, **PLAIN)
         for count, _ in enumerate(batches, 1):
@@ -554,18 +557,18 @@ def test_no_thread_outlives_its_batches(split, taken):
                 break
         del batches
         gc.collect(0)
-        assert _threads() == 0
+        assert threads() == 0
     assert len(list(training_batches(split, 5, seed=0, epoch=0, **PLAIN))) == 21
-    assert _threads() == 0
+    assert threads() == 0
 
 
-def test_an_error_in_the_thread_is_raised_in_the_loop(split):
+def test_an_error_in_the_thread_is_raised_in_the_loop(split, threads):
     batches = evaluation_batches(Split(Watched(split.images, fail_at=3), split.labels), 5, **PLAIN)
     seen = []
     with pytest.raises(OSError, match="the disk went away"):
         seen.extend(labels[0] for _, labels in batches)
     assert seen == [0, 5]
-    assert _threads() == 0
+    assert threads() == 0
 
 
 def test_a_process_ends_with_batches_waiting():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,20 @@ def test_scores_are_those_of_the_images_whatever_fills_the_last_batch():
     assert found.confusion.tolist() == [[2, 1, 0], [0, 1, 1], [0, 0, 0]]  # rows are labels
     assert found.accuracy == 3 / 5
     assert (shown, told) == ([2, 2, 2], [2, 4, 5])
+
+
+def test_an_evaluation_that_is_stopped_leaves_no_thread_behind():
+    """Also while the error is kept, as a debugger and a test's `raises` keep it."""
+
+    def stop(images: int) -> None:
+        raise KeyboardInterrupt
+
+    split = Split(np.zeros((90, 1, 1, 1), np.uint8), np.zeros(90, np.int64))
+    package = SimpleNamespace(predict=lambda model, images: np.zeros((len(images), 3)))
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt) as kept:
+        evaluate(package, None, split, batch=1, classes=3, dtype="float64", mean=0.0, std=1.0, done=stop)
+    assert set(threading.enumerate()) <= before, kept
 
 
 # ------------------------------------------------------------------------------------------------ stopping, going on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,18 +42,19 @@ def evaluate(
     """Run a model over all images, in inference mode.
 
     `package` is the backend, or a `harness.backends.team.Team` of it; `dtype`, `mean` and `std` are those of
-    `harness.images.batches.pixels`; `done` takes the number of images so far. The last batch is filled up, since
-    a compiling framework compiles for every size.
+    `harness.images.batches.pixels`; `done` takes the number of images so far; what it raises ends the
+    evaluation. The last batch is filled up, since a compiling framework compiles for every size.
     """
     total = 0.0
     confusion = np.zeros((classes, classes), np.int64)
     seen = 0
-    for images, labels in evaluation_batches(split, batch, dtype=dtype, mean=mean, std=std):
-        full = np.concatenate([images, np.repeat(images[:1], batch - len(images), axis=0)])
-        logits = package.predict(model, full)[: len(images)].astype(np.float64)
-        log_softmax = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-        total -= float(log_softmax[np.arange(len(labels)), labels].sum())
-        np.add.at(confusion, (labels, logits.argmax(1)), 1)
-        seen += len(labels)
-        done(seen)
+    with closing(evaluation_batches(split, batch, dtype=dtype, mean=mean, std=std)) as batches:
+        for images, labels in batches:
+            full = np.concatenate([images, np.repeat(images[:1], batch - len(images), axis=0)])
+            logits = package.predict(model, full)[: len(images)].astype(np.float64)
+            log_softmax = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            total -= float(log_softmax[np.arange(len(labels)), labels].sum())
+            np.add.at(confusion, (labels, logits.argmax(1)), 1)
+            seen += len(labels)
+            done(seen)
     return Scores(total / seen, confusion)

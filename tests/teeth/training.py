@@ -255,14 +255,20 @@ _state = [
 ]
 _scores = [
     ("a confusion matrix has predictions down", "(labels, logits.argmax(1))", "(logits.argmax(1), labels)", SCORES),
-    ("the last batch counts as a full one", "    seen += len(labels)\n", "    seen += batch\n", SCORES),
+    ("the last batch counts as a full one", "            seen += len(labels)\n", "            seen += batch\n", SCORES),
     (
         "accuracy is the share of the classes",
         "np.trace(self.confusion) / self.confusion.sum()",
         "np.trace(self.confusion) / len(self.confusion)",
         SCORES,
     ),
-    ("test images are not normalized", "dtype=dtype, mean=mean, std=std):", "dtype=dtype, mean=0.0, std=1.0):", EPOCH),
+    ("test images are not normalized", "dtype=dtype, mean=mean, std=std))", "dtype=dtype, mean=0.0, std=1.0))", EPOCH),
+    (
+        "an evaluation that is stopped goes on reading",
+        "with closing(evaluation_batches(split, batch, dtype=dtype, mean=mean, std=std)) as batches:",
+        "if batches := evaluation_batches(split, batch, dtype=dtype, mean=mean, std=std):",
+        [f"{LOOP}test_an_evaluation_that_is_stopped_leaves_no_thread_behind"],
+    ),
 ]
 _screen = [
     (
