@@ -509,7 +509,7 @@ def test_settings_out_of_range_are_refused_at_once_and_together(split):
 
 @pytest.fixture
 def threads():
-    """Counts the threads that prepare batches, but for those that other tests left: an error that is kept keeps them."""
+    """Counts the threads that prepare batches, without those of other tests: an error that is kept keeps them."""
     before = set(threading.enumerate())
     return lambda: sum(thread.name.startswith("batches") for thread in set(threading.enumerate()) - before)
 
