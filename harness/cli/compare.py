@@ -21,6 +21,7 @@ from harness.cli.options import (
     interpreters,
     notes,
     progress,
+    say,
     split,
     task_runner,
 )
@@ -89,6 +90,7 @@ def compare(
     side = config.input_size if size is None else size
     spec.stage_shapes(config, (config.in_channels, side, side))  # refuse before any work is done
     images = load_batch([data, *(pictures or [])], config, side, batch, data_dir)
+    say(images.remarks)
     if json_file not in (None, Path("-")) and not json_file.parent.is_dir():
         raise spec.InvalidInput(f"--json {json_file}: there is no folder {json_file.parent}")
     with progress(["referee", *names, *others]) as done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -28,8 +28,15 @@ Python = Annotated[
     list[str] | None,
     typer.Option(metavar="BACKEND=PATH", help="Run a backend with another interpreter. May be repeated."),
 ]
+SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help="Leave out pictures that cannot be read.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="the preset's")]
 Heads = Annotated[bool, typer.Option("--aux/--no-aux", help="With auxiliary heads, where the preset has them.")]
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines on the standard error, with what a user should know beside the results."""
+    for line in lines:
+        notes.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def split(names: str) -> list[str]:

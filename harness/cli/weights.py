@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from harness.cli.options import Device, Dtype, Json, Python, notes, progress, split, task_runner
+from harness.cli.options import Device, Dtype, Json, Python, SkipDamaged, notes, progress, say, split, task_runner
 
 Format = Literal["safetensors", "huggingface", "pytorch", "gluon", "mxnet", "flax", "orbax", "onnx"]
 From = Annotated[
@@ -140,12 +140,15 @@ def predict(
         str | None, typer.Option(help="Subtracted next: 0.5, or 0.5,0.4,0.3.", show_default="as stored")
     ] = None,
     std: Annotated[str | None, typer.Option(help="Divisor, last.", show_default="as stored")] = None,
+    skip_damaged: SkipDamaged = False,
     dtype: Annotated[Dtype, typer.Option(help="Of the backends; onnx computes in float32.")] = "float32",
     device: Device = "auto",
     python: Python = None,
     as_json: Json = False,
 ) -> None:
     """Classify pictures, in one framework or in several side by side.
+
+    Pictures are read as a viewer shows them: turned as their EXIF data say, what is transparent over white.
 
     Examples:
 
@@ -169,7 +172,8 @@ def predict(
     }
     changes = {name: value for name, value in settings.items() if value is not None}
     prepare = prediction.preprocessing(read, changes, labels)
-    names, images = prediction.read_pictures(pictures, prepare)
+    names, images, lines = prediction.read_pictures(pictures, prepare, skip_damaged=skip_damaged)
+    say(lines)
     with progress(chosen) as done:
         predictions = prediction.predict(read, images, chosen, run_task, dtype=dtype, device=device, done=done)
     rows = prediction.ranked(names, predictions, prepare.labels, top)

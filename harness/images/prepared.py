@@ -25,9 +25,11 @@ from PIL import Image
 from harness.atomic import sync_folder
 from harness.images import sources
 from harness.images.batches import open_dataset
+from harness.images.pictures import Remarks, suffixes
 from spec import Array, InvalidInput
 
 _FORMAT = 1  # part of every cache key: raise it when the files of the same source change
+_READER = 2  # part of the key of a folder of pictures: raise it when the same file becomes other pixels
 # Source: github.com/zalandoresearch/fashion-mnist, README.
 _FASHION_CLASSES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
 _PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # names of parts, and not of classes
@@ -153,13 +155,13 @@ def _pictures(folder: Path) -> _Source:
         name=f"folder:{folder}",
         description=f"pictures in {folder}",
         classes=tuple(classes),
-        identity=[str(folder), identity],
+        identity=[_READER, str(folder), identity],
         parts=lambda: {part: _Part(labels[part], pictures[part]) for part in labels},
     )
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in sources.PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in suffixes() and not path.name.startswith(".") and path.is_file()
 
 
 def _picture_files(folder: Path) -> list[Path]:
@@ -187,9 +189,9 @@ def _check_classes(folder: Path, classes: dict[str, list[Path]], outside: Sequen
         problems.append(f"expected at least 2 subfolders, one a class, found {', '.join(classes) or 'none'}")
     few = [f"{name} ({len(paths)})" for name, paths in classes.items() if len(paths) < 2]
     if few:
-        suffixes = ", ".join(sorted(sources.PICTURE_SUFFIXES))
+        expected = ", ".join(sorted(suffixes()))
         problems.append(
-            f"expected at least 2 pictures ({suffixes}) a class, one to train on and one to test: too few in "
+            f"expected at least 2 pictures ({expected}) a class, one to train on and one to test: too few in "
             f"{', '.join(few)}"
         )
     if outside:
@@ -269,7 +271,7 @@ def _write_images(
 
 def _decoded(picture: Path | Array, channels: int, size: int) -> Array:
     if isinstance(picture, Path):
-        return sources.read_picture(picture, channels, size)
+        return sources.read_picture(picture, channels, size, Remarks())
     return sources.resized(Image.fromarray(picture), channels, size)
 
 

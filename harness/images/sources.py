@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from harness.images.pictures import Remarks, pictures_in, read, unreadable
+from harness.shown import shown
 from spec import Array, Config, InvalidInput
 
 # The official files: name, MD5 and shape. Source: github.com/zalandoresearch/fashion-mnist, README.
@@ -28,19 +27,20 @@ _FASHION_FILES = {
     "t10k-labels-idx1-ubyte.gz": ("bb300cfdad3c16e7a12a480ee83cd310", (10000,)),
 }
 _DEFAULT_COUNT = 4  # images: enough for batch norm, few enough for the referee
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 RESAMPLING = Image.Resampling.BILINEAR
-# Pillow's errors for a file that is not a picture, is damaged, or would fill the memory.
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, C, H, W), float64 from 0 to 1; labels (N,), int64; and the name of their source."""
+    """Images (N, C, H, W), float64 from 0 to 1; labels (N,), int64; the name of their source.
+
+    `remarks` are lines for the user on how the pictures were read.
+    """
 
     images: Array
     labels: Array
     source: str
+    remarks: tuple[str, ...] = ()
 
 
 def load_batch(
@@ -59,6 +59,8 @@ def load_batch(
         raise InvalidInput(f"batch: expected at least 1 image, got {count}")
     check_pictures(config.in_channels, size)
     number = count or _DEFAULT_COUNT
+    remarks = Remarks()
+    lines: list[str] = []
     if list(sources) in (["digits"], ["fashion-mnist"]):
         if sources[0] == "digits":
             pixels, labels = digits()
@@ -68,14 +70,15 @@ def load_batch(
             source = "Fashion-MNIST, test images"
         pictures = [resized(Image.fromarray(x), config.in_channels, size) for x in pixels[:number]]
     else:
-        paths, source = _picture_paths(sources)
+        paths, source, lines = _picture_paths(sources)
         if count is None:
             number = min(len(paths), _DEFAULT_COUNT) if Path(sources[0]).is_dir() else len(paths)
-        pictures = _read_all(paths[:number], config.in_channels, size)
+        pictures = _read_all(paths[:number], config.in_channels, size, remarks)
         labels = np.arange(len(pictures)) % config.num_classes
     if len(pictures) < number:
         raise InvalidInput(f"{source}: expected at least {number} images (--batch), found {len(pictures)}")
-    return Batch(np.stack(pictures) / 255, np.asarray(labels[:number], dtype=np.int64), source)
+    chosen = np.asarray(labels[:number], dtype=np.int64)
+    return Batch(np.stack(pictures) / 255, chosen, source, (*lines, *remarks.lines()))
 
 
 def check_pictures(channels: int, size: int) -> None:
@@ -99,69 +102,40 @@ def digits() -> tuple[Array, Array]:
     return np.round(dataset.images * (255 / 16)).astype(np.uint8), dataset.target
 
 
-def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str]:
-    """The files, and a name for all of them."""
+def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str, list[str]]:
+    """The files, a name for all of them, and lines for the user."""
     paths = [Path(source) for source in sources]
-    missing = [str(path) for path in paths if not path.exists()]
+    missing = [shown(path) for path in paths if not path.exists()]
     if missing:
         raise InvalidInput(
             f"data: expected digits, fashion-mnist, a folder or picture files, and there is no {', '.join(missing)}"
         )
     if len(paths) == 1 and paths[0].is_dir():
-        return pictures_in(paths[0]), f"pictures in {paths[0]}"
+        pictures, lines = pictures_in(paths[0])
+        return pictures, f"pictures in {paths[0]}", lines
     if any(path.is_dir() for path in paths):
-        raise InvalidInput(f"data: expected one folder, or picture files only, got {', '.join(map(str, paths))}")
-    return paths, ", ".join(path.name for path in paths)
+        named = ", ".join(map(shown, paths))
+        raise InvalidInput(f"data: expected one folder, or picture files only, got {named}")
+    return paths, ", ".join(path.name for path in paths), []
 
 
-def _read_all(paths: Sequence[Path], channels: int, size: int) -> list[Array]:
+def _read_all(paths: Sequence[Path], channels: int, size: int, remarks: Remarks) -> list[Array]:
     """`read_picture` for each path; one error names every file that cannot be read."""
     pictures = []
     problems = []
     for path in paths:
         try:
-            pictures.append(read_picture(path, channels, size))
+            pictures.append(read_picture(path, channels, size, remarks))
         except InvalidInput as error:
-            problems.append(f"  {error}")
+            problems.append(str(error))
     if problems:
-        raise InvalidInput("\n".join(["not a picture that can be read:", *problems]))
+        raise unreadable(problems)
     return pictures
 
 
-def read_picture(path: Path, channels: int, size: int) -> Array:
-    """One picture file, decoded and `resized`; raises as `open_picture` does."""
-    with open_picture(path, str(path)) as picture:
-        return resized(picture, channels, size)
-
-
-@contextmanager
-def open_picture(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """A context in which a picture can be decoded; `name` is for messages.
-
-    Raises:
-        InvalidInput: when the file is not a picture, is damaged, or would fill the memory.
-    """
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of a picture that is suspiciously large, and refuses one twice that size.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
-                yield picture
-    except _UNREADABLE as error:
-        raise InvalidInput(f"{name}: {error}") from error
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """Every picture file in a folder or below it, sorted.
-
-    Raises:
-        InvalidInput: when there is none.
-    """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not paths:
-        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise InvalidInput(f"{folder}: expected pictures ({suffixes}) in this folder or below it, found none")
-    return paths
+def read_picture(path: Path, channels: int, size: int, remarks: Remarks) -> Array:
+    """One picture file, read and `resized`; raises as `harness.images.pictures.read` does."""
+    return resized(read(path, str(path), remarks), channels, size)
 
 
 def resized(picture: Image.Image, channels: int, size: int) -> Array:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 import spec
 from harness.backends.registry import BACKENDS
-from harness.images.sources import open_picture, pictures_in
+from harness.images.pictures import Remarks, listing, pictures_in, read, unreadable
 from harness.weights.checkpoint import Checkpoint, config_table
 from harness.weights.formats import RunTask
 from harness.weights.preprocessing import Preprocessing, check_preprocessing, preprocessing_of
@@ -65,35 +65,46 @@ def preprocessing(weights: Checkpoint, changes: Mapping[str, Any], labels: Path 
     return prepare
 
 
-def read_pictures(sources: Sequence[str], prepare: Preprocessing) -> tuple[list[str], Array]:
-    """Names of pictures, and the prepared pictures (N, C, size, size) in float64.
+def read_pictures(
+    sources: Sequence[str], prepare: Preprocessing, *, skip_damaged: bool = False
+) -> tuple[list[str], Array, list[str]]:
+    """Names of pictures, the prepared pictures (N, C, size, size) in float64, and lines for the user on both.
 
     Args:
         sources: Files; folders, with every picture in them or below; ``-`` for one picture on standard input.
         prepare: How.
+        skip_damaged: Leave out pictures that cannot be read, and say so.
 
     Raises:
-        InvalidInput: naming every picture that is missing or cannot be read.
+        InvalidInput: naming every picture that is missing or cannot be read, or when none can.
     """
     names: list[str] = []
     prepared: list[Array] = []
     problems: list[str] = []
+    lines: list[str] = []
+    remarks = Remarks()
     for source in sources:
-        try:
-            for name, file in _files(source):
-                with open_picture(file, name) as picture:
-                    prepared.append(prepare.apply(picture))
+        for name, file in _files(source, lines):
+            try:
+                prepared.append(prepare.apply(read(file, name, remarks)))
                 names.append(name)
-        except InvalidInput as error:
-            problems.append(str(error))
+            except InvalidInput as error:
+                problems.append(str(error))
+    if problems and not (skip_damaged and prepared):
+        raise unreadable(problems, "mend or remove it, or leave it out with --skip-damaged")
+    lines += remarks.lines()
     if problems:
-        raise InvalidInput("not a picture that can be read: " + "; ".join(problems))
-    return names, np.stack(prepared)
+        lines.append("left out, cannot be read: " + listing(problems, between="; "))
+    return names, np.stack(prepared), lines
 
 
-def _files(source: str) -> list[tuple[str, Path | io.BytesIO]]:
+def _files(source: str, lines: list[str]) -> list[tuple[str, Path | io.BytesIO]]:
+    """The pictures of a source, and their names; what was left out is added to the lines."""
     if source != "-":
-        paths = pictures_in(Path(source)) if Path(source).is_dir() else [Path(source)]
+        paths = [Path(source)]
+        if paths[0].is_dir():
+            paths, others = pictures_in(paths[0])
+            lines += others
         return [(str(path), path) for path in paths]
     content = sys.stdin.buffer.read(_LARGEST + 1)
     if len(content) > _LARGEST:

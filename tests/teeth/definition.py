@@ -1247,8 +1247,8 @@ FAULTS = [
     Fault(
         "pictures: a damaged one is left out",
         _DATA,
-        '    if problems:\n        raise InvalidInput("\\n".join(["not a picture',
-        '    if not pictures:\n        raise InvalidInput("\\n".join(["not a picture',
+        "    if problems:\n        raise unreadable(problems)",
+        "    if not pictures:\n        raise unreadable(problems)",
         (f"{_data}::test_every_file_that_is_not_a_picture_is_named",),
     ),
     Fault(
@@ -1324,8 +1324,8 @@ FAULTS = [
     Fault(
         "dataset: hidden pictures count",
         _SET,
-        'path.suffix.lower() in sources.PICTURE_SUFFIXES and not path.name.startswith(".") and',
-        "path.suffix.lower() in sources.PICTURE_SUFFIXES and",
+        'path.suffix.lower() in suffixes() and not path.name.startswith(".") and',
+        "path.suffix.lower() in suffixes() and",
         (f"{_set}::test_a_folder_of_folders_is_split_class_by_class",),
     ),
     Fault(
