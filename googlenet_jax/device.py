@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jaxlib
 
 import spec
-from harness.backends.registry import Description
+from harness.backends.registry import Description, uses_gpu
 
 
 def select_device(device: str) -> jax.Device:
@@ -18,12 +18,8 @@ def select_device(device: str) -> jax.Device:
     Raises:
         spec.InvalidInput: for another name, or where JAX finds no GPU.
     """
-    if device not in ("auto", "cpu", "gpu"):
-        raise spec.InvalidInput(f"device: expected auto, cpu or gpu, got {device!r}")
     gpus = _gpus()
-    if device == "gpu" and not gpus:
-        raise spec.InvalidInput("device gpu: JAX finds no GPU here; `googlenet doctor` says why, or take cpu")
-    return gpus[0] if device != "cpu" and gpus else jax.local_devices(backend="cpu")[0]
+    return gpus[0] if uses_gpu(device, bool(gpus), "JAX") else jax.local_devices(backend="cpu")[0]
 
 
 def select_dtype(dtype: str) -> jnp.dtype:

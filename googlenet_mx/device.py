@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy
 
 import spec
-from harness.backends.registry import Description, processors
+from harness.backends.registry import Description, processors, uses_gpu
 
 
 def _load_cuda() -> None:
@@ -69,11 +69,7 @@ def select_device(device: str) -> mx.Context:
     Raises:
         spec.InvalidInput: for another name, or where MXNet finds no GPU.
     """
-    if device not in ("auto", "cpu", "gpu"):
-        raise spec.InvalidInput(f"device: expected auto, cpu or gpu, got {device!r}")
-    if device == "gpu" and not mx.context.num_gpus():
-        raise spec.InvalidInput("device gpu: MXNet finds no GPU here; `googlenet doctor` says why, or take cpu")
-    return mx.gpu() if device != "cpu" and mx.context.num_gpus() else mx.cpu()
+    return mx.gpu() if uses_gpu(device, bool(mx.context.num_gpus()), "MXNet") else mx.cpu()
 
 
 def select_dtype(dtype: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import spec
-from harness.backends.registry import Description
+from harness.backends.registry import Description, uses_gpu
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -23,11 +23,7 @@ def select_device(device: str) -> torch.device:
     Raises:
         spec.InvalidInput: for another name, or where PyTorch finds no GPU.
     """
-    if device not in ("auto", "cpu", "gpu"):
-        raise spec.InvalidInput(f"device: expected auto, cpu or gpu, got {device!r}")
-    if device == "gpu" and not torch.cuda.is_available():
-        raise spec.InvalidInput("device gpu: PyTorch finds no GPU here; `googlenet doctor` says why, or take cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if uses_gpu(device, torch.cuda.is_available(), "PyTorch") else "cpu")
 
 
 def select_dtype(dtype: str) -> torch.dtype:

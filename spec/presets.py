@@ -7,7 +7,7 @@ from dataclasses import replace
 from numbers import Integral, Real
 
 from spec.ancestors import ANCESTORS
-from spec.errors import InvalidInput
+from spec.errors import InvalidInput, did_you_mean
 from spec.googlenet import GOOGLENETS
 from spec.network import Config
 
@@ -42,7 +42,12 @@ def preset(
         InvalidInput: for an unknown name or a setting that no network can have.
     """
     if name not in PRESETS:
-        raise InvalidInput(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}")
+        families: dict[str, list[str]] = {}
+        for known, config in PRESETS.items():
+            families.setdefault(config.family.lower(), []).append(known)
+        words = {family: ", ".join(members) for family, members in families.items()} | {x: x for x in PRESETS}
+        meant = did_you_mean(str(name), words)
+        raise InvalidInput(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}{meant}")
     config = PRESETS[name]
     if in_channels is not None:
         config = replace(config, in_channels=_at_least_one("in_channels", in_channels))

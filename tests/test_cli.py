@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import runpy
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+import typer
 from support import googlenet, weights_of
 
 import spec
-from harness.cli.main import app
+from harness.backends.registry import uses_gpu
+from harness.cli.main import app, main
+from harness.cli.options import chosen_device
 from harness.cli.weights import Format
 from harness.weights.checkpoint import save
 from harness.weights.convert import Verification
 from harness.weights.formats import FORMATS
-from harness.worker import HANDLERS
+from harness.worker import HANDLERS, Request
 
 VERBS = [command.name or command.callback.__name__ for command in app.registered_commands]
 
@@ -47,7 +53,10 @@ REFUSED = {
     f"{SMALL} --json /nowhere/report.json": "there is no folder /nowhere",
     f"{SMALL} --seed -1": "seed: expected a whole number",
     "compare --preset torchvision --size 28 --batch 1 --backends pt": "take a batch of at least 2",
-    "spec vgg": "unknown preset 'vgg'",
+    "spec vgg": "; did you mean vgg11, vgg11-narrow?",
+    "spec gogglenet": "; did you mean d2l, d2lzh, d2lzh-misprint, cnblogs, bvlc, torchvision?",
+    "spec BVCL": "; did you mean bvlc?",
+    "train --recipe fats": "; did you mean fast?",
     "spec bvlc --size 96": "the dense layer aux1.fc1 needs maps of 4 x 4",
     "eval nowhere": "nowhere",
     "runs nowhere": "nowhere: expected a folder of runs",
@@ -75,16 +84,64 @@ def test_wrong_usage_is_refused_in_one_clear_error(words):
         ("convert a.safetensors b.onnx --to keras", "'keras' is not one of 'safetensors'"),
         ("inspect a.safetensors --from keras", "'keras' is not one of 'safetensors'"),
         ("predict a.png --weights a.safetensors --dtype float16", "'float16' is not one of 'float32', 'float64'"),
-        ("predict a.png --weights a.safetensors --device tpu", "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
+        ("predict a.png --weights a.safetensors --device tpu", "expected auto, cpu, gpu or, of several, gpu:1"),
         (f"{SMALL} --dtype float16", "'float16' is not one of 'float32', 'float64', 'bfloat16'"),
-        (f"{SMALL} --device tpu", "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
-        ("doctor --device tpu", "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
+        (f"{SMALL} --device cuda:", "(cuda means gpu), got 'cuda:'"),
+        (f"{SMALL} --device cpu:1", "(cuda means gpu), got 'cpu:1'"),
+        ("doctor --device tpu", "(cuda means gpu), got 'tpu'"),
         ("eval runs/d2l/pt --part val", "'val' is not one of 'test', 'train'"),
     ],
 )
 def test_misspelled_command_is_refused(words, message):
     stderr = googlenet(*words.split(), status=2).stderr  # in a frame
     assert message in " ".join(stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "chosen"),
+    [("cuda", None, None), ("gpu:3", None, "3"), ("cuda:1", "5,7", "7"), ("gpu:0", "GPU-2a,GPU-7c", "GPU-2a")],
+)
+def test_one_of_several_gpus_is_the_only_one_that_workers_see(device, visible, chosen, monkeypatch):
+    monkeypatch.setattr(os, "environ", {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    assert chosen_device(device) == "gpu"
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == (visible if chosen is None else chosen)
+
+
+def test_gpu_that_is_not_among_the_visible_ones_is_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    with pytest.raises(typer.BadParameter, match="counts from 0, and CUDA_VISIBLE_DEVICES=5,7 has 2"):
+        chosen_device("gpu:2")
+
+
+def test_gpu_where_there_is_none_is_wrong_usage():
+    assert uses_gpu("cuda", True, "X")
+    assert not uses_gpu("cpu", True, "X")
+    assert not uses_gpu("auto", False, "X")
+    with pytest.raises(spec.InvalidInput, match="device gpu: X finds no GPU here"):
+        uses_gpu("cuda", False, "X")
+
+
+def test_doctor_refuses_a_device_that_every_backend_refuses(monkeypatch):
+    def refuse(request: Request) -> None:
+        raise spec.InvalidInput(f"device {request.task['device']}: there is none")
+
+    monkeypatch.setitem(HANDLERS, "describe", refuse)
+    monkeypatch.setattr("harness.worker.load", lambda name: None)
+    monkeypatch.setattr("harness.backends.doctor._nvidia_gpus", list)
+    assert googlenet("doctor", "--device", "cuda", status=2).stderr.startswith("error: device gpu: there is none\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("compare --data ~/a.png", "there is no {home}/a.png"),
+        ("train --data folder:~/a", "folder:{home}/a: expected a folder"),
+        (f"{SMALL} --python pt=~/python", "'{home}/python' is not a program"),
+        ("eval ~", "{home}/checkpoint.safetensors: expected"),
+    ],
+)
+def test_home_is_meant_wherever_a_path_stands(words, named, tmp_path):
+    assert named.format(home=tmp_path) in googlenet(*words.split(), status=2, HOME=str(tmp_path)).stderr
 
 
 def test_the_command_line_knows_every_format_of_weights():
@@ -160,9 +217,33 @@ def test_spec_without_the_harness_refuses_in_one_line(monkeypatch, capsys):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_every_verb_has_an_example(verb):
-    text = googlenet(verb, "--help").stdout
+    text = googlenet(verb, "-h").stdout
     assert "Example" in text
     assert f"googlenet {verb}" in text
+
+
+def test_version_is_that_of_the_project():
+    assert googlenet("--version").stdout == f"googlenet {version('googlenet-three')}\n"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("no_color", "escapes"), [("", True), ("1", False)])
+def test_terminal_without_color_is_as_plain_as_a_pipe(no_color, escapes, monkeypatch):
+    out, err = _Terminal(), _Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("typer.rich_utils.FORCE_TERMINAL", None)
+    for words in (["presets"], ["presets", "--help"], ["presets", "--unknown"]):
+        monkeypatch.setattr(sys, "argv", ["googlenet", *words])
+        with pytest.raises(SystemExit):
+            main()
+    assert ("\x1b" in out.getvalue()) == ("\x1b" in err.getvalue()) == escapes
 
 
 # --------------------------------------------------------------------------------------------------- exit statuses

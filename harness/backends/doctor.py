@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.backends.process import Answer, run_worker
 from harness.backends.registry import BACKENDS
+from spec import InvalidInput
 
 
 def examine(device: str, done: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
@@ -21,12 +22,21 @@ def examine(device: str, done: Callable[[str], None] = lambda name: None) -> dic
     Args:
         device: ``auto``, ``cpu`` or ``gpu``: what the backends are asked for.
         done: Called with the name of each backend when it has been examined.
+
+    Raises:
+        InvalidInput: when every backend refuses the device.
     """
     gpus = _nvidia_gpus()
     backends = {}
+    refusals = []
     for name in BACKENDS:
-        backends[name] = finding(name, run_worker(name, {"kind": "describe", "device": device}, {}), gpus)
+        answer = run_worker(name, {"kind": "describe", "device": device}, {})
+        if answer.refused is not None and not answer.missing:
+            refusals.append(answer.refused)
+        backends[name] = finding(name, answer, gpus)
         done(name)
+    if len(refusals) == len(BACKENDS):
+        raise InvalidInput("\n".join(refusals))
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,

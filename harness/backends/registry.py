@@ -86,6 +86,25 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
+def uses_gpu(device: str, found: bool, framework: str) -> bool:
+    """Whether ``auto``, ``cpu`` or ``gpu`` is a GPU, in a framework that has found one or none; ``cuda`` means ``gpu``.
+
+    Raises:
+        InvalidInput: for another name, or for a GPU where there is none.
+    """
+    if device not in ("auto", "cpu", "gpu", "cuda"):
+        raise InvalidInput(
+            f"device: expected auto, cpu or gpu, got {device!r}; of several GPUs CUDA_VISIBLE_DEVICES chooses one"
+        )
+    if device in ("gpu", "cuda") and not found:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        among = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={visible}"
+        raise InvalidInput(
+            f"device gpu: {framework} finds no GPU here{among}; `googlenet doctor` says why, or take cpu"
+        )
+    return found and device != "cpu"
+
+
 def check_names(names: list[str], known: Sequence[str] = BACKENDS) -> list[str]:
     """The names, after making sure that each is known (by default a backend's) and none comes twice.
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
-from harness.cli.options import DataDir, Device, Heads, Json, Python, interpreters, notes, split
+from harness.cli.options import DataDir, Device, Heads, Json, Python, console, interpreters, notes, split
 
 if TYPE_CHECKING:
     import spec
@@ -99,9 +98,9 @@ def bench(
     if as_json:
         print(json.dumps(record.as_json(), indent=2))
     else:
-        tables.render(record, Console())
+        tables.render(record, console())
         if out is not None:
-            Console().print(f"report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+            console().print(f"report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(0 if record.passed else 1 if record.complete else 130)
 
 
@@ -147,7 +146,7 @@ def profile(
     if as_json:
         print(json.dumps(profile.as_json(), indent=2))
     else:
-        render_profile(profile, Console())
+        render_profile(profile, console())
     raise typer.Exit(0 if profile.passed else 1 if profile.complete or profile.problem else 130)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from harness.cli.options import (
     DataDir,
@@ -18,6 +17,7 @@ from harness.cli.options import (
     Heads,
     Python,
     Size,
+    console,
     interpreters,
     notes,
     progress,
@@ -106,8 +106,7 @@ def compare(
             evaluators=others,
             done=done,
         )
-    console = notes if json_file == Path("-") else Console()
-    render(report, console)
+    render(report, notes if json_file == Path("-") else console())
     if json_file is not None:
         text = json.dumps(report.as_json(), indent=2) + "\n"
         if json_file == Path("-"):

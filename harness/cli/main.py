@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+import typer.rich_utils
 
 from harness.cli.bench import bench, profile
 from harness.cli.compare import compare
-from harness.cli.options import Device, Heads, Json, Size, notes, progress
+from harness.cli.options import Device, Heads, Json, Size, Verb, console, notes, progress
 from harness.cli.sizes import sizes
 from harness.cli.train import evaluate, recipes, runs, train
 from harness.cli.weights import convert, inspect, predict
 
 app = typer.Typer(
-    help="One GoogLeNet in PyTorch, MXNet Gluon and JAX/Flax, and the proof that it is one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
 def main() -> None:
     """The `googlenet` command: exits with 0 when all is well, 1 when something does not agree, 2 on wrong usage."""
+    if os.environ.get("NO_COLOR"):
+        typer.rich_utils.FORCE_TERMINAL = False  # of help and of misspelled options
     try:
         app()
     except ValueError as error:
@@ -34,6 +38,21 @@ def main() -> None:
             raise
         notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"googlenet {version('googlenet-three')}")
+        raise typer.Exit
+
+
+@app.callback()
+def googlenet(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """One GoogLeNet in PyTorch, MXNet Gluon and JAX/Flax, and the proof that it is one."""
 
 
 def presets(as_json: Json = False) -> None:
@@ -57,14 +76,14 @@ def presets(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    console = Console()
+    screen = console()
     for row in rows:
         size = " x ".join(str(n) for n in row["input"])
         parameters = row["parameters"]
         without = row["parameters_without_heads"]
         heads = f" ({without:,} without auxiliary heads)" if without != parameters else ""
-        console.print(f"[bold]{row['preset']}[/]: {size}, {row['classes']} classes, {parameters:,} parameters{heads}")
-        console.print(f"    {row['source']}", style="dim", highlight=False)
+        screen.print(f"[bold]{row['preset']}[/]: {size}, {row['classes']} classes, {parameters:,} parameters{heads}")
+        screen.print(f"    {row['source']}", style="dim", highlight=False)
 
 
 def spec(
@@ -123,13 +142,13 @@ def doctor(device: Device = "auto", as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(findings, indent=2))
     else:
-        render(findings, Console())
+        render(findings, console())
     raise typer.Exit(0 if all(not backend["problems"] for backend in findings["backends"].values()) else 1)
 
 
 _TRAINING = (train, evaluate, runs, recipes)
 for _verb in (presets, spec, compare, *_TRAINING, sizes, convert, inspect, predict, bench, profile, doctor):
-    app.command("eval" if _verb is evaluate else None)(_verb)
+    app.command("eval" if _verb is evaluate else None, cls=Verb)(_verb)
 
 
 if __name__ == "__main__":

@@ -3,23 +3,73 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+import typer.core
 from rich.console import Console
 
 if TYPE_CHECKING:
     from harness.weights.formats import RunTask
 
-notes = Console(stderr=True)  # progress and errors
+
+def console(stderr: bool = False) -> Console:
+    """Where results go, or with `stderr` progress and errors: with NO_COLOR it is as plain as a pipe."""
+    return Console(stderr=stderr, force_terminal=False if os.environ.get("NO_COLOR") else None)
+
+
+notes = console(stderr=True)
+
+
+class Verb(typer.core.TyperCommand):
+    """A verb of the command: in its values ``~``, ``folder:~`` and ``pt=~`` are the user's home.
+
+    A shell sees to some of them only, and to none in a variable of the environment.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        ctx.params = {name: _at_home(value) for name, value in ctx.params.items()}
+        return rest
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_at_home, value))
+    if isinstance(value, Path):
+        return Path(_at_home(str(value)))
+    if isinstance(value, str) and (match := re.match(r"(folder:|\w+=)?~(?=/|$)", value)):
+        return f"{match[1] or ''}{Path.home()}{value[match.end() :]}"
+    return value
+
+
+def chosen_device(name: str) -> str:
+    """``auto``, ``cpu`` or ``gpu``. Of several GPUs the workers see the one that ``gpu:1`` or ``cuda:1`` names."""
+    match = re.fullmatch(r"(auto|cpu)|(?:gpu|cuda)(?::(\d{1,3}))?", name)
+    if match is None:
+        raise typer.BadParameter(f"expected auto, cpu, gpu or, of several, gpu:1 (cuda means gpu), got {name!r}")
+    if match[2] is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        numbers = visible.split(",") if visible else None
+        if numbers and int(match[2]) >= len(numbers):
+            raise typer.BadParameter(f"{name} counts from 0, and CUDA_VISIBLE_DEVICES={visible} has {len(numbers)}")
+        os.environ["CUDA_VISIBLE_DEVICES"] = numbers[int(match[2])] if numbers else match[2]
+    return match[1] or "gpu"
+
 
 Dtype = Literal["float32", "float64", "bfloat16"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Device = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="The device to compute on.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|gpu|gpu:N", callback=chosen_device, help="The device to compute on. cuda means gpu."
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(envvar="GOOGLENET_DATA", help="Folder of the Fashion-MNIST files; without it they are downloaded."),

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from harness.cli.options import Json, Size
+from harness.cli.options import Json, Size, console
 
 
 def sizes(
@@ -51,4 +50,4 @@ def sizes(
     if as_json:
         print(json.dumps(costs.as_json(networks), indent=2))
     else:
-        costs.render(networks, Console())
+        costs.render(networks, console())

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
-from harness.cli.options import DataDir, Device, Dtype, Json, Python, interpreters, notes, progress
+from harness.cli.options import DataDir, Device, Dtype, Json, Python, console, interpreters, notes, progress
 
 # The options that --resume allows. The others were settled when the run began.
 _WITH_RESUME = frozenset("resume backend data_dir devices steps python as_json".split())
@@ -109,7 +108,7 @@ def train(
     if as_json:
         print(json.dumps({"run": str(folder), "backends": [asdict(result) for result in results]}, indent=2))
     elif backend_folders(folder):
-        display.show_run(folder, Console())
+        display.show_run(folder, console())
     raise typer.Exit(0 if all(result.problem is None for result in results) else 1)
 
 
@@ -183,9 +182,9 @@ def evaluate(
         facts |= answer.facts | {"classes": display.class_table(confusion, dataset.classes)}
         print(json.dumps(facts | {"confusion": confusion.tolist(), "picture": str(picture)}, indent=2))
         return
-    console = Console()
-    display.show_scores(confusion, answer.facts["loss"], dataset.classes, console)
-    console.print(f"confusion matrix: {picture}", highlight=False, markup=False, soft_wrap=True)
+    screen = console()
+    display.show_scores(confusion, answer.facts["loss"], dataset.classes, screen)
+    screen.print(f"confusion matrix: {picture}", highlight=False, markup=False, soft_wrap=True)
 
 
 def runs(
@@ -215,11 +214,11 @@ def runs(
         ]
         print(json.dumps(rows, indent=2))
         return
-    console = Console()
+    screen = console()
     for path in run_folders:
-        display.show_run(path, console)
+        display.show_run(path, screen)
     if not run_folders:
-        console.print(f"no runs in {folder}", highlight=False, markup=False)
+        screen.print(f"no runs in {folder}", highlight=False, markup=False)
 
 
 def recipes(
@@ -242,16 +241,16 @@ def recipes(
     if as_json:
         print(json.dumps(tables, indent=2))
         return
-    console = Console()
+    screen = console()
     for name, table in tables.items():
         line = (
             "preset {preset}, {size} x {size}, batch {batch}, {epochs} epochs, {optimizer[name]} {optimizer[rate]:g}, "
             "{schedule[name]}, init {init}"
         )
-        console.print(f"[bold]{name}[/]: {line.format_map(table)}", highlight=False, soft_wrap=True)
-        console.print(f"    {table['source']}", style="dim", highlight=False, soft_wrap=True)
+        screen.print(f"[bold]{name}[/]: {line.format_map(table)}", highlight=False, soft_wrap=True)
+        screen.print(f"    {table['source']}", style="dim", highlight=False, soft_wrap=True)
         if table["published"]:
-            console.print(f"    published: {table['published']}", style="dim", highlight=False, soft_wrap=True)
+            screen.print(f"    published: {table['published']}", style="dim", highlight=False, soft_wrap=True)
 
 
 def _prepare(source: str, channels: int, size: int, data_dir: Path | None) -> Path:

@@ -8,9 +8,20 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from harness.cli.options import Device, Dtype, Json, Python, SkipDamaged, notes, progress, say, split, task_runner
+from harness.cli.options import (
+    Device,
+    Dtype,
+    Json,
+    Python,
+    SkipDamaged,
+    console,
+    notes,
+    progress,
+    say,
+    split,
+    task_runner,
+)
 
 Format = Literal["safetensors", "huggingface", "pytorch", "gluon", "mxnet", "flax", "orbax", "onnx"]
 From = Annotated[
@@ -76,7 +87,7 @@ def convert(
         }
         print(json.dumps(facts, indent=2))
         raise typer.Exit(0 if passed else 1)
-    say = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
+    say = partial(console().print, highlight=False, markup=False, soft_wrap=True)
     say(f"{source}: {FORMATS[read.form].title}, names of {read.scheme}; {weights.config}")
     say(f"{len(weights.params)} tensors, bit for bit; SHA-256 {conversion.fingerprint(weights)}")
     if verification is None:
@@ -115,7 +126,7 @@ def inspect(
     if as_json:
         print(json.dumps(inspection.as_json(), indent=2))
     else:
-        render(inspection, Console())
+        render(inspection, console())
     raise typer.Exit(0 if inspection.sound else 1)
 
 
@@ -180,7 +191,7 @@ def predict(
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        prediction.render(rows, chosen, Console())
+        prediction.render(rows, chosen, console())
     for problem in predictions.problems:
         notes.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(1 if predictions.problems else 0)

@@ -27,7 +27,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
-from spec.errors import InvalidInput
+from spec.errors import InvalidInput, did_you_mean
 from spec.init import SCHEMES
 from spec.network import Config
 from spec.optimizers import SGD, Adam, AdamW, Optimizer
@@ -249,7 +249,8 @@ def recipe_path(name: str) -> Path:
     with suppress(OSError):  # for example a name that is too long for a file
         if Path(name).is_file():
             return Path(name)
-    raise InvalidInput(f"recipe: expected one of {', '.join(recipes())} or a TOML file, got {name!r}")
+    meant = did_you_mean(name, {known: known for known in recipes()})
+    raise InvalidInput(f"recipe: expected one of {', '.join(recipes())} or a TOML file, got {name!r}{meant}")
 
 
 def recipe(name: str) -> Recipe:

@@ -38,6 +38,34 @@ FAULTS = [
         (f"{_L}::test_error_that_is_no_refusal_is_raised_with_its_traceback",),
     ),
     Fault(
+        "of several GPUs the first is taken whatever was asked for",
+        "harness/cli/options.py",
+        "numbers[int(match[2])] if numbers",
+        "numbers[0] if numbers",
+        (f"{_L}::test_one_of_several_gpus_is_the_only_one_that_workers_see",),
+    ),
+    Fault(
+        "a GPU that is not there is the CPU",
+        "harness/backends/registry.py",
+        'if device in ("gpu", "cuda") and not found:',
+        "if False:",
+        (f"{_L}::test_gpu_where_there_is_none_is_wrong_usage",),
+    ),
+    Fault(
+        "home is not known behind folder:",
+        "harness/cli/options.py",
+        'r"(folder:|\\w+=)?~(?=/|$)"',
+        'r"()?~(?=/|$)"',
+        (f"{_L}::test_home_is_meant_wherever_a_path_stands",),
+    ),
+    Fault(
+        "without color there is bold all the same",
+        "harness/cli/options.py",
+        'force_terminal=False if os.environ.get("NO_COLOR") else None',
+        "force_terminal=None",
+        (f"{_L}::test_terminal_without_color_is_as_plain_as_a_pipe",),
+    ),
+    Fault(
         "compare exits with 0 where a backend differs",
         "harness/cli/compare.py",
         "raise typer.Exit(0 if report.passed else 1)",
@@ -100,8 +128,8 @@ FAULTS = [
     Fault(
         "the table stands on the standard output beside the JSON",
         "harness/cli/compare.py",
-        'console = notes if json_file == Path("-") else Console()\n    render(report, console)',
-        "console = Console()\n    render(report, console)",
+        'render(report, notes if json_file == Path("-") else console())',
+        "render(report, console())",
         (f"{_C}::test_json_on_standard_output_stands_alone_and_the_table_on_the_other",),
     ),
     Fault(
@@ -128,8 +156,8 @@ FAULTS = [
     Fault(
         "an option takes any value",
         "harness/cli/options.py",
-        'Annotated[Literal["auto", "cpu", "gpu"], typer',
-        "Annotated[str, typer",
+        '    if match is None:\n        raise typer.BadParameter(f"expected auto',
+        '    if match is None:\n        return name\n        raise typer.BadParameter(f"expected auto',
         (f"{_L}::test_misspelled_command_is_refused",),
     ),
     Fault(
