@@ -98,13 +98,14 @@ class Team(harness.backends.team.Team):
         images: spec.Array,
         labels: spec.Array,
         masks: spec.Arrays,
+        scale: float = 1.0,
     ) -> spec.Step:
         """One step on a batch, split where that is possible."""
         model.device = self.everywhere if len(images) % self.devices else self.split
         x, y = to_device(model, images, labels)
         spread = masks_to_device(model, masks)
         model.device = self.everywhere  # a part of what is compiled: always the same
-        return update(model, optimizer, x, y, spread)
+        return update(model, optimizer, x, y, spread, scale)
 
     def predict(self, model: Network, images: spec.Array) -> spec.Array:
         """Logits (N, num_classes), computed on one device."""

@@ -30,6 +30,7 @@ def train_step(
     images: spec.Array,
     labels: spec.Array,
     masks: spec.Arrays | None = None,
+    scale: float = 1.0,
 ) -> spec.Step:
     """One step on a batch, in training mode; returns what was before it, still on the device.
 
@@ -39,21 +40,27 @@ def train_step(
         images: (N, C, H, W).
         labels: (N,) classes.
         masks: What dropout keeps, as `spec.dropout_masks` draws it; None for the model's own generator.
+        scale: Factor of the loss's gradient, for a batch that is to count for less than a whole one.
 
     Raises:
         spec.InvalidInput: when images, labels or masks do not fit.
     """
     images, labels, masks = spec.check_batch(model.config, images, labels, masks)
-    return update(model, optimizer, *to_device(model, images, labels), masks_to_device(model, masks))
+    return update(model, optimizer, *to_device(model, images, labels), masks_to_device(model, masks), scale)
 
 
 def update(
-    model: Network, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
+    model: Network,
+    optimizer: nnx.Optimizer,
+    x: jax.Array,
+    y: jax.Array,
+    masks: dict[str, jax.Array],
+    scale: float = 1.0,
 ) -> spec.Step:
     """`train_step` on what is on the device already, without checks."""
     if model.deterministic:
         model.train()
-    return _step_of(model, optimizer)(x, y, masks)
+    return _step_of(model, optimizer)(x, y, masks, scale)
 
 
 def _step_of(model: Network, optimizer: nnx.Optimizer) -> Callable[..., spec.Step]:
@@ -70,23 +77,30 @@ _steps: WeakKeyDictionary[nnx.Optimizer, tuple[ref[Network], Callable[..., spec.
 
 @nnx.jit(donate_argnums=(0, 1))  # the old parameters' memory takes the new ones
 def _step(
-    model: Network, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
+    model: Network,
+    optimizer: nnx.Optimizer,
+    x: jax.Array,
+    y: jax.Array,
+    masks: dict[str, jax.Array],
+    scale: jax.Array,
 ) -> spec.Step:
-    (value, logits), grads = value_and_grads(model, x, y, masks)
+    (value, logits), grads = value_and_grads(model, x, y, masks, scale)
     optimizer.update(model, grads)
     return spec.Step(value, (logits.argmax(-1) == y).sum())
 
 
 def value_and_grads(
-    model: Network, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array]
+    model: Network, x: jax.Array, y: jax.Array, masks: dict[str, jax.Array], scale: jax.Array | float = 1.0
 ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
-    """Loss and logits, and the gradients by path; for use under `nnx.jit`. Updates the model's running statistics."""
+    """Loss and logits, and the gradients, scaled, by path; for `nnx.jit`. Updates the model's running statistics."""
 
-    def forward(model: Network) -> tuple[jax.Array, jax.Array]:
+    def forward(model: Network) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         outputs = model(x, masks)
-        return loss(model.config, outputs, y), outputs.logits
+        value = loss(model.config, outputs, y)
+        return scale * value, (value, outputs.logits)
 
-    return nnx.value_and_grad(forward, has_aux=True)(model)
+    grads, results = nnx.grad(forward, has_aux=True)(model)
+    return results, grads
 
 
 def to_device(model: Network, images: spec.Array, labels: spec.Array) -> tuple[jax.Array, jax.Array]:

@@ -110,6 +110,7 @@ class Team(harness.backends.team.Team):
         images: spec.Array,
         labels: spec.Array,
         masks: spec.Arrays,
+        scale: float = 1.0,
     ) -> spec.Step:
         """One step on a batch, of which each context takes its share; loss and hits are the whole batch's."""
         first = self.rank * len(self.contexts)
@@ -125,7 +126,7 @@ class Team(harness.backends.team.Team):
                     values.append(loss(model.config, outputs, y) * (count / len(images)))
                 correct.append((outputs.logits.argmax(axis=1) == y).sum() * (count > 0))
                 statistics.append(batch)
-        autograd.backward(values)
+        autograd.backward(values, [value.ones_like() * scale for value in values])
         for norm, batch in zip(model.training_pass.norms(), statistics[0], strict=True):
             norm.update(*batch)
         optimizer.step()

@@ -28,6 +28,7 @@ def train_step(
     images: spec.Array,
     labels: spec.Array,
     masks: spec.Arrays | None = None,
+    scale: float = 1.0,
 ) -> spec.Step:
     """One step on a batch, in training mode; returns what was before it, still on the device.
 
@@ -37,22 +38,28 @@ def train_step(
         images: (N, C, H, W).
         labels: (N,) classes.
         masks: What dropout keeps, as `spec.dropout_masks` draws it; None for MXNet's own generator.
+        scale: Factor of the loss's gradient, for a batch that is to count for less than a whole one.
 
     Raises:
         spec.InvalidInput: when images, labels or masks do not fit.
     """
     images, labels, masks = spec.check_batch(model.config, images, labels, masks)
-    return update(model, optimizer, *to_device(model, images, labels), masks_to_device(model, masks))
+    return update(model, optimizer, *to_device(model, images, labels), masks_to_device(model, masks), scale)
 
 
 def update(
-    model: Network, optimizer: gluon.Trainer, x: nd.NDArray, y: nd.NDArray, masks: dict[str, nd.NDArray]
+    model: Network,
+    optimizer: gluon.Trainer,
+    x: nd.NDArray,
+    y: nd.NDArray,
+    masks: dict[str, nd.NDArray],
+    scale: float = 1.0,
 ) -> spec.Step:
     """`train_step` on what is on the device already, without checks."""
     with autograd.record():
         outputs = model(x, masks)
         value = loss(model.config, outputs, y)
-    value.backward()
+    value.backward(value.ones_like() * scale)
     clip(optimizer)
     optimizer.step(1)  # the loss is already a mean
     correct = (outputs.logits.argmax(axis=1) == y).sum()

@@ -94,13 +94,14 @@ class Team(harness.backends.team.Team):
         images: spec.Array,
         labels: spec.Array,
         masks: spec.Arrays,
+        scale: float = 1.0,
     ) -> spec.Step:
         """One step on a batch, of which this process takes its share; loss and hits are the whole batch's."""
         rows, count = shares(len(images), self.devices)[self.rank]
         x, y = to_device(model, images[rows], labels[rows])
         shared = masks_to_device(model, {stage: mask[rows] for stage, mask in masks.items()})
         weight = self.replica.weight = count / len(images)
-        step = update(self.replica, optimizer, x, y, shared)
+        step = update(self.replica, optimizer, x, y, shared, scale)
         sums = torch.stack([step.loss.double() * weight, step.correct.double() * (count > 0)])
         dist.all_reduce(sums)
         return spec.Step(sums[0], sums[1])

@@ -25,6 +25,7 @@ def train_step(
     images: spec.Array,
     labels: spec.Array,
     masks: spec.Arrays | None = None,
+    scale: float = 1.0,
 ) -> spec.Step:
     """One step on a batch, in training mode; returns what was before it, still on the device.
 
@@ -34,23 +35,29 @@ def train_step(
         images: (N, C, H, W).
         labels: (N,) classes.
         masks: What dropout keeps, as `spec.dropout_masks` draws it; None for PyTorch's own generator.
+        scale: Factor of the loss's gradient, for a batch that is to count for less than a whole one.
 
     Raises:
         spec.InvalidInput: when images, labels or masks do not fit.
     """
     images, labels, masks = spec.check_batch(model.config, images, labels, masks)
-    return update(model, optimizer, *to_device(model, images, labels), masks_to_device(model, masks))
+    return update(model, optimizer, *to_device(model, images, labels), masks_to_device(model, masks), scale)
 
 
 def update(
-    model: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, masks: dict[str, Tensor]
+    model: Network,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    masks: dict[str, Tensor],
+    scale: float = 1.0,
 ) -> spec.Step:
     """`train_step` on what is on the device already, without checks."""
     model.train()
     optimizer.zero_grad()
     outputs = model(x, masks)
     value = loss(model.config, outputs, y)
-    value.backward()
+    value.backward(torch.full_like(value, scale))
     optimizer.step()
     return spec.Step(value.detach(), (outputs.logits.argmax(1) == y).sum())
 

@@ -475,17 +475,20 @@ def train_step(
     images: Array,
     labels: Array,
     masks: Arrays | None = None,
+    scale: float = 1.0,
 ) -> tuple[Step, dict[str, Array]]:
     """One step on a batch: the loss before it, and every array after it.
 
     Args:
         state: The optimizer's, changed in place; empty before the first step.
         optimizer: With the rate of this step.
+        scale: Factor of the loss's gradient, for a batch that is to count for less than a whole one.
 
     The other arguments, and what is raised, are those of `loss_and_grads`.
     """
     training = loss_and_grads(config, params, images, labels, masks)
-    stepped = optimizer.update(params, training.grads, state)
+    grads = {name: scale * gradient for name, gradient in training.grads.items()}
+    stepped = optimizer.update(params, grads, state)
     return Step(training.loss, training.correct), {**params, **stepped, **training.statistics}
 
 

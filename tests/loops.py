@@ -90,16 +90,20 @@ def referee(dataset: Path, recipe: Recipe, steps: int) -> Trained:
     opened = open_dataset(dataset)
     config = recipe.config(num_classes=len(opened.classes))
     params, state = spec.init_params(config, SEED, recipe.init), {}
-    losses, accuracies, per_epoch = [], [], math.ceil(len(opened.train) / recipe.batch)
+    rounded = math.floor if recipe.partial_batch == "drop" else math.ceil
+    losses, accuracies, per_epoch = [], [], rounded(len(opened.train) / recipe.batch)
     while len(losses) < steps:
         epoch = len(losses) // per_epoch
         for images, labels in training_batches(
             opened.train, recipe.batch, seed=SEED, epoch=epoch, dtype="float64", mean=recipe.mean, std=recipe.std
         ):
+            if len(images) < recipe.batch and recipe.partial_batch == "drop":
+                continue
             number = len(losses)
             optimizer = replace(recipe.optimizer, rate=recipe.rate(number, per_epoch))
             masks = spec.dropout_masks(config, images.shape, SEED, number)
-            step, params = reference.train_step(config, params, state, optimizer, images, labels, masks)
+            scale = len(images) / recipe.batch if recipe.partial_batch == "nominal" else 1.0
+            step, params = reference.train_step(config, params, state, optimizer, images, labels, masks, scale)
             losses.append(step.loss)
             accuracies.append(step.correct / len(images))
             if len(losses) == steps:

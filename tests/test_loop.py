@@ -28,12 +28,14 @@ from harness.training import loop
 from harness.training.evaluate import evaluate
 from harness.training.recipe import Constant, Recipe
 from harness.training.runs import CHECKPOINT, CONFIG, ENVIRONMENT, METRICS, Position, of_checkpoint, read_metrics
+from harness.training.train import settings_for
 from harness.weights import checkpoint
 from spec import reference
 from spec.tolerances import TOLERANCES
 
 STEPS = 10
 SIZES = [9, 9, 9, 9, 4]  # images of an epoch's steps
+PARTIAL = spec.SGD(rate=0.05, momentum=0.0, weight_decay=0.01, clip_norm=1.0)
 
 pytestmark = pytest.mark.usefixtures("pictures", "first")
 
@@ -109,6 +111,38 @@ def test_an_epochs_record_holds_means_over_its_images_and_over_the_test_images(s
     logits = reference.predict(config, expected.params, (test.images / 255 - RECIPE.mean) / RECIPE.std)
     assert last["test_loss"] == pytest.approx(reference.softmax_cross_entropy(logits, test.labels)[0], rel=1e-10)
     assert last["test_accuracy"] == pytest.approx((logits.argmax(1) == test.labels).mean(), rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [
+        pytest.param(kind, name, marks=pytest.mark.slow if (kind, name) in (("mean", "jax"), ("drop", "jax")) else ())
+        for kind in ("mean", "nominal", "drop")
+        for name in TESTED
+    ],
+    indirect=["backend"],
+)
+def test_the_partial_batch_counts_as_the_recipe_says(kind, backend, dataset, tmp_path):
+    """With batch norm, weight decay and clipping, none of which the gradient's factor is meant for."""
+    recipe = replace(RECIPE, preset="lenet-bn", partial_batch=kind, optimizer=PARTIAL)
+    steps = {"mean": SIZES, "nominal": SIZES, "drop": SIZES[:-1]}[kind] * 2
+    expected = referee(dataset, recipe, len(steps))
+    assert run(backend, dataset, tmp_path / "run", recipe=recipe)
+    losses = [record["loss"] for record in records(tmp_path / "run", "step")]
+    np.testing.assert_allclose(losses, expected.losses, rtol=1e-11, atol=0)
+    first, last = records(tmp_path / "run", "epoch")
+    half = len(steps) // 2
+    assert (first["step"], last["step"]) == (half, len(steps))
+    assert last["train_loss"] == pytest.approx(np.average(expected.losses[half:], weights=steps[half:]), rel=1e-11)
+    errors = relative_errors(checkpoint.load(tmp_path / "run" / CHECKPOINT).params, expected.params)
+    idle = {f"{layer.name}.bias" for layer in spec.layers(recipe.config()) if layer.norm}
+    assert {name: error for name, error in errors.items() if error > 1e-11 and name not in idle} == {}
+
+
+def test_a_run_whose_only_batch_would_be_dropped_is_refused(dataset):
+    recipe = replace(RECIPE, batch=41, partial_batch="drop")
+    with pytest.raises(spec.InvalidInput, match="40 images are fewer than a batch of 41: take a smaller --batch"):
+        settings_for(recipe, dataset, seed=5, dtype="float64", device="cpu")
 
 
 @pytest.mark.parametrize("backend", [name for name in TESTED if name != "jax"], indirect=True)  # which takes 6 s

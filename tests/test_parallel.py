@@ -131,12 +131,13 @@ class Result(NamedTuple):
         }
 
 
-def given(case: Case) -> list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-    """Images, labels and masks of every step."""
+def given(case: Case) -> list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], float]]:
+    """Images, labels, masks and the gradient's factor of every step."""
     rng, config, steps = np.random.default_rng(30), case.config, []  # by which the single image of a step is a hit
     for number, batch in enumerate(case.batches):
         images = rng.normal(size=(batch, config.in_channels, case.size, case.size))
-        steps.append((images, rng.integers(0, 10, batch), spec.dropout_masks(config, images.shape, 3, number)))
+        masks = spec.dropout_masks(config, images.shape, 3, number)
+        steps.append((images, rng.integers(0, 10, batch), masks, batch / max(case.batches)))  # a nominal partial batch
     return steps
 
 
@@ -166,7 +167,7 @@ def of_referee(case: Case) -> Result:
 
 def apart(package: ModuleType, case: Case) -> dict[str, np.ndarray]:
     """One step in which each half of the batch is normalized by itself; the first half's statistics remain."""
-    ((images, labels, _),) = given(case)
+    ((images, labels, *_),) = given(case)
     halves = [slice(0, len(images) // 2), slice(len(images) // 2, None)]
     model = package.build(case.config, dtype="float64", device="cpu")
     package.load_params(model, initial(case))

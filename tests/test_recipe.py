@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import spec
 from harness.training.recipe import (
     OPTIMIZERS,
+    PARTIAL_BATCHES,
     SCHEDULES,
     Constant,
     Cosine,
@@ -103,6 +104,15 @@ def test_the_rate_is_the_optimizer_s_times_the_schedule_s():
     assert [made.rate(step, 2) for step in range(4)] == pytest.approx(expected, rel=1e-14)
 
 
+@pytest.mark.parametrize(
+    ("kind", "steps", "scales"), [("mean", 3, [1, 1]), ("nominal", 3, [1, 0.375]), ("drop", 2, [1, 1])]
+)
+def test_a_partial_batch_counts_whole_or_for_its_images_or_not_at_all(kind, steps, scales):
+    made = recipe_of(PLAIN | {"batch": 8, "partial_batch": kind})
+    assert [made.steps_per_epoch(images) for images in (16, 19, 7)] == [2, steps, steps - 2]
+    assert [made.gradient_scale(images) for images in (8, 3)] == scales
+
+
 # ---------------------------------------------------------------------------------------- recipes that come along
 
 COME_ALONG = {
@@ -118,6 +128,9 @@ COME_ALONG = {
 }
 
 
+OF_GLUON = {"d2lzh-mxnet", "lenet-bn", "lenet-bn-frozen", "lenet-bn-scratch", "nin", "vgg11-narrow"}
+
+
 @pytest.mark.parametrize("name", COME_ALONG)
 def test_published_recipes_have_the_published_settings(name):
     found = recipe(name)
@@ -126,7 +139,8 @@ def test_published_recipes_have_the_published_settings(name):
     assert found.source
     assert found.published
     plain = Recipe(*row[:4], optimizer=found.optimizer, init=found.init)
-    assert replace(found, source="", published="") == plain  # nothing else is set
+    assert found.partial_batch == ("nominal" if name in OF_GLUON else "mean")
+    assert replace(found, source="", published="", partial_batch="mean") == plain  # nothing else is set
 
 
 def test_the_fast_recipe_trains_on_28_pixels_and_ten_classes():
@@ -193,6 +207,7 @@ any_recipe = st.builds(
     epochs=st.integers(1, 2**40),
     optimizer=momentum | plain_sgd | adam | adamw,
     schedule=schedules,
+    partial_batch=st.sampled_from(PARTIAL_BATCHES),
     init=st.sampled_from(list(spec.SCHEMES)),
     mean=st.floats(-1e6, 1e6),
     std=positive,
@@ -288,6 +303,10 @@ PRESET_NAMES = ", ".join(spec.PRESETS)
     ("table", "problem"),
     [
         (PLAIN | {"rate": 0.1}, f"rate: unknown; the keys here are {', '.join(f.name for f in fields(Recipe))}"),
+        (
+            PLAIN | {"partial_batch": "sum"},
+            "partial_batch: expected one of mean, nominal, drop, got 'sum'",
+        ),
         (
             with_optimizer(lr=0.1),
             "optimizer.lr: unknown; the keys here are rate, momentum, nesterov, weight_decay, clip_norm",

@@ -62,7 +62,13 @@ class Backend(Protocol):
     def dump_optimizer(self, model: Model, optimizer: Optimizer) -> dict[str, Array]: ...
     def set_rate(self, optimizer: Optimizer, rate: float) -> None: ...
     def train_step(
-        self, model: Model, optimizer: Optimizer, images: Array, labels: Array, masks: Arrays | None = None
+        self,
+        model: Model,
+        optimizer: Optimizer,
+        images: Array,
+        labels: Array,
+        masks: Arrays | None = None,
+        scale: float = 1.0,
     ) -> spec.Step: ...
 
     # The same in parts, without checks, for loops that keep the device busy.
@@ -70,7 +76,13 @@ class Backend(Protocol):
     def masks_to_device(self, model: Model, masks: Arrays) -> dict[str, Tensor]: ...
     def to_device(self, model: Model, images: Array, labels: Array) -> tuple[Tensor, Tensor]: ...
     def update(
-        self, model: Model, optimizer: Optimizer, x: Tensor, y: Tensor, masks: dict[str, Tensor]
+        self,
+        model: Model,
+        optimizer: Optimizer,
+        x: Tensor,
+        y: Tensor,
+        masks: dict[str, Tensor],
+        scale: float = 1.0,
     ) -> spec.Step: ...
     def predictor(self, model: Model, x: Tensor) -> Callable[[Tensor], Tensor]: ...
     def wait(self, *results: object) -> None: ...

@@ -63,10 +63,12 @@ class Team:
         """The framework's optimizer, which updates all devices."""
         return self.package.make_optimizer(model, optimizer)
 
-    def train_step(self, model: Model, optimizer: Optimizer, images: Array, labels: Array, masks: Arrays) -> spec.Step:
+    def train_step(
+        self, model: Model, optimizer: Optimizer, images: Array, labels: Array, masks: Arrays, scale: float = 1.0
+    ) -> spec.Step:
         """One step on a batch, shared by the devices; loss and hits are the whole batch's. Checks nothing."""
         x, y = self.package.to_device(model, images, labels)
-        return self.package.update(model, optimizer, x, y, self.package.masks_to_device(model, masks))
+        return self.package.update(model, optimizer, x, y, self.package.masks_to_device(model, masks), scale)
 
     def predict(self, model: Model, images: Array) -> Array:
         """Logits (N, num_classes)."""

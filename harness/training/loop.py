@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -139,7 +140,7 @@ def _is_past(record: Record, position: Position) -> bool:
 def _check_processes(team: Team, settings: Settings, position: Position, stop_step: int) -> None:
     """Refuse batches that the devices cannot share, and processes that begin differently."""
     recipe = settings.recipe
-    team.check(settings.config, recipe.batch, settings.train_images % recipe.batch or recipe.batch, recipe.size)
+    team.check(settings.config, recipe.batch, settings.last_batch, recipe.size)
     if not team.same(json.dumps([settings.as_json(), asdict(position), stop_step])):
         raise spec.InvalidInput(
             "the processes do not begin alike: run the same command on every machine, where each sees the same "
@@ -235,10 +236,11 @@ class Run:
         )
         begun = time.monotonic()
         try:
-            for images, labels in batches:
+            for images, labels in islice(batches, per_epoch - first):  # a smaller one may be left out
                 masks = spec.dropout_masks(settings.config, images.shape, settings.seed, position.step)
                 self.team.package.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
-                step = self.team.train_step(self.model, self.optimizer, images, labels, masks)
+                scale = recipe.gradient_scale(len(images))
+                step = self.team.train_step(self.model, self.optimizer, images, labels, masks, scale)
                 self.unread.append((step, len(images)))
                 position.step += 1
                 now = time.monotonic()

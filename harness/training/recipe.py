@@ -9,7 +9,9 @@ The optimizers are those of `spec.optimizers`. In a run of S steps with E steps 
 
     rate · schedule.factor(s, E, S)
 
-The last batch of an epoch may be smaller than the others. Its loss is a mean over the images that it has.
+The last batch of an epoch may be smaller. With `partial_batch` "mean" its loss is a mean over the images that it has;
+with "nominal" its gradient is the sum over them, divided by the number of images in a whole batch; with "drop" it is
+left out. The loss that is shown is the mean in any case.
 """
 
 from __future__ import annotations
@@ -101,6 +103,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "one-cycle": OneCycle,
 }
 _SECTIONS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+PARTIAL_BATCHES = ("mean", "nominal", "drop")
 _FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -138,6 +141,7 @@ class Recipe:
     epochs: int
     optimizer: Annotated[Optimizer, _Section("optimizer")]
     schedule: Annotated[Schedule, _Section("schedule")] = Constant()
+    partial_batch: str = "mean"  # one of PARTIAL_BATCHES
     init: str = "xavier"  # one of spec.SCHEMES
     mean: float = 0.0  # of the pixels, 0 to 1: the network sees (pixel - mean) / std
     std: float = 1.0
@@ -165,6 +169,15 @@ class Recipe:
         names = ("aux", "aux_weight", "label_smoothing", "dropout", "norm_momentum")
         return preset(self.preset, **({name: getattr(self, name) for name in names} | changed))
 
+    def steps_per_epoch(self, images: int) -> int:
+        """The batches in an epoch of so many images."""
+        whole, rest = divmod(images, self.batch)
+        return whole + (rest > 0 and self.partial_batch != "drop")
+
+    def gradient_scale(self, images: int) -> float:
+        """The factor of the mean loss's gradient in a batch of so many images."""
+        return images / self.batch if self.partial_batch == "nominal" else 1.0
+
     def rate(self, step: int, per_epoch: int) -> float:
         """The rate of a step (from 0), with `per_epoch` steps an epoch."""
         return self.optimizer.rate * self.schedule.factor(step, per_epoch, self.epochs * per_epoch)
@@ -187,6 +200,7 @@ def _rising(epochs: Sequence[float]) -> bool:
 _RANGES: list[tuple[str, Callable[[Any], bool], list[str]]] = [
     (f"one of {', '.join(PRESETS)}", PRESETS.__contains__, ["preset"]),
     (f"one of {', '.join(SCHEMES)}", SCHEMES.__contains__, ["init"]),
+    (f"one of {', '.join(PARTIAL_BATCHES)}", PARTIAL_BATCHES.__contains__, ["partial_batch"]),
     ("at least 1", lambda n: n >= 1, ["size", "batch", "epochs", "schedule.every"]),
     ("a finite number", lambda x: -math.inf < x < math.inf, ["mean"]),
     (

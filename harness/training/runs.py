@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,8 +60,13 @@ class Settings:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch; the last one may be smaller."""
-        return math.ceil(self.train_images / self.recipe.batch)
+        """Batches in an epoch."""
+        return self.recipe.steps_per_epoch(self.train_images)
+
+    @property
+    def last_batch(self) -> int:
+        """Images in an epoch's last batch, which may be fewer than in the others."""
+        return min(self.recipe.batch, self.train_images - (self.steps_per_epoch - 1) * self.recipe.batch)
 
     @property
     def steps(self) -> int:

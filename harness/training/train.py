@@ -148,8 +148,17 @@ def check_data(parts: Sequence[Part], dataset: Path) -> None:
 
 
 def settings_for(recipe: Recipe, folder: Path, seed: int, dtype: str, device: str) -> Settings:
-    """The settings of a new run on the prepared dataset in a folder."""
+    """The settings of a new run on the prepared dataset in a folder.
+
+    Raises:
+        InvalidInput: when the recipe leaves out the only batch that there is.
+    """
     dataset = open_dataset(folder)
+    if not recipe.steps_per_epoch(len(dataset.train)):
+        raise InvalidInput(
+            f"recipe: partial_batch is drop, and {len(dataset.train)} images are fewer than a batch of {recipe.batch}: "
+            "take a smaller --batch, or partial_batch mean"
+        )
     return Settings(
         recipe=recipe,
         data=dataset.source,

@@ -15,6 +15,12 @@ REFEREE = [f"{LOOP}test_the_loop_trains_as_the_referee_does[pt]"]
 EPOCH = [f"{LOOP}test_an_epochs_record_holds_means_over_its_images_and_over_the_test_images[pt]"]
 MASKS = [f"{LOOP}test_dropout_keeps_in_each_step_what_the_mask_of_its_number_says[pt]"]
 AGAIN = [f"{LOOP}test_steps_after_the_last_checkpoint_are_trained_again"]
+
+
+def _partial(kind, backend="pt"):
+    return [f"{LOOP}test_the_partial_batch_counts_as_the_recipe_says[{kind}-{backend}]"]
+
+
 GUESSING = [f"{LOOP}test_a_mean_loss_at_that_of_guessing_is_warned_of_once"]
 DIVERGED = [f"{LOOP}TestRefusals::test_a_loss_that_is_no_number_ends_the_run_without_a_checkpoint"]
 SCORES = [f"{LOOP}test_scores_are_those_of_the_images_whatever_fills_the_last_batch"]
@@ -38,6 +44,18 @@ def _devices(backend):
 
 
 _loop = [
+    (
+        "a partial batch counts as a whole one, whatever the recipe says",
+        "scale = recipe.gradient_scale(len(images))",
+        "scale = 1.0",
+        _partial("nominal"),
+    ),
+    (
+        "a partial batch that is to be dropped is trained",
+        "islice(batches, per_epoch - first)",
+        "batches",
+        _partial("drop"),
+    ),
     ("a resumed run begins its epoch anew", "first=first,", "first=0,", _resumed("mid-epoch")),
     (
         "a resumed run starts with a fresh optimizer",
@@ -334,6 +352,12 @@ _shares = [
     ),
 ]
 _pt = [
+    (
+        "a partial batch counts whole where two devices share it",
+        "update(self.replica, optimizer, x, y, shared, scale)",
+        "update(self.replica, optimizer, x, y, shared)",
+        _devices("pt"),
+    ),
     ("gradients of two devices are added up", "bucket.buffer().mul_(self.weight)", "bucket.buffer()", _devices("pt")),
     ("loss and hits are a share's", "        dist.all_reduce(sums)\n", "", _devices("pt")),
     ("each device has the masks of the first", "mask[rows] for", "mask[: len(images[rows])] for", _devices("pt")),
@@ -367,6 +391,22 @@ _jax = [
         "        if batch % self.devices:",
         "        if False:",
         [f"{PARALLEL}test_jax_refuses_a_batch_that_it_cannot_split_evenly"],
+    ),
+]
+_mx_step = [
+    (
+        "mx: a partial batch counts whole",
+        "value.backward(value.ones_like() * scale)",
+        "value.backward()",
+        _partial("nominal", "mx"),
+    ),
+]
+_jax_step = [
+    (
+        "jax: the loss of a partial batch is shown scaled",
+        "return scale * value, (value, outputs.logits)",
+        "return scale * value, (scale * value, outputs.logits)",
+        _partial("nominal", "jax"),
     ),
 ]
 _processes = [
@@ -545,6 +585,8 @@ FAULTS = [
         "googlenet_pt/parallel.py": _pt,
         "googlenet_mx/parallel.py": _mx,
         "googlenet_jax/parallel.py": _jax,
+        "googlenet_mx/train.py": _mx_step,
+        "googlenet_jax/train.py": _jax_step,
         "harness/backends/process.py": _processes,
         "harness/bench/statistics.py": _statistics,
         "harness/bench/rounds.py": _rounds,
