@@ -186,13 +186,15 @@ _loop = [
         [f"{PARALLEL}test_several_processes_that_do_not_begin_alike_refuse"],
     ),
 ]
-_runs = [
+_recipe = [
     (
         "an epoch leaves its last, smaller batch out",
-        "math.ceil(self.train_images / self.recipe.batch)",
-        "self.train_images // self.recipe.batch",
+        'whole + (rest > 0 and self.partial_batch != "drop")',
+        "whole",
         REFEREE,
     ),
+]
+_runs = [
     ("an epoch's loss is the mean of its batches'", "self.loss += loss * images", "self.loss += loss * 9", EPOCH),
     ("a torn last record is read", '.read_text().split("\\n")[:-1]', ".read_text().splitlines()", AGAIN),
 ]
@@ -574,6 +576,7 @@ FAULTS = [
     Fault(name, file, old, new, tuple(tests))
     for file, faults in {
         "harness/training/loop.py": _loop,
+        "harness/training/recipe.py": _recipe,
         "harness/training/runs.py": _runs,
         "harness/training/train.py": _train,
         "harness/cli/train.py": _command,
