@@ -21,7 +21,7 @@ from PIL import Image
 
 import spec
 from harness.images import sources
-from harness.images.batches import Split, evaluation_batches, open_dataset, pixels, shuffled, training_batches
+from harness.images.batches import Dataset, Split, evaluation_batches, open_dataset, pixels, shuffled, training_batches
 from harness.images.prepared import prepare
 from harness.images.sources import load_batch
 
@@ -100,6 +100,8 @@ def test_the_prepared_folder_holds_what_its_json_says(cache):
         "train": 1498,
         "test": 299,
         "sha256": hashlib.sha256(b"".join(x.tobytes() for x in arrays)).hexdigest(),
+        "remarks": [],
+        "damaged": [],
     }
     found = open_dataset(folder)
     assert found.sha256 == about["sha256"]
@@ -210,26 +212,145 @@ def test_all_that_is_wrong_with_a_folder_stands_in_one_error(tmp_path):
     with pytest.raises(spec.InvalidInput) as refused:
         prepare(f"folder:{folder}", 1, 8)
     message = str(refused.value)
-    assert "expected at least 2 subfolders, one a class, found lonely" in message
-    assert "too few in lonely (1)" in message
+    assert "expected at least 2 subfolders, one a class, with pictures (" in message
+    assert ", found lonely\n" in message
     assert "pictures outside the class folders" in message
     assert [i for i in range(22) if f"loose{i:02}.jpg" in message] == list(range(20))
     assert message.endswith("and 2 more")
 
 
-def test_every_class_with_too_few_pictures_is_named(flowers):
+def _said(folder: Path, **options) -> tuple[Dataset, list[str]]:
+    """The dataset of a folder, and what a user is told."""
+    lines: list[str] = []
+    return open_dataset(prepare(f"folder:{folder}", 1, 8, say=lines.extend, **options)), lines
+
+
+def test_an_empty_class_is_skipped_and_a_single_picture_is_trained_on(flowers):
     (flowers / "empty").mkdir()
+    (flowers / "__MACOSX" / "rose").mkdir(parents=True)
     (flowers / "aster" / "0.bmp").unlink()
-    with pytest.raises(spec.InvalidInput, match=r"too few in aster \(1\), empty \(0\)"):
+    found, lines = _said(flowers)
+    assert found.classes == ("Lily", "aster", "rose")
+    assert (np.bincount(found.train.labels).tolist(), np.bincount(found.test.labels).tolist()) == ([4, 1, 8], [1, 0, 3])
+    assert lines[0] == "skipped: .thumbnails, __MACOSX, empty (empty)"
+    assert lines[1] == "left out: 1 .txt file"
+    assert lines[2] == "without test images, since there is one picture only: aster"
+
+
+def test_a_class_whose_files_are_no_pictures_is_not_lost_in_silence(flowers):
+    (flowers / "tulip").mkdir()
+    (flowers / "tulip" / "a.xcf").touch()
+    with pytest.raises(spec.InvalidInput, match=r"tulip would be no class, for lack of pictures: 1 \.xcf file"):
         prepare(f"folder:{flowers}", 1, 8)
 
 
-@pytest.mark.parametrize("names", [["Train", "test"], ["train", "val", "test"], ["training", "valid"], ["train"]])
-def test_folders_of_parts_are_refused_as_classes(names, tmp_path):
-    for name in names:
+def test_one_picture_a_class_leaves_nothing_to_test_on(tmp_path):
+    for name in "ab":
         (tmp_path / "data" / name).mkdir(parents=True)
-    with pytest.raises(spec.InvalidInput, match=f"would become the classes; name one of them, as in .*/{names[0]}:"):
+        Image.new("L", (9, 9)).save(tmp_path / "data" / name / "one.png")
+    with pytest.raises(spec.InvalidInput, match="expected a second picture in at least one class, to test on"):
         prepare(f"folder:{tmp_path / 'data'}", 1, 8)
+
+
+@pytest.mark.parametrize(
+    ("names", "test", "line"),
+    [
+        (["Train", "test"], "test", "training images come from Train, test images from test"),
+        (["train", "test", "validation"], "test", "validation is not used: test images come from test"),
+        (["training", "valid"], "valid", "training images come from training, test images from valid"),
+    ],
+)
+def test_the_users_own_split_is_kept(names, test, line, flowers, tmp_path):
+    for name in names:
+        shutil.copytree(flowers, tmp_path / "data" / "inner" / name)
+    shutil.rmtree(tmp_path / "data" / "inner" / test / "rose")
+    found, lines = _said(tmp_path / "data")
+    assert found.classes == ("Lily", "aster", "rose")
+    assert np.bincount(found.train.labels).tolist() == [5, 2, 11]
+    assert np.bincount(found.test.labels).tolist() == [5, 2]
+    assert {"the pictures are those below inner", line, "without test images: rose"} <= set(lines)
+
+
+def test_a_part_without_classes_is_not_used(flowers, tmp_path):
+    shutil.copytree(flowers, tmp_path / "data" / "train")
+    (tmp_path / "data" / "test").mkdir()
+    Image.new("L", (9, 9)).save(tmp_path / "data" / "test" / "1.png")
+    found, lines = _said(tmp_path / "data")
+    assert (len(found.train), len(found.test)) == (13, 5)
+    assert lines[0] == "test is not used: no subfolder of a class, pictures in it: 1"
+    assert lines[1] == "training images come from train, test images from the same, a fifth of each class"
+
+
+@pytest.mark.parametrize("names", [["test", "val"], ["train", "Training", "test"], ["train", "test", "more"]])
+def test_parts_that_are_not_clear_are_refused(names, flowers, tmp_path):
+    for name in names:
+        shutil.copytree(flowers, tmp_path / "data" / name)
+    with pytest.raises(spec.InvalidInput, match="expected train, and beside it test, val or both, and nothing else"):
+        prepare(f"folder:{tmp_path / 'data'}", 1, 8)
+
+
+def test_a_class_of_test_images_alone_is_refused(flowers, tmp_path):
+    for name in ("train", "test"):
+        shutil.copytree(flowers, tmp_path / "data" / name)
+    shutil.rmtree(tmp_path / "data" / "train" / "rose")
+    with pytest.raises(spec.InvalidInput, match="of every class, found test images alone of rose"):
+        prepare(f"folder:{tmp_path / 'data'}", 1, 8)
+
+
+def test_classes_that_are_numbers_come_in_their_order_unless_a_run_has_another(tmp_path):
+    for name in range(11):
+        (tmp_path / "data" / str(name)).mkdir(parents=True)
+        for i in range(2):
+            Image.new("L", (9, 9), 20 * name).save(tmp_path / "data" / str(name) / f"{i}.png")
+    found, _ = _said(tmp_path / "data")
+    assert found.classes == tuple(map(str, range(11)))
+    assert (found.train.images[:, 0, 0, 0] == 20 * found.train.labels).all()
+    before = sorted(found.classes)
+    again, _ = _said(tmp_path / "data", classes=before)
+    assert list(again.classes) == before
+    assert [before[label] for label in again.train.labels] == [str(x // 20) for x in again.train.images[:, 0, 0, 0]]
+    assert _said(tmp_path / "data", classes=["other"])[0].classes == found.classes
+
+
+def test_damaged_pictures_are_left_out_when_asked_and_named_each_time(flowers):
+    damaged = [flowers / "rose" / "2.PNG", flowers / "aster" / "more.png"]
+    whole, _ = _said(flowers)
+    for path in damaged:
+        path.write_bytes(b"no picture")
+    for _ in range(2):  # made, and found
+        found, lines = _said(flowers, skip_damaged=True)
+        assert len(found.train) + len(found.test) == len(whole.train) + len(whole.test) - 1
+        assert lines[-1].startswith("left out, cannot be read: ")
+        assert all(f"{path}: expected a picture" in lines[-1] for path in damaged)
+    with pytest.raises(spec.InvalidInput, match=r"(?s)leave it out with --skip-damaged:.*more\.png"):
+        _said(flowers)
+    kept = {x.tobytes() for part in (found.train, found.test) for x in part.images}
+    assert kept < {x.tobytes() for part in (whole.train, whole.test) for x in part.images}
+
+
+def test_a_class_is_not_lost_with_its_damaged_pictures(flowers, cache):
+    for path in (flowers / "aster").rglob("*.*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(spec.InvalidInput, match="training images of every class, found none that can be read of aster"):
+        _said(flowers, skip_damaged=True)
+    assert list(cache.iterdir()) == []
+
+
+def test_remarks_on_pictures_are_kept_with_the_dataset(flowers):
+    Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(flowers / "rose" / "deep.png")
+    for _ in range(2):
+        _, lines = _said(flowers)
+        assert lines[-1].startswith("taken as 12 bits in 16, since no pixel needs more: ")
+        assert lines[-1].endswith("deep.png (up to 4,000)")
+
+
+def test_a_dataset_of_before_can_be_opened():
+    folder = prepare("digits", 1, 8)
+    about = json.loads((folder / "dataset.json").read_text())
+    del about["remarks"], about["damaged"]
+    (folder / "dataset.json").write_text(json.dumps(about))
+    assert open_dataset(folder).damaged == ()
 
 
 def test_a_class_may_be_called_like_a_part(flowers):
@@ -574,7 +695,7 @@ def test_an_error_in_the_thread_is_raised_in_the_loop(split, threads):
 def test_a_process_ends_with_batches_waiting():
     script = """
 import numpy as np
-from harness.images.batches import Split, evaluation_batches
+from harness.images.batches import Dataset, Split, evaluation_batches
 split = Split(np.zeros((100, 1, 8, 8), np.uint8), np.zeros(100, np.int64))
 batches = evaluation_batches(split, 1, dtype="float32", mean=0, std=1)
 next(batches)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from harness.cli.options import DataDir, Device, Dtype, Json, Python, console, interpreters, notes, progress
+from harness.cli.options import (
+    DataDir,
+    Device,
+    Dtype,
+    Json,
+    Python,
+    SkipDamaged,
+    console,
+    interpreters,
+    notes,
+    progress,
+    say,
+)
 
 # The options that --resume allows. The others were settled when the run began.
 _WITH_RESUME = frozenset("resume backend data_dir devices steps python as_json".split())
@@ -27,6 +40,7 @@ def train(
         str, typer.Option(help="digits, fashion-mnist, or folder:PATH with one subfolder a class.")
     ] = "digits",
     data_dir: DataDir = None,
+    skip_damaged: SkipDamaged = False,
     preset: Annotated[str | None, typer.Option(help="See `googlenet presets`.", show_default="the recipe's")] = None,
     epochs: Annotated[int | None, typer.Option(help="Over all images.", show_default="the recipe's")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="the recipe's")] = None,
@@ -85,7 +99,7 @@ def train(
         config = chosen.config()
         stage_shapes(config, (config.in_channels, chosen.size, chosen.size))  # refuse before any work is done
         names = check_names(backends or list(BACKENDS))
-        dataset = _prepare(data, config.in_channels, chosen.size, data_dir)
+        dataset = _prepare(data, config.in_channels, chosen.size, data_dir, skip_damaged)
         settings = settings_for(chosen, dataset, seed, dtype, device)
         folder = run or default_name(recipe, data)
         parts = create(folder, names, settings)
@@ -99,7 +113,9 @@ def train(
         folder = parts[0].folder.parent
         settings = parts[0].settings
         config = settings.config
-        dataset = _prepare(settings.data, config.in_channels, settings.recipe.size, data_dir)
+        # It has to be the data that it was: what was left out then is left out now, in the same order of classes.
+        size = settings.recipe.size
+        dataset = _prepare(settings.data, config.in_channels, size, data_dir, True, settings.classes)
         check_data(parts, dataset)
     results = train_parts(parts, dataset, display.Screen(notes), pythons, stop_after=steps, devices=devices)
     if not results:
@@ -116,6 +132,7 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of one backend's run.")],
     data: Annotated[str | None, typer.Option(help="As for `train`.", show_default="what it was trained on")] = None,
     data_dir: DataDir = None,
+    skip_damaged: SkipDamaged = False,
     part: Annotated[Literal["test", "train"], typer.Option(help="The images to evaluate on.")] = "test",
     backend: Annotated[
         str | None, typer.Option(help="pt, mx or jax.", show_default="the one that trained last")
@@ -147,7 +164,8 @@ def evaluate(
     settings, position = of_checkpoint(weights, path)
     recipe = settings.recipe
     (name,) = check_names([backend or position.lineage[-1]["backend"]])
-    folder = _prepare(data or settings.data, weights.config.in_channels, recipe.size, data_dir)
+    channels = weights.config.in_channels
+    folder = _prepare(data or settings.data, channels, recipe.size, data_dir, skip_damaged, settings.classes)
     dataset = open_dataset(folder)
     if dataset.classes != settings.classes:
         raise InvalidInput(
@@ -253,10 +271,23 @@ def recipes(
             screen.print(f"    published: {table['published']}", style="dim", highlight=False, soft_wrap=True)
 
 
-def _prepare(source: str, channels: int, size: int, data_dir: Path | None) -> Path:
+def _prepare(
+    source: str,
+    channels: int,
+    size: int,
+    data_dir: Path | None,
+    skip_damaged: bool,
+    classes: Sequence[str] = (),
+) -> Path:
     """The folder of a prepared dataset; it is prepared now if it does not exist."""
     from harness.images.prepared import prepare
 
     task = f"preparing {source}"
     with progress([task]) as advance:
-        return prepare(source, channels, size, data_dir, partial(advance, task))
+        done = partial(advance, task)
+        lines: list[str] = []
+        folder = prepare(
+            source, channels, size, data_dir, done, say=lines.extend, skip_damaged=skip_damaged, classes=classes
+        )
+    say(lines)
+    return folder

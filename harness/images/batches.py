@@ -32,6 +32,7 @@ _FIELDS = {  # of dataset.json
     "test": int,
     "sha256": str,
 }
+_LISTS = ("remarks", "damaged")  # of dataset.json too; those of before have none
 _Batches = Generator[tuple[Array, Array], None, None]
 _npy: Any = np.lib.format  # NumPy 1.26 has no types for it
 
@@ -60,6 +61,8 @@ class Dataset:
     sha256: str  # hash of all pixels and labels
     train: Split
     test: Split
+    remarks: tuple[str, ...] = ()  # lines for the user on how the pictures were read
+    damaged: tuple[str, ...] = ()  # pictures that are left out, and why
 
 
 def open_dataset(folder: Path) -> Dataset:
@@ -71,6 +74,7 @@ def open_dataset(folder: Path) -> Dataset:
     try:
         about = json.loads((folder / "dataset.json").read_text())
         wrong = [name for name, kind in _FIELDS.items() if type(about.get(name)) is not kind or not about[name]]
+        wrong += [name for name in _LISTS if type(about.get(name, [])) is not list]
     except (OSError, ValueError, AttributeError) as error:
         raise _damaged(folder, [f"dataset.json: {error}"]) from error
     if wrong:
@@ -95,8 +99,9 @@ def open_dataset(folder: Path) -> Dataset:
     if problems:
         raise _damaged(folder, problems)
     train, test = (Split(arrays[f"{part}-images"], arrays[f"{part}-labels"]) for part in ("train", "test"))
-    about = {key: about[key] for key in ("source", "description", "channels", "size", "sha256", "classes")}
-    return Dataset(folder, **about | {"classes": tuple(about["classes"]), "train": train, "test": test})
+    facts: dict[str, Any] = {key: about[key] for key in ("source", "description", "channels", "size", "sha256")}
+    facts |= {key: tuple(map(str, about.get(key, ()))) for key in ("classes", *_LISTS)}
+    return Dataset(folder, **facts, train=train, test=test)
 
 
 def _damaged(folder: Path, problems: list[str]) -> InvalidInput:

@@ -14,8 +14,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,15 +24,16 @@ from PIL import Image
 from harness.atomic import sync_folder
 from harness.images import sources
 from harness.images.batches import open_dataset
-from harness.images.pictures import Remarks, suffixes
+from harness.images.folders import read_folder
+from harness.images.pictures import Remarks, listing, unreadable
+from harness.shown import shown
 from spec import Array, InvalidInput
 
 _FORMAT = 1  # part of every cache key: raise it when the files of the same source change
 _READER = 2  # part of the key of a folder of pictures: raise it when the same file becomes other pixels
 # Source: github.com/zalandoresearch/fashion-mnist, README.
 _FASHION_CLASSES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
-_PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # names of parts, and not of classes
-_NAMED = 20  # largest number of files in one error message
+_SKIP = "mend or remove it, or leave it out with --skip-damaged"
 _npy: Any = np.lib.format  # NumPy 1.26 has no types for it
 
 
@@ -55,6 +55,7 @@ class _Source:
     classes: tuple[str, ...]
     identity: object  # JSON; identity, channels and size decide the content
     parts: Callable[[], dict[str, _Part]]  # train and test
+    lines: Sequence[str] = ()  # for the user, on what the source holds
 
 
 def prepare(
@@ -63,32 +64,46 @@ def prepare(
     size: int,
     data_dir: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    say: Callable[[Sequence[str]], None] = lambda lines: None,
+    skip_damaged: bool = False,
+    classes: Sequence[str] = (),
 ) -> Path:
     """The folder of a source for `harness.images.batches.open_dataset`; it is made if it does not exist.
 
     The folder gets its name when it is complete: no other process sees a part of it, and a killed process leaves none.
 
-    `source` is ``digits``, ``fashion-mnist``, or ``folder:PATH``, a folder with one subfolder of pictures a class.
-    `data_dir` is as in `sources.fashion_mnist`. `progress` takes the number of images done and their total, if the
-    folder has to be made.
+    Args:
+        source: ``digits``, ``fashion-mnist``, or ``folder:PATH``, a folder as in `harness.images.folders`.
+        channels: 1 or 3.
+        size: Side of the images in pixels.
+        data_dir: As in `sources.fashion_mnist`.
+        progress: Takes the number of images done and their total, if the folder has to be made.
+        say: Takes lines on what a user should know of the source and how its pictures were read.
+        skip_damaged: Leave out pictures that cannot be read.
+        classes: An order of the classes to keep, as in `read_folder`.
 
     Raises:
         InvalidInput: when the source does not exist or cannot be read, or the cache cannot be written.
     """
     sources.check_pictures(channels, size)
-    origin = _find(source, data_dir)
+    origin = _find(source, data_dir, classes)
     key = hashlib.sha256(json.dumps([_FORMAT, origin.identity]).encode()).hexdigest()[:12]
     folder = sources.cache_folder() / "prepared" / f"{origin.kind}-{channels}x{size}x{size}-{key}"
     with _cache_of(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         ready = folder.exists()
     if not ready:
-        _make(folder, origin, channels, size, progress)
-    open_dataset(folder)  # refuses a damaged folder
+        _make(folder, origin, channels, size, progress, skip_damaged)
+    made = open_dataset(folder)  # refuses a damaged folder
+    if made.damaged and not skip_damaged:
+        raise unreadable(made.damaged, _SKIP)
+    damaged = [f"left out, cannot be read: {listing(made.damaged, between='; ')}"] if made.damaged else []
+    say([*origin.lines, *made.remarks, *damaged])
     return folder
 
 
-def _find(source: str, data_dir: Path | None) -> _Source:
+def _find(source: str, data_dir: Path | None, classes: Sequence[str]) -> _Source:
     if source == "digits":
         return _Source("digits", source, "scikit-learn's handwritten digits", tuple("0123456789"), source, _digits)
     if source == "fashion-mnist":
@@ -97,7 +112,7 @@ def _find(source: str, data_dir: Path | None) -> _Source:
             source, source, "Fashion-MNIST", tuple(_FASHION_CLASSES), source, lambda: _fashion_mnist(data_dir)
         )
     if source.startswith("folder:") and source != "folder:":
-        return _pictures(Path(source.removeprefix("folder:")))
+        return _pictures(Path(source.removeprefix("folder:")), classes)
     hint = f"; to train on the pictures in that folder, write folder:{source}" if Path(source).is_dir() else ""
     raise InvalidInput(
         "data: expected digits, fashion-mnist, or folder:PATH for a folder with one subfolder of pictures a class, "
@@ -120,111 +135,50 @@ def _fashion_mnist(data_dir: Path | None) -> dict[str, _Part]:
     return parts
 
 
-def _pictures(folder: Path) -> _Source:
-    """A folder with one subfolder a class; a fifth of each class, rounded up, are test images.
-
-    They come first in the order of the SHA-256 of their paths. This order is as good as random and the same on every
-    machine, and a picture that is added later moves few others to the other part.
-    """
-    try:
-        folder = folder.resolve()
-        subfolders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-        classes = {path.name: _picture_files(path) for path in subfolders}
-        outside = sorted(path.name for path in folder.iterdir() if _is_picture(path))
-        identity = []
-        for path in chain(*classes.values()):
-            stat = path.stat()
-            identity.append((_relative(path, folder), stat.st_size, stat.st_mtime_ns))
-    except OSError as error:
-        raise InvalidInput(
-            f"folder:{folder}: expected a folder with one subfolder of pictures a class, and it cannot be read "
-            f"({error.strerror})"
-        ) from error
-    _check_classes(folder, classes, outside)
-
-    labels: dict[str, list[int]] = {"train": [], "test": []}
-    pictures: dict[str, list[Path]] = {"train": [], "test": []}
-    for label, paths in enumerate(classes.values()):
-        ordered = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(_relative(path, folder))).digest())
-        fifth = -(-len(ordered) // 5)
-        for part, chosen in (("train", ordered[fifth:]), ("test", ordered[:fifth])):
-            labels[part] += [label] * len(chosen)
-            pictures[part] += chosen
+def _pictures(folder: Path, classes: Sequence[str]) -> _Source:
+    found = read_folder(folder, classes)
     return _Source(
         kind="folder",
-        name=f"folder:{folder}",
-        description=f"pictures in {folder}",
-        classes=tuple(classes),
-        identity=[_READER, str(folder), identity],
-        parts=lambda: {part: _Part(labels[part], pictures[part]) for part in labels},
+        name=f"folder:{found.path}",
+        description=f"pictures in {found.path}",
+        classes=found.classes,
+        identity=[_READER, found.identity()],
+        parts=lambda: {
+            name: _Part([label for label, _ in part], [path for _, path in part]) for name, part in found.parts.items()
+        },
+        lines=found.lines,
     )
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in suffixes() and not path.name.startswith(".") and path.is_file()
-
-
-def _picture_files(folder: Path) -> list[Path]:
-    """All pictures in a folder and below it, except hidden ones."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if _is_picture(path) and not any(name.startswith(".") for name in path.relative_to(folder).parts)
-    ]
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
-
-
-def _check_classes(folder: Path, classes: dict[str, list[Path]], outside: Sequence[str]) -> None:
-    if classes and {name.lower() for name in classes} <= _PARTS:
-        example = max(classes, key=lambda name: name.lower().startswith("train"))
-        raise InvalidInput(
-            f"folder:{folder}: expected one subfolder a class, found {', '.join(classes)}, which would become the "
-            f"classes; name one of them, as in folder:{folder / example}: a test part is split off it"
-        )
-    problems = []
-    if len(classes) < 2:
-        problems.append(f"expected at least 2 subfolders, one a class, found {', '.join(classes) or 'none'}")
-    few = [f"{name} ({len(paths)})" for name, paths in classes.items() if len(paths) < 2]
-    if few:
-        expected = ", ".join(sorted(suffixes()))
-        problems.append(
-            f"expected at least 2 pictures ({expected}) a class, one to train on and one to test: too few in "
-            f"{', '.join(few)}"
-        )
-    if outside:
-        problems.append(
-            "pictures outside the class folders; move each into the folder of its class:\n    "
-            + "\n    ".join(_shortened(outside))
-        )
-    if problems:
-        raise InvalidInput("\n  ".join([f"folder:{folder}: not a folder with one subfolder a class:", *problems]))
-
-
-def _shortened(lines: Sequence[str]) -> list[str]:
-    """The first lines, and the number of the others."""
-    more = len(lines) - _NAMED
-    return [*lines[:_NAMED], *([f"and {more:,} more"] if more > 0 else [])]
-
-
-def _make(folder: Path, source: _Source, channels: int, size: int, progress: Callable[[int, int], None]) -> None:
+def _make(
+    folder: Path,
+    source: _Source,
+    channels: int,
+    size: int,
+    progress: Callable[[int, int], None],
+    skip_damaged: bool,
+) -> None:
     """Write a folder under another name, and rename it when it is complete."""
     parts = source.parts()
     unfinished = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
         with _cache_of(folder):
             unfinished.mkdir()
-            sha256 = _write_images(unfinished, parts, channels, size, progress)
+            written = _write_images(unfinished, parts, channels, size, progress)
+            if written.damaged and not skip_damaged:
+                raise unreadable(written.damaged, _SKIP)
+            if written.damaged:
+                _check_left(written, source.classes)
             about = {
                 "source": source.name,
                 "description": source.description,
                 "classes": source.classes,
                 "channels": channels,
                 "size": size,
-                **{name: len(part.labels) for name, part in parts.items()},
-                "sha256": sha256,
+                **{name: len(labels) for name, labels in written.labels.items()},
+                "sha256": written.sha256,
+                "remarks": written.remarks.lines(),
+                "damaged": written.damaged,
             }
             with _synced(unfinished / "dataset.json") as file:
                 file.write(json.dumps(about, indent=1).encode())
@@ -233,45 +187,71 @@ def _make(folder: Path, source: _Source, channels: int, size: int, progress: Cal
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+@dataclass
+class _Written:
+    """What the files of a dataset hold."""
+
+    labels: dict[str, Array] = field(default_factory=dict)  # of each part
+    sha256: str = ""  # of all images and labels
+    remarks: Remarks = field(default_factory=Remarks)
+    damaged: list[str] = field(default_factory=list)  # pictures that are left out, and why
+
+
+def _check_left(written: _Written, classes: Sequence[str]) -> None:
+    """No class may be lost with the pictures that are left out."""
+    lost = sorted(set(range(len(classes))) - set(written.labels["train"].tolist()))
+    problems = [f"expected training images of every class, found none that can be read of {classes[i]}" for i in lost]
+    if not len(written.labels["test"]):
+        problems.append("expected test images, found none that can be read")
+    if problems:
+        raise unreadable([*map(shown, problems), *written.damaged])
+
+
 def _write_images(
     unfinished: Path, parts: dict[str, _Part], channels: int, size: int, progress: Callable[[int, int], None]
-) -> str:
-    """Write images and labels, and return the SHA-256 of all of them.
+) -> _Written:
+    """Write images and labels, without the pictures that cannot be read.
 
     Files are written and not mapped into memory: a full disk is then an error, and does not kill the process.
     """
     total = sum(len(part.labels) for part in parts.values())
     digest = hashlib.sha256()
+    written = _Written()
     done = 0
-    unreadable = []
     for name, part in parts.items():
+        labels = []
         with _synced(unfinished / f"{name}-images.npy") as file:
-            shape = (len(part.labels), channels, size, size)
-            _npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for picture in part.pictures:
+            _write_header(file, (len(part.labels), channels, size, size))
+            for label, picture in zip(part.labels, part.pictures, strict=True):
                 try:
-                    image = _decoded(picture, channels, size).tobytes()
+                    image = _decoded(picture, channels, size, written.remarks).tobytes()
                 except InvalidInput as error:
-                    unreadable.append(str(error))
+                    written.damaged.append(str(error))
                 else:
                     file.write(image)
                     digest.update(image)
+                    labels.append(label)
                 done += 1
                 if done % 100 == 0 or done == total:
                     progress(done, total)
+            file.seek(0)
+            _write_header(file, (len(labels), channels, size, size))
         with _synced(unfinished / f"{name}-labels.npy") as file:
-            labels = np.asarray(part.labels, dtype=np.int64)
-            _npy.write_array(file, labels)
-            digest.update(labels.tobytes())
-    if unreadable:
-        lines = "\n  ".join(_shortened(sorted(unreadable)))
-        raise InvalidInput(f"not a picture that can be read; mend or remove it:\n  {lines}")
-    return digest.hexdigest()
+            written.labels[name] = np.asarray(labels, dtype=np.int64)
+            _npy.write_array(file, written.labels[name])
+            digest.update(written.labels[name].tobytes())
+    written.sha256 = digest.hexdigest()
+    return written
 
 
-def _decoded(picture: Path | Array, channels: int, size: int) -> Array:
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """NumPy's header; it has room for another number of images."""
+    _npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _decoded(picture: Path | Array, channels: int, size: int, remarks: Remarks) -> Array:
     if isinstance(picture, Path):
-        return sources.read_picture(picture, channels, size, Remarks())
+        return sources.read_picture(picture, channels, size, remarks)
     return sources.resized(Image.fromarray(picture), channels, size)
 
 

@@ -33,7 +33,7 @@ from harness.weights.checkpoint import (
 )
 from harness.weights.formats import FORMATS, RunTask, answer_of, detect, params_of
 from harness.weights.formats.contents import Contents
-from harness.weights.preprocessing import Preprocessing, preprocessing_of, published
+from harness.weights.preprocessing import preprocessing_of
 from spec import Array, Config, InvalidInput, reference
 from spec.shapes import input_sizes
 from spec.tolerances import TOLERANCES
@@ -92,8 +92,7 @@ def read_weights(path: Path, run_task: RunTask, form: str | None = None, preset:
         if len(configs) > 1:
             fitting = ", ".join(config.preset for config in configs)
             raise InvalidInput(f"fits {fitting}: say which with --preset, since the file does not")
-        metadata = {"preprocessing": published(scheme.name, configs[0]).as_json()}
-        weights = Checkpoint(names.rename(contents.arrays, scheme, configs[0]), configs[0], metadata)
+        weights = Checkpoint(names.rename(contents.arrays, scheme, configs[0]), configs[0])
         spec.check_params(weights.config, weights.params)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
@@ -114,11 +113,11 @@ def understood(contents: Contents, scheme: str, preset: str | None = None) -> Ch
     return understand(names.rename(params, names.SCHEMES[scheme], config) | state, contents.texts)
 
 
-def prepared(source: Source, dtype: str | None, *, aux: bool, pictures: Preprocessing | None = None) -> Checkpoint:
+def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:
     """What is to be written: the parameters, how pictures are prepared for them, and the classes' names.
 
     An optimizer's state and a run's position stay behind, and the auxiliary heads where `aux` is False. Arrays are
-    rounded to `dtype`; None leaves them as they are. Pictures are prepared as the source says, unless `pictures` does.
+    rounded to `dtype`; None leaves them as they are.
 
     Raises:
         InvalidInput: when rounding makes a number infinite.
@@ -130,8 +129,8 @@ def prepared(source: Source, dtype: str | None, *, aux: bool, pictures: Preproce
         with np.errstate(over="ignore"):
             params = {name: x.astype(dtype) for name, x in params.items()}
         spec.check_params(config, params)
-    pictures = pictures or preprocessing_of(weights)
-    return Checkpoint(params, config, {"preprocessing": pictures.as_json(), "labels": list(pictures.labels)})
+    preprocessing = preprocessing_of(weights)
+    return Checkpoint(params, config, {"preprocessing": preprocessing.as_json(), "labels": list(preprocessing.labels)})
 
 
 def convert(

@@ -404,8 +404,8 @@ FAULTS = [
     Fault(
         "hugging face: mean and deviation of the pictures are exchanged",
         _CANONICAL,
-        '"image_mean": np.broadcast_to(prepare.mean,',
-        '"image_mean": np.broadcast_to(prepare.std,',
+        '"image_mean": list(prepare.mean),\n        "image_std": list(prepare.std),',
+        '"image_mean": list(prepare.std),\n        "image_std": list(prepare.mean),',
         (f"{_convert}::test_a_folder_for_hugging_face_explains_itself[lenet-bn-frozen-1-LeNet]",),
     ),
     # ----------------------------------------------------------------------------------------------------- ONNX
@@ -630,14 +630,14 @@ FAULTS = [
     Fault(
         "convert: rounding may make a number infinite",
         _CONVERT,
-        "        spec.check_params(config, params)\n    pictures",
-        "    pictures",
+        "        spec.check_params(config, params)\n    preprocessing",
+        "    preprocessing",
         (f"{_convert}::test_a_number_that_float32_cannot_hold_is_refused",),
     ),
     Fault(
         "convert: the classes' names stay behind",
         _CONVERT,
-        '"labels": list(pictures.labels)})',
+        '"labels": list(preprocessing.labels)})',
         '"labels": []})',
         (f"{_convert}::test_a_training_s_checkpoint_leaves_its_optimizer_behind",),
     ),

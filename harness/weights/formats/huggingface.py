@@ -10,8 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import spec
 from harness.images.sources import RESAMPLING
 from harness.weights.checkpoint import Checkpoint, save
@@ -72,9 +70,8 @@ def write_folder(path: Path, weights: Checkpoint) -> None:
         "do_rescale": True,
         "rescale_factor": prepare.scale,
         "do_normalize": True,
-        # One for each channel, as transformers asks for.
-        "image_mean": np.broadcast_to(prepare.mean, config.in_channels).tolist(),
-        "image_std": np.broadcast_to(prepare.std, config.in_channels).tolist(),
+        "image_mean": list(prepare.mean),
+        "image_std": list(prepare.std),
         "order": prepare.order,
     }
     tag = "googlenet, inception" if config.family == "GoogLeNet" else config.preset.partition("-")[0]
