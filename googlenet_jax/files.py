@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx, serialization
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
 import spec
 from googlenet_jax.build import build
@@ -75,12 +75,13 @@ def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) ->
 
 
 def _named(path: Path, tree: dict[Any, Any]) -> dict[str, Any]:
-    """The arrays in a tree, or what Orbax says of them, by their dotted paths.
+    """The arrays in a tree, or what Orbax says of them, by their dotted paths, and the numbers beside them.
 
     Raises:
         spec.InvalidInput: when one is something else, or two have the same path.
     """
-    pairs = [(".".join(map(str, keys)), x) for keys, x in flatten_dict(tree).items()]
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    pairs = [(jax.tree_util.keystr(keys, simple=True, separator="."), x) for keys, x in leaves]
     odd = [name for name, x in pairs if not (name.isprintable() and str(getattr(x, "dtype", None)) in _DTYPES)]
     if odd or len(dict(pairs)) < len(pairs):
         what = f"something else as {', '.join(f'{name[:60]!r}' for name in odd[:5])}" if odd else "two of a name"

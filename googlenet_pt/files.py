@@ -15,6 +15,10 @@ from googlenet_pt.probe import activations
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _DTYPES += (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_DEEPEST = 8  # dictionaries in one another
+# NumPy's scalars and arrays, and a command's options, as training scripts save them beside the tensors.
+_SETTINGS = [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")]
+_SETTINGS += ["numpy.dtype", "numpy.ndarray", "argparse.Namespace"]
 
 
 def write_file(path: Path, arrays: spec.Arrays, config: spec.Config) -> None:
@@ -28,62 +32,109 @@ def write_file(path: Path, arrays: spec.Arrays, config: spec.Config) -> None:
 
 
 def read_file(path: Path) -> dict[str, spec.Array]:
-    """The arrays of a state dict, by its names; one under the key ``state_dict`` or ``model`` is found too.
+    """All tensors of a file by their names, below dictionaries by dotted paths: ``state_dict.conv1.weight``.
+
+    Whatever else stands beside them, as epochs and settings, is left out, and so is what has a number for a name, as an
+    optimizer's state.
 
     Raises:
-        spec.InvalidInput: when it holds anything but tensors, or claims to hold more than the file does.
+        spec.InvalidInput: when it holds no plain tensor or one of another kind, or claims to hold more than it does.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # PyTorch raises of every kind here
-        raise spec.InvalidInput(f"{path}: PyTorch refuses it ({_reason(error)}); restore a copy") from error
-    state = _state_dict(state)
+    state = _load(path)
     if not isinstance(state, dict):
         raise spec.InvalidInput(
             f"{path}: expected a state dict (names and tensors), got a {type(state).__name__}; save model.state_dict()"
         )
-    if odd := [f"{str(name)[:60]!r}" for name, x in state.items() if not _plain(name, x)]:
+    leaves = _leaves(state, "", _DEEPEST)
+    tensors = {name: x for name, x in leaves if isinstance(x, torch.Tensor)}
+    odd = [name for name, x in tensors.items() if not _plain(name, x)]
+    if odd or not tensors:
+        names = [f"{str(name)[:60]!r}" for name in odd or state]
         raise spec.InvalidInput(
-            f"{path}: expected a state dict of plain tensors by name, got something else as {', '.join(odd[:5])}; "
+            f"{path}: expected a state dict of plain tensors by name, got something else as {', '.join(names[:5])}; "
             "save model.state_dict()"
         )
-    # A tensor may repeat its numbers with a stride of zero, and so be larger than any file.
-    if (size := sum(math.prod(x.shape) * x.element_size() for x in state.values())) > path.stat().st_size:
+    if len(tensors) < sum(isinstance(x, torch.Tensor) for _, x in leaves):
+        raise spec.InvalidInput(f"{path}: expected each tensor under a name of its own; save model.state_dict()")
+    # A tensor may repeat its numbers with a stride of zero, and so be larger than any file. One may have two names.
+    different = {(x.data_ptr(), x.dtype, x.shape, x.stride()): x for x in tensors.values()}
+    if (size := sum(math.prod(x.shape) * x.element_size() for x in different.values())) > path.stat().st_size:
         raise spec.InvalidInput(
             f"{path}: expected a state dict of plain tensors, got {size} bytes of them in a smaller file; "
             "save a clone() of each"
         )
-    return {name: _numpy(x) for name, x in state.items()}
+    return {name: _numpy(x) for name, x in tensors.items()}
 
 
 def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) -> dict[str, spec.Array]:
     """Every stage's output when PyTorch itself loads the file."""
     model = build(config, dtype=dtype, device="cpu")
-    model.load_state_dict(_state_dict(torch.load(path, map_location="cpu", weights_only=True)))
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return activations(model, images)
 
 
-def _state_dict(state: Any) -> Any:
-    """The entry ``state_dict`` or ``model``, where there is one."""
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    return state
+class _Setting:
+    """Stands for a value of Python that a checkpoint holds beside its tensors; nothing of it is run or kept."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __new__(cls, *_: Any) -> _Setting:
+        return object.__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
+        pass
 
 
-def _plain(name: Any, x: Any) -> bool:
-    """Whether it is a tensor that `_numpy` takes, and has a name."""
-    if not isinstance(name, str) or not name.isprintable() or not isinstance(x, torch.Tensor):
-        return False
+def _load(path: Path) -> Any:
+    """What PyTorch reads without running anything of the file's.
+
+    Raises:
+        spec.InvalidInput: when it needs to run something, or is damaged.
+    """
+    try:
+        with torch.serialization.safe_globals([(_Setting, name) for name in _SETTINGS]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # PyTorch raises of every kind here
+        raise spec.InvalidInput(f"{path}: PyTorch refuses it ({_reason(error)}); {_remedy(error)}") from error
+
+
+def _leaves(tree: dict[Any, Any], prefix: str, deepest: int) -> list[tuple[str, Any]]:
+    """What stands in dictionaries under texts, by dotted paths."""
+    pairs: list[tuple[str, Any]] = []
+    for name, x in tree.items():
+        if not isinstance(name, str):
+            continue
+        if isinstance(x, dict):
+            pairs += _leaves(x, f"{prefix}{name}.", deepest - 1) if deepest else []
+        else:
+            pairs.append((f"{prefix}{name}", x))
+    return pairs
+
+
+def _plain(name: str, x: torch.Tensor) -> bool:
+    """Whether `_numpy` takes it, and its name can be shown."""
     numbers = x.dtype in _DTYPES and x.device.type == "cpu" and not x.is_neg()
-    return numbers and x.layout == torch.strided and not x.is_nested
+    return name.isprintable() and numbers and x.layout == torch.strided and not x.is_nested
 
 
 def _reason(error: Exception) -> str:
     """PyTorch's own message in one line, without its advice to trust the file."""
     message = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    line = (message.splitlines() or [type(error).__name__])[0][:200]
+    line = (message.splitlines() or [type(error).__name__])[0].partition(" was not an allowed global")[0][:200]
     return "".join(c if c.isprintable() else " " for c in line)
+
+
+def _remedy(error: Exception) -> str:
+    """What helps against it."""
+    if "UninitializedParameter" in str(error) or "UninitializedBuffer" in str(error):
+        return "its lazy layers have not seen an image: run one batch through the model, then save it again"
+    if "Unsupported global" in str(error):
+        return (
+            "it holds objects of Python, as a whole model does: where it was written, load it with "
+            "torch.load(FILE, weights_only=False), and save only its state_dict()"
+        )
+    return "restore a copy"
 
 
 def _numpy(x: torch.Tensor) -> spec.Array:

@@ -62,8 +62,8 @@ def same_arrays(scheme: str, preset: str, aux: bool) -> list[str]:
     return [name for name in same if name in SCHEMES[scheme].presets]
 
 
-def with_and_without_heads(preset: str) -> list[bool]:
-    return [True, False] if spec.PRESETS[preset].aux else [False]
+def with_and_without_heads(preset: str, scheme: str = "canonical") -> list[bool]:
+    return [True, False] if spec.PRESETS[preset].aux and SCHEMES[scheme].heads else [False]
 
 
 def empty(config: spec.Config, scheme: str = "canonical", dtype: Any = np.float32) -> Arrays:
@@ -82,14 +82,14 @@ def empty(config: spec.Config, scheme: str = "canonical", dtype: Any = np.float3
         (name, preset, aux)
         for name in SCHEMES
         for preset in SCHEMES[name].presets
-        for aux in with_and_without_heads(preset)
+        for aux in with_and_without_heads(preset, name)
     ],
 )
 def test_arrays_are_renamed_there_and_back(scheme, preset, aux):
     config = thin(preset, aux=aux, in_channels=2, num_classes=7)
     params = numbered(config)
     theirs = foreign(params, SCHEMES[scheme], config)
-    fixed = preset == "lenet-bn-frozen" and scheme in ("gluon", "gluon-sequential")
+    fixed = preset == "lenet-bn-frozen" and SCHEMES[scheme].kind == "gluon"
     assert len(theirs) == len(params) + (8 if fixed else 0)
     back = rename(theirs, SCHEMES[scheme], config)
     assert list(back) == list(params)
@@ -191,13 +191,50 @@ LITERAL = {
         "aux2.fc2.bias": "loss2/classifier.bias",
         "fc.weight": "loss3/classifier.weight",
     },
+    "d2l-today": {
+        "conv2.weight": "net.1.2.weight",
+        "inception3a.branch1x1.weight": "net.2.0.b1_1.weight",
+        "inception5b.pool_proj.bias": "net.4.1.b4_2.bias",
+        "fc.weight": "net.5.weight",
+    },
+    "d2l-today-sequential": {"conv2.weight": "1.2.weight", "inception4a.branch3x3.weight": "3.0.b2_2.weight"},
+    "d2l-attributes": {"inception4a.branch3x3.weight": "b4.0.p2_2.weight", "fc.bias": "fc.bias"},
+    "d2l-today-attributes": {"conv2.weight": "b2.2.weight", "inception5b.branch5x5.weight": "b5.1.b3_2.weight"},
+    "gluon-today": {"conv2.weight": "net.1.1.weight", "inception4a.branch3x3.weight": "net.3.0.b2_2.weight"},
+    "gluon-today-sequential": {"conv2.weight": "1.1.weight", "fc.weight": "5.weight"},
+    "gluon-prefixed": {
+        "conv2.weight": "googlenet0_conv2_weight",
+        "inception3b.branch3x3.bias": "googlenet0_inception1_conv2_bias",
+        "fc.weight": "googlenet0_dense0_weight",
+    },
+    "gluoncv": {
+        "conv1.weight": "conv1.0.weight",
+        "conv2.norm.weight": "conv3.1.gamma",
+        "inception3a.branch1x1.weight": "inception3a.0.0.0.weight",
+        "inception4e.branch3x3.norm.bias": "inception4e.1.1.1.beta",
+        "inception5b.pool_proj.norm.running_var": "inception5b.3.1.1.running_var",
+        "aux1.conv.weight": "aux1.1.0.weight",
+        "aux1.fc1.bias": "aux1.3.bias",
+        "aux2.fc2.weight": "aux2.6.weight",
+        "fc.weight": "output.weight",
+    },
+    "linen": {
+        "conv1.weight": "Conv_0.kernel",
+        "inception3b.branch3x3_reduce.weight": "Inception_1.Conv_1.kernel",
+        "fc.bias": "Dense_0.bias",
+    },
+    "linen-today": {
+        "conv2.weight": "net.layers_1.layers_2.kernel",
+        "inception3a.branch1x1.weight": "net.layers_2.layers_0.b1_1.kernel",
+        "fc.weight": "net.layers_5.kernel",
+    },
 }
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_each_scheme_has_the_names_that_were_published(scheme):
     preset = "torchvision" if scheme in ("canonical", "gluon", "nnx") else SCHEMES[scheme].presets[0]
-    names = foreign_names(SCHEMES[scheme], spec.preset(preset))
+    names = foreign_names(SCHEMES[scheme], spec.preset(preset, aux=SCHEMES[scheme].heads and spec.PRESETS[preset].aux))
     assert {name: names[name] for name in LITERAL[scheme]} == LITERAL[scheme]
     assert len(set(names.values())) == len(names)
 
@@ -216,9 +253,12 @@ def test_a_scheme_of_jax_has_the_layouts_of_jax():
 def test_a_preset_without_names_in_a_scheme_is_refused():
     config = spec.preset("bvlc")
     with pytest.raises(
-        spec.InvalidInput, match="no names in scheme hand-written: expected one of canonical, gluon, nnx, caffe"
+        spec.InvalidInput,
+        match="no names in scheme hand-written: expected one of canonical, gluon, nnx, gluon-prefixed, caffe",
     ):
         foreign(empty(config), SCHEMES["hand-written"], config)
+    with pytest.raises(spec.InvalidInput, match="heads have no names in scheme gluon-prefixed: leave them out with"):
+        foreign(empty(config), SCHEMES["gluon-prefixed"], config)
 
 
 def test_batch_norm_written_out_in_a_notebook_has_no_names_of_the_libraries():
@@ -740,7 +780,8 @@ DISTINCT = [  # of the presets with the same arrays the first
     (scheme, preset, aux)
     for scheme in SCHEMES
     for preset in SCHEMES[scheme].presets
-    for aux in with_and_without_heads(preset)
+    for aux in with_and_without_heads(preset, scheme)
+    if SCHEMES[scheme].heads or preset == SCHEMES[scheme].presets[0]  # the other ones are told by `recognize` too
     if preset == "lenet-bn-frozen" or same_arrays(scheme, preset, aux)[0] == preset
 ]
 
@@ -901,8 +942,8 @@ REFUSED: dict[str, tuple[Arrays, list[str]]] = {
         ["scheme d2l-sequential, preset lenet", "wrong shape: 7.weight: expected (120, 256), got (120, 400)"],
     ),
     "LeNet in a class": (
-        {f"net.{name}": x for name, x in LENET.items()},
-        ["missing: conv1.weight", "unexpected: net.0.weight, net.0.bias, net.3.weight and 7 more"],
+        {f"model.{name}": x for name, x in LENET.items()},
+        ["missing: conv1.weight", "unexpected: model.0.weight, model.0.bias, model.3.weight and 7 more"],
     ),
     "as many channels as classes, elsewhere": (
         NIN | {"conv4_mlp2.weight": np.zeros((7, 7, 1, 1)), "conv4_mlp2.bias": np.zeros(7)},

@@ -78,6 +78,7 @@ def convert(
             "source": str(source),
             "from": read.form,
             "names": read.scheme,
+            "notes": list(read.notes),
             "target": str(target) if passed else None,
             "to": form,
             "preset": weights.config.preset,
@@ -89,6 +90,8 @@ def convert(
         raise typer.Exit(0 if passed else 1)
     say = partial(console().print, highlight=False, markup=False, soft_wrap=True)
     say(f"{source}: {FORMATS[read.form].title}, names of {read.scheme}; {weights.config}")
+    for note in read.notes:
+        say(note)
     say(f"{len(weights.params)} tensors, bit for bit; SHA-256 {conversion.fingerprint(weights)}")
     if verification is None:
         say("not run (--no-verify)")

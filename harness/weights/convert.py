@@ -34,6 +34,7 @@ from harness.weights.checkpoint import (
 from harness.weights.formats import FORMATS, RunTask, answer_of, detect, params_of
 from harness.weights.formats.contents import Contents
 from harness.weights.preprocessing import preprocessing_of
+from harness.weights.recognition import recognize
 from spec import Array, Config, InvalidInput, reference
 from spec.shapes import input_sizes
 from spec.tolerances import TOLERANCES
@@ -50,6 +51,7 @@ class Source:
     form: str
     scheme: str  # the file's names: see `harness.weights.names`
     weights: Checkpoint
+    notes: tuple[str, ...] = ()  # what stood around the network, a line each
 
 
 @dataclass
@@ -88,15 +90,16 @@ def read_weights(path: Path, run_task: RunTask, form: str | None = None, preset:
     try:
         if "format" in contents.texts:
             return Source(path, form, FORMATS[form].scheme, understood(contents, FORMATS[form].scheme, preset))
-        scheme, configs = names.identify(contents.arrays, preset)
-        if len(configs) > 1:
-            fitting = ", ".join(config.preset for config in configs)
+        found = recognize(contents.arrays, preset)
+        if len(found.configs) > 1:
+            fitting = ", ".join(config.preset for config in found.configs)
             raise InvalidInput(f"fits {fitting}: say which with --preset, since the file does not")
-        weights = Checkpoint(names.rename(contents.arrays, scheme, configs[0]), configs[0])
+        (config,) = found.configs
+        weights = found.weights(config)
         spec.check_params(weights.config, weights.params)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
-    return Source(path, form, scheme.name, weights)
+    return Source(path, form, found.scheme.name, weights, tuple(found.notes()))
 
 
 def understood(contents: Contents, scheme: str, preset: str | None = None) -> Checkpoint:
@@ -255,7 +258,7 @@ def _images(*configs: Config) -> Array:
 
 def _runner(source: Source) -> str:
     form = FORMATS[source.form]
-    return form.runner if source.scheme == form.scheme else "spec"
+    return form.runner if source.scheme == form.scheme and not source.notes else "spec"
 
 
 def _stages(source: Source, runner: str, config: Config, images: Array, run_task: RunTask) -> dict[str, Array]:

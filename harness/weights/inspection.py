@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 import spec
-from harness.weights import names
-from harness.weights.convert import understood
+from harness.weights.convert import Source, fingerprint, prepared, understood
 from harness.weights.formats import FORMATS, RunTask, detect
 from harness.weights.preprocessing import preprocessing_of
-from spec import Array, Config, InvalidInput
+from harness.weights.recognition import nearest, recognize
+from spec import Array, Arrays, Config, InvalidInput
 
 _WIDTH = 130  # characters, so that no name is cut
 
@@ -51,6 +51,8 @@ class Inspection:
     sha256: str | None = None  # verified; None for foreign or damaged files
     problem: str | None = None  # why verification failed
     preprocessing: dict[str, Any] | None = None
+    converts_to: tuple[str, ...] = ()  # SHA-256 of what `convert` makes of it, for each that fits
+    notes: tuple[str, ...] = ()  # what stood around the network, a line each
 
     @property
     def sound(self) -> bool:
@@ -77,7 +79,8 @@ def examine(path: Path, run_task: RunTask, form: str | None = None) -> Inspectio
     form = form or detect(path)
     contents = FORMATS[form].read(path, run_task)
     size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
-    about_file = (path, form, size, [_tensor(name, x) for name, x in contents.arrays.items()])
+    about_file = (path, form, size)
+    tensors = _tensors(contents.arrays)
     problem = None
     if "format" in contents.texts:
         try:
@@ -88,17 +91,34 @@ def examine(path: Path, run_task: RunTask, form: str | None = None) -> Inspectio
             preprocessing = preprocessing_of(weights)
             return Inspection(
                 *about_file,
+                tensors,
                 FORMATS[form].scheme,
                 [weights.config],
                 sha256=contents.texts["sha256"],
                 preprocessing=preprocessing.as_json() | {"labels": list(preprocessing.labels)},
             )
     try:
-        scheme, configs = names.identify(contents.arrays)
-        return Inspection(*about_file, scheme.name, configs, problem=problem)
+        found = recognize(contents.arrays)
     except InvalidInput:
-        scheme, config, differences = names.nearest(contents.arrays)
-        return Inspection(*about_file, scheme.name, [], str(config), tuple(differences), problem=problem)
+        best = nearest(contents.arrays)
+        differences = tuple(best.lines())
+        return Inspection(*about_file, tensors, best.scheme.name, [], str(best.config), differences, problem=problem)
+    if found.notes():
+        tensors = _tensors(found.arrays)
+    converted = [Source(path, form, found.scheme.name, found.weights(config)) for config in found.configs]
+    return Inspection(
+        *about_file,
+        tensors,
+        found.scheme.name,
+        found.configs,
+        converts_to=tuple(fingerprint(prepared(source, None, aux=True)) for source in converted),
+        notes=tuple(found.notes()),
+        problem=problem,
+    )
+
+
+def _tensors(arrays: Arrays) -> list[Tensor]:
+    return [_tensor(name, x) for name, x in arrays.items()]
 
 
 def _tensor(name: str, x: Array) -> Tensor:
@@ -133,8 +153,12 @@ def render(inspection: Inspection, console: Console) -> None:
         f"{inspection.path}: {FORMATS[inspection.format].title}, {inspection.bytes:,} bytes, "
         f"{len(inspection.tensors)} tensors, {numbers:,} numbers"
     )
+    for note in inspection.notes:
+        say(note)
     for config in inspection.fits:
         say(f"fits {config}: {spec.parameter_count(config):,} parameters; names of {inspection.names}")
+    for sha256 in inspection.converts_to if len(inspection.fits) == 1 else ():
+        say(f"what convert makes of it has SHA-256 {sha256}")
     if len(inspection.fits) > 1:
         say("these differ in what has no parameters: which one it is, --preset must say")
     if inspection.nearest is not None:

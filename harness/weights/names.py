@@ -6,10 +6,11 @@ A scheme is one way to name and lay out a network's arrays. docs/names.md has wh
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -82,11 +83,15 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _FEW = 3  # differences of each kind in an error
 
 
+Kind = Literal["torch", "gluon", "nnx", "linen"]
+
+
 @dataclass(frozen=True, eq=False)
 class Scheme:
     """One way to name and lay out the arrays of a network."""
 
     name: str
+    kind: Kind  # the library whose files have such names
     # By preset, in the order of `spec.PRESETS`, then by canonical name. None: all layers have their canonical names.
     layers: Mapping[str, Mapping[str, str]] | None = field(repr=False)
     convolution: Mapping[str, str] = field(repr=False)  # the last part of a convolution's names, by the canonical one
@@ -94,11 +99,15 @@ class Scheme:
     layout: Mapping[int, str] = field(repr=False)  # the order of the axes, by their number
     counter: str | None = field(default=None, repr=False)  # PyTorch's count of batches, which is ignored
     fixed: bool = field(default=False, repr=False)  # whether files hold scales and shifts that are not learned
+    heads: bool = field(default=True, repr=False)  # whether the auxiliary heads have names
+    separator: str = field(default=".", repr=False)  # before the last part of a name
+    repeated: Mapping[str, str] = field(default_factory=dict, repr=False)  # layers that files hold twice: names of both
+    whole: Mapping[str, Mapping[str, str]] | None = field(default=None, repr=False)  # all names, of one file
 
     @property
     def presets(self) -> tuple[str, ...]:
         """The presets that have such files, in the order of `spec.PRESETS`."""
-        return tuple(spec.PRESETS if self.layers is None else self.layers)
+        return tuple(self.whole or self.layers or spec.PRESETS)
 
     def array(self, preset: str, layer: str, leaf: str) -> str:
         """The name of an array: ``1.gamma`` of layer ``conv1`` and the scheme's ``norm.gamma``.
@@ -110,8 +119,8 @@ class Scheme:
         layers = self.layers[preset]
         norm = f"{layer}.norm"
         if leaf.startswith("norm.") and norm in layers:
-            return f"{layers[norm]}.{leaf.removeprefix('norm.')}"
-        return f"{layers[layer]}.{leaf}"
+            return f"{layers[norm]}{self.separator}{leaf.removeprefix('norm.')}"
+        return f"{layers[layer]}{self.separator}{leaf}"
 
 
 def _leaves(column: int) -> dict[str, str]:
@@ -170,6 +179,57 @@ def _sequential(preset: str, *, activations: bool, flatten: bool) -> dict[str, s
     return _named(preset, positions, column=1)
 
 
+def _numbered(preset: str, convolution: str, norm: str, dense: str, block: str) -> dict[str, str]:
+    """The name of every layer by its kind and its number among those of this kind, in its block and outside of blocks.
+
+    The patterns take the number as ``{}``; the block's ends in the separator.
+    """
+    config = spec.preset(preset, aux=False)
+    counts: Counter[str] = Counter()
+    layers = {}
+
+    def number(pattern: str) -> str:
+        counts[pattern] += 1
+        return pattern.format(counts[pattern] - 1)
+
+    blocks = {stage: number(block) for stage, part in config.stages if isinstance(part, Block)}
+    for layer in spec.layers(config):
+        scope = blocks.get(layer.stage, "")
+        layers[layer.name] = number(scope + (dense if layer.is_dense else convolution))
+        if layer.norm:
+            layers[f"{layer.name}.norm"] = number(scope + norm)
+    return layers
+
+
+def _today(names: Mapping[str, str]) -> dict[str, str]:
+    """Names in the book's first editions, as those of today: branch ``b1_1`` for ``p1_1``."""
+    return {layer: re.sub(r"\.p(\d_\d)$", r".b\1", name) for layer, name in names.items()}
+
+
+def _within(prefix: str, layers: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    return {preset: {layer: prefix + name for layer, name in names.items()} for preset, names in layers.items()}
+
+
+def _attributes(names: Mapping[str, str]) -> dict[str, str]:
+    """The d2l network's parts as ``b1`` to ``b5`` and ``fc`` in place of their numbers."""
+    parts = ("b1", "b2", "b3", "b4", "b5", "fc")
+    return {layer: re.sub(r"^\d", lambda number: parts[int(number[0])], name) for layer, name in names.items()}
+
+
+def _gluoncv(preset: str) -> dict[str, str]:
+    """GluonCV's names: a convolution and its batch norm are numbers 0 and 1 of a Sequential."""
+    layers = {}
+    for layer, name in _named(preset, {**_TORCHVISION, "fc": "output"}, column=0).items():
+        name = re.sub(r"(\.?)branch(\d)(?:\.(\d))?$", lambda part: f".{int(part[2]) - 1}.{part[3] or 0}", name)
+        name = re.sub(r"^(aux\d)\.(conv|fc1|fc2)$", lambda part: f"{part[1]}.{_GLUONCV_HEAD[part[2]]}", name)
+        dense = name == "output" or (name.endswith((".3", ".6")) and name.startswith("aux"))
+        layers[layer] = name if dense else f"{name}.0"
+        if not dense:
+            layers[f"{layer}.norm"] = f"{name}.1"
+    return layers
+
+
+_GLUONCV_HEAD = {"conv": "1", "fc1": "3", "fc2": "6"}
 _PLAIN, _GLUON, _NNX, _TORCHVISION_CONV = map(_leaves, range(4))
 # The d2l notebook flattens inside its last block.
 _D2L = {preset: _sequential(preset, activations=True, flatten=preset != "d2l") for preset in ("d2l", *_ANCESTORS)}
@@ -178,26 +238,89 @@ _D2LZH_GLUON = {
     preset: _sequential(preset, activations=False, flatten=False)
     for preset in ("d2l", "d2lzh", "d2lzh-misprint", *_ANCESTORS)
 }
+_TODAY = {preset: _today(names) for preset, names in _D2L.items()}
+_TODAY_GLUON = {preset: _today(_D2LZH_GLUON[preset]) for preset in ("d2l", *_ANCESTORS)}
+# Flax flattens a map in the order (row, column, channel), so that other dense layers behind one are other functions.
+_LINEN = tuple(name for name, config in spec.PRESETS.items() if config.family in ("GoogLeNet", "NiN"))
+_LINEN_TODAY = {
+    preset: {layer: re.sub(r"\b(\d+)\b", r"layers_\1", name) for layer, name in _TODAY[preset].items()}
+    for preset in ("d2l", "nin")
+}
+_PREFIXED = {
+    preset: _numbered(preset, "conv{}", "batchnorm{}", "dense{}", "inception{}_")
+    for preset in spec.PRESETS
+    if preset != "lenet-bn-scratch"
+}
+_HAND_WRITTEN_LAYERS = {"cnblogs": _named("cnblogs", _HAND_WRITTEN, column=2)}
 _COUNTER = "norm.num_batches_tracked"
 _SCHEMES = (
-    Scheme("canonical", None, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
-    Scheme("gluon", None, _GLUON, _GLUON, _CANONICAL, fixed=True),
-    Scheme("nnx", None, _NNX, _NNX, _JAX),
+    Scheme("canonical", "torch", None, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
+    Scheme("gluon", "gluon", None, _GLUON, _GLUON, _CANONICAL, fixed=True),
+    Scheme("nnx", "nnx", None, _NNX, _NNX, _JAX),
     Scheme(
         "torchvision",
+        "torch",
         {"torchvision": _named("torchvision", _TORCHVISION, column=0)},
         _TORCHVISION_CONV,
         _PLAIN,
         _CANONICAL,
         "bn.num_batches_tracked",
     ),
-    Scheme("d2l-sequential", _D2L, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
-    Scheme("d2lzh-sequential", _D2LZH, _PLAIN, _PLAIN, _CANONICAL),
-    Scheme("gluon-sequential", _D2LZH_GLUON, _GLUON, _GLUON, _CANONICAL, fixed=True),
-    Scheme("hand-written", {"cnblogs": _named("cnblogs", _HAND_WRITTEN, column=2)}, _PLAIN, _PLAIN, _CANONICAL),
-    Scheme("caffe", {"bvlc": _named("bvlc", _CAFFE, column=3, separator="/")}, _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("d2l-sequential", "torch", _D2L, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
+    Scheme("d2lzh-sequential", "torch", _D2LZH, _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("gluon-sequential", "gluon", _D2LZH_GLUON, _GLUON, _GLUON, _CANONICAL, fixed=True),
+    Scheme("d2l-today", "torch", _within("net.", _TODAY), _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
+    Scheme("d2l-today-sequential", "torch", {"d2l": _TODAY["d2l"]}, _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("d2l-attributes", "torch", {"d2l": _attributes(_D2L["d2l"])}, _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("d2l-today-attributes", "torch", {"d2l": _attributes(_TODAY["d2l"])}, _PLAIN, _PLAIN, _CANONICAL),
+    Scheme("gluon-today", "gluon", _within("net.", _TODAY_GLUON), _GLUON, _GLUON, _CANONICAL, fixed=True),
+    Scheme("gluon-today-sequential", "gluon", {"d2l": _TODAY_GLUON["d2l"]}, _GLUON, _GLUON, _CANONICAL),
+    Scheme(
+        "gluon-prefixed",
+        "gluon",
+        _within("googlenet0_", _PREFIXED),
+        _GLUON,
+        _GLUON,
+        _CANONICAL,
+        fixed=True,
+        heads=False,
+        separator="_",
+    ),
+    Scheme(
+        "gluoncv",
+        "gluon",
+        {"torchvision": _gluoncv("torchvision")},
+        _GLUON,
+        _GLUON,
+        _CANONICAL,
+        repeated={"head.2": "output"},
+    ),
+    Scheme(
+        "hand-written", "torch", {"cnblogs": _named("cnblogs", _HAND_WRITTEN, column=2)}, _PLAIN, _PLAIN, _CANONICAL
+    ),
+    Scheme("caffe", "torch", {"bvlc": _named("bvlc", _CAFFE, column=3, separator="/")}, _PLAIN, _PLAIN, _CANONICAL),
+    Scheme(
+        "linen",
+        "linen",
+        {preset: _numbered(preset, "Conv_{}", "BatchNorm_{}", "Dense_{}", "Inception_{}.") for preset in _LINEN},
+        _NNX,
+        _NNX,
+        _JAX,
+        heads=False,
+    ),
+    Scheme("linen-today", "linen", _within("net.", _LINEN_TODAY), _NNX, _NNX, _JAX),
 )
 SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in _SCHEMES}
+
+
+def scheme_of_file(name: str, whole: Mapping[str, Mapping[str, str]]) -> Scheme:
+    """A scheme of one file's names, for the presets that it may be: names by canonical name, by preset."""
+    file_names = [file_name for names in whole.values() for file_name in names.values()]
+    if any(file_name.endswith("kernel") for file_name in file_names):
+        return Scheme(name, "linen", None, {}, {}, _JAX, heads=False, whole=whole)
+    gluon = any(file_name.endswith(("gamma", "_weight")) for file_name in file_names)
+    return Scheme(name, "gluon" if gluon else "torch", None, {}, {}, _CANONICAL, heads=False, whole=whole)
+
 
 # --------------------------------------------------------------------------------------------------------- renaming
 
@@ -212,6 +335,10 @@ def foreign_names(scheme: Scheme, config: spec.Config) -> Mapping[str, str]:
     if config.preset not in scheme.presets:
         known = ", ".join(other.name for other in _SCHEMES if config.preset in other.presets)
         raise InvalidInput(f"preset {config.preset} has no names in scheme {scheme.name}: expected one of {known}")
+    if config.aux and not scheme.heads:
+        raise InvalidInput(f"the auxiliary heads have no names in scheme {scheme.name}: leave them out with --no-aux")
+    if scheme.whole:
+        return scheme.whole[config.preset]
     shapes = spec.param_shapes(config)
     return {
         f"{layer.name}.{leaf}": scheme.array(config.preset, layer.name, foreign_leaf)
@@ -273,7 +400,7 @@ def _turned(x: Array, source: Mapping[int, str], target: Mapping[int, str]) -> A
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """One candidate (scheme, network) for a set of arrays, with every mismatch, in the scheme's names."""
 
     scheme: Scheme
@@ -335,38 +462,51 @@ def identify(arrays: Arrays, preset: str | None = None) -> tuple[Scheme, list[sp
     """
     if preset is not None:
         spec.preset(preset)  # refuses an unknown one
-    candidates = list(_candidates(arrays))
-    fitting = [candidate for candidate in candidates if candidate.fits]
-    accepted = [candidate for candidate in fitting if preset in (None, candidate.config.preset)]
-    if accepted:
-        scheme = accepted[0].scheme
-        return scheme, [candidate.config for candidate in accepted if candidate.scheme is scheme]
-    if fitting:
+    every = list(candidates(arrays))
+    if fitting := [candidate for candidate in every if candidate.fits]:
+        return accepted(fitting, preset)
+    raise misfit(arrays, every, preset)
+
+
+def accepted(fitting: list[Candidate], preset: str | None) -> tuple[Scheme, list[spec.Config]]:
+    """The first scheme of the candidates, and all its networks among them; those of the preset where there is one.
+
+    Raises:
+        InvalidInput: when none is of that preset.
+    """
+    chosen = [candidate for candidate in fitting if preset in (None, candidate.config.preset)]
+    if not chosen:
+        first, *_ = fitting
         others = ", ".join(dict.fromkeys(candidate.config.preset for candidate in fitting))
-        raise InvalidInput(
-            f"expected arrays of preset {preset}, got ones of {others} (scheme {fitting[0].scheme.name})"
-        )
+        raise InvalidInput(f"expected arrays of preset {preset}, got ones of {others} (scheme {first.scheme.name})")
+    scheme = chosen[0].scheme
+    return scheme, [candidate.config for candidate in chosen if candidate.scheme is scheme]
+
+
+def misfit(arrays: Arrays, every: Iterable[Candidate], preset: str | None) -> InvalidInput:
+    """The error for arrays that fit nothing, with the nearest."""
     what = "any preset" if preset is None else f"preset {preset}"
-    best = _nearest(candidate for candidate in candidates if preset in (None, candidate.config.preset))
-    raise InvalidInput(f"these {len(arrays)} arrays do not fit {what}; nearest is {best}")
+    best = closest(candidate for candidate in every if preset in (None, candidate.config.preset))
+    return InvalidInput(f"these {len(arrays)} arrays do not fit {what}; nearest is {best}")
 
 
 def nearest(arrays: Arrays) -> tuple[Scheme, spec.Config, list[str]]:
     """The scheme and network from which the arrays differ least, and every difference as a line of text."""
-    best = _nearest(_candidates(arrays))
+    best = closest(candidates(arrays))
     return best.scheme, best.config, best.lines()
 
 
-def _nearest(candidates: Iterable[_Candidate]) -> _Candidate:
-    return min(candidates, key=lambda candidate: candidate.distance)
+def closest(every: Iterable[Candidate]) -> Candidate:
+    """The one from which the arrays differ least."""
+    return min(every, key=lambda candidate: candidate.distance)
 
 
-def _candidates(arrays: Arrays) -> Iterator[_Candidate]:
+def candidates(arrays: Arrays) -> Iterator[Candidate]:
     """Every scheme and preset, with and without heads, with the channels and classes of the arrays."""
     for scheme in _SCHEMES:
         for preset in scheme.presets:
-            for aux in (True, False) if spec.PRESETS[preset].aux else (False,):
-                yield _candidate(arrays, scheme, _config(arrays, scheme, preset, aux))
+            for aux in (True, False) if spec.PRESETS[preset].aux and scheme.heads else (False,):
+                yield candidate_of(arrays, scheme, _config(arrays, scheme, preset, aux))
 
 
 def _config(arrays: Arrays, scheme: Scheme, preset: str, aux: bool) -> spec.Config:
@@ -400,7 +540,8 @@ def _open_side(x: Array | None, sides: tuple[int | None, ...]) -> int | None:
     return None
 
 
-def _candidate(arrays: Arrays, scheme: Scheme, config: spec.Config) -> _Candidate:
+def candidate_of(arrays: Arrays, scheme: Scheme, config: spec.Config) -> Candidate:
+    """How the arrays differ from a network in a scheme."""
     names, shapes, fixed = foreign_names(scheme, config), spec.param_shapes(config), _fixed(scheme, config)
     wanted = {names[name]: shape for name, shape in shapes.items()}
     wanted |= {name: shapes[like] for name, (like, _) in fixed.items()}
@@ -434,7 +575,13 @@ def _candidate(arrays: Arrays, scheme: Scheme, config: spec.Config) -> _Candidat
         if scheme.counter and layer.norm and layer.norm.unbiased
     }
     known = counters | wanted.keys()
-    return _Candidate(scheme, config, arrays, len(wanted), known, missing, wrong, list(dict.fromkeys(advice)))
+    for second, first in scheme.repeated.items():
+        for leaf in scheme.dense.values():
+            name, like = f"{second}.{leaf}", f"{first}.{leaf}"
+            known.add(name)
+            if name in arrays and like in arrays and arrays[name].tobytes() != arrays[like].tobytes():
+                wrong["wrong value"].append(f"{name}: expected the numbers of {like}, which is the same layer")
+    return Candidate(scheme, config, arrays, len(wanted), known, missing, wrong, list(dict.fromkeys(advice)))
 
 
 def _shape_in(canonical: Shape, order: str) -> Shape:
@@ -444,6 +591,8 @@ def _shape_in(canonical: Shape, order: str) -> Shape:
 
 def _has_part_of_the_heads(arrays: Arrays, scheme: Scheme, config: spec.Config) -> bool:
     """Whether all of the trunk is there, but only a part of the auxiliary heads."""
+    if not scheme.heads:
+        return False
     whole = foreign_names(scheme, spec.PRESETS[config.preset])
     trunk = foreign_names(scheme, spec.preset(config.preset, aux=False))
     heads = [foreign_name in arrays for name, foreign_name in whole.items() if name not in trunk]
@@ -451,7 +600,7 @@ def _has_part_of_the_heads(arrays: Arrays, scheme: Scheme, config: spec.Config) 
 
 
 def _check(arrays: Arrays, scheme: Scheme, config: spec.Config) -> None:
-    candidate = _candidate(arrays, scheme, config)
+    candidate = candidate_of(arrays, scheme, config)
     if not candidate.fits:
         raise InvalidInput(f"these {len(arrays)} arrays do not fit {candidate}")
 

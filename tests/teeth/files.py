@@ -204,8 +204,8 @@ FAULTS = [
     Fault(
         "names: the first network that fits is the only one",
         _NAMES,
-        "return scheme, [candidate.config for candidate in accepted if candidate.scheme is scheme]",
-        "return scheme, [accepted[0].config]",
+        "return scheme, [candidate.config for candidate in chosen if candidate.scheme is scheme]",
+        "return scheme, [chosen[0].config]",
         (f"{_recognized}[canonical-d2l-False]",),
     ),
     Fault(
@@ -354,16 +354,9 @@ FAULTS = [
     Fault(
         "pytorch: a file may run a program",
         _PT,
-        'state = torch.load(path, map_location="cpu", weights_only=True)',
-        'state = torch.load(path, map_location="cpu", weights_only=False)',
+        'return torch.load(path, map_location="cpu", weights_only=True)',
+        'return torch.load(path, map_location="cpu", weights_only=False)',
         (f"{_formats}::test_no_code_of_ours_loads_a_pickle", f"{_formats}::test_nothing_in_an_archive_is_executed"),
-    ),
-    Fault(
-        "pytorch: a state dict under a key is not found where PyTorch runs it",
-        _PT,
-        'model.load_state_dict(_state_dict(torch.load(path, map_location="cpu", weights_only=True)))',
-        'model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))',
-        (f"{_formats}::test_we_read_what_pytorch_saves",),
     ),
     Fault(
         "pytorch: an archive's checksums are not looked at",
@@ -623,7 +616,7 @@ FAULTS = [
     Fault(
         "convert: the source is not run by its own framework",
         _CONVERT,
-        "return form.runner if source.scheme == form.scheme else",
+        "return form.runner if source.scheme == form.scheme and not source.notes else",
         'return form.runner if source.scheme == form.scheme and source.form != "pytorch" else',
         (f"{_convert}::test_a_source_that_its_own_framework_reads_otherwise_is_found",),
     ),
@@ -644,8 +637,8 @@ FAULTS = [
     Fault(
         "convert: of several networks that fit the first is taken",
         _CONVERT,
-        "if len(configs) > 1:",
-        "if len(configs) > 9:",
+        "if len(found.configs) > 1:",
+        "if not found.configs:",
         (f"{_convert}::test_a_file_that_fits_several_presets_asks_which",),
     ),
     Fault(

@@ -19,8 +19,9 @@ from harness.atomic import write_atomically
 from harness.weights.formats.contents import Contents
 from spec import Array, Arrays, InvalidInput
 
-_ARRAY = 1  # msgpack's extension type with which Flax marks an array
+_ARRAY, _SCALAR = 1, 3  # msgpack's extension types with which Flax marks an array, and a scalar of NumPy
 _DTYPES = ("float16", "float32", "float64", "bfloat16")
+_COUNTS = ("int32", "int64", "uint32")  # of a training's steps, which are read and never written
 _LONGEST_NAME = 1000  # characters; each array below a key repeats it
 
 
@@ -43,8 +44,8 @@ def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
 def read(path: Path) -> Contents:
     """Read arrays by dotted paths, in JAX's layouts, and our texts where there are any.
 
-    Where there is a ``params`` at the top, only the arrays below it are read, and their names leave it out. The arrays
-    share the memory of the file's bytes.
+    Numbers beside the arrays, as a count of steps, are left out; so is ``params`` in the names of a file with our
+    texts. The arrays share the memory of the file's bytes.
 
     Raises:
         InvalidInput: when the file is damaged, or holds something else.
@@ -61,9 +62,11 @@ def read(path: Path) -> Contents:
         if not isinstance(tree, dict):
             raise ValueError(f"expected a dictionary, got a {type(tree).__name__}")
         texts = {key: tree.pop(key) for key in [key for key, value in tree.items() if isinstance(value, str)]}
-        pairs = _flat(tree.get("params", tree), "")
+        pairs = _flat(tree["params"] if "format" in texts and "params" in tree else tree, "")
         if len(arrays := dict(pairs)) < len(pairs):
             raise ValueError("two arrays of a name")
+        if tree and not arrays:
+            raise ValueError("no array in it")
         return Contents(arrays, texts)
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
@@ -84,6 +87,8 @@ def _flat(tree: Any, prefix: str) -> list[tuple[str, Array]]:
         raise ValueError(f"a name of more than {_LONGEST_NAME} characters")
     if isinstance(tree, np.ndarray) and prefix:
         return [(prefix.removesuffix("."), tree)]
+    if (tree is None or isinstance(tree, int | float)) and prefix:
+        return []
     if not isinstance(tree, dict):
         raise ValueError(f"{prefix or 'params'!r}: expected arrays in dictionaries, got a {type(tree).__name__}")
     return [pair for key, value in tree.items() for pair in _flat(value, f"{prefix}{key}.")]
@@ -106,12 +111,12 @@ def _packed(tree: Any) -> Iterator[bytes]:
 
 
 def _unpack(code: int, data: bytes) -> Array:
-    if code != _ARRAY:
+    if code not in (_ARRAY, _SCALAR):
         raise ValueError(f"expected arrays, got msgpack's extension {code}")
     shape, dtype, content = msgpack.unpackb(data, max_array_len=64)
     if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
         raise ValueError(f"an array of shape {str(shape)[:60]}")
-    if dtype not in _DTYPES:
+    if dtype not in _DTYPES + _COUNTS:
         raise ValueError(f"expected arrays of {', '.join(_DTYPES)}, got {str(dtype)[:20]!r}")
     if dtype == "bfloat16":  # NumPy has no bfloat16; float32 holds it exactly
         halves = np.frombuffer(content, "<u2").astype("<u4") << 16
