@@ -15,7 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +36,7 @@ from harness.backends.registry import load
 from harness.images.prepared import prepare
 from harness.training import curves, display, loop
 from harness.training.recipe import recipe, recipes
-from harness.training.runs import CHECKPOINT, CURVES, METRICS, of_checkpoint, read_metrics, read_settings
+from harness.training.runs import CHECKPOINT, CURVES, METRICS, Position, of_checkpoint, read_metrics, read_settings
 from harness.training.train import Part, create, reopen, settings_for, summarize
 from harness.weights import checkpoint
 
@@ -293,6 +293,74 @@ def test_what_a_backend_refuses_ends_the_command(part, dataset, monkeypatch):
         harness.training.train.train([part], dataset, Notebook(), {})
 
 
+def test_what_a_later_backend_refuses_is_its_problem_and_the_others_have_results(part, dataset, monkeypatch):
+    answers = iter([Answer({"step": 10, "complete": True}), Answer(refused="no")])
+    monkeypatch.setattr(harness.training.train, "run_worker", lambda *arguments: next(answers))
+    found = harness.training.train.train([part, part], dataset, Notebook(), {})
+    assert [(result.step, result.problem) for result in found] == [(10, None), (0, "no")]
+
+
+def test_a_folder_whose_run_was_refused_can_be_used_again(home, monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise spec.InvalidInput("device gpu: there is none")
+
+    (home / "mine").mkdir()
+    (home / "mine" / "notes").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "open_run", refuse)
+        for name in ("runs/refused", "mine"):
+            assert "there is none" in train(home, FIRST, "--run", name, status=2).stderr
+    assert not (home / "runs" / "refused").exists()
+    assert [path.name for path in (home / "mine").iterdir()] == ["notes"]
+    train(home, FIRST, "--run", "mine", "--steps", "1")
+
+
+@pytest.fixture(scope="module")
+def told(home) -> dict[str, Any]:
+    """What a run of three steps says of itself, of which only ten are recorded together."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "LOG_EVERY", 10)
+        done = train(home, FIRST, "--run", "runs/three", "--steps", "3", "--json")
+    return json.loads(done.stdout)["backends"][0]
+
+
+def test_steps_are_one_number_wherever_they_are_said(told, home):
+    folder = home / "runs" / "three" / FIRST
+    _, position = of_checkpoint(checkpoint.load(folder / CHECKPOINT), folder)
+    (listed,) = json.loads(googlenet(home, "runs", "runs/three", "--json").stdout)
+    assert [told["step"], position.step, listed["backends"][0]["step"]] == [3, 3, 3]
+    assert listed["backends"] == [told]
+    assert "3 of 4" in googlenet(home, "runs", "runs/three").stdout
+
+
+DAMAGES = {
+    "config.json": ("[1]", "config.json: damaged"),
+    "metrics.jsonl": ('{"kind": "step", "step": 1}\n', "metrics.jsonl, line 1: expected the record of a step"),
+    "environment.json": ("garbage", None),
+    "checkpoint.safetensors": ("garbage", "expected a training run's checkpoint"),
+}
+
+
+@pytest.mark.parametrize("file", DAMAGES)
+def test_a_damaged_run_is_named_and_the_others_are_listed(file, told, home, stopped):
+    content, named = DAMAGES[file]
+    shutil.copytree(home / "runs" / "three", stopped.parent / "whole")
+    (stopped / FIRST / file).write_text(content)
+    done = googlenet(home, "runs", str(stopped.parent), status=0 if named is None else 1)
+    assert "3 of 4" in done.stdout
+    assert ("2 of 4" in done.stdout) == (named is None)
+    assert named is None or named in done.stderr
+
+
+@pytest.mark.parametrize("file", ["config.json", "metrics.jsonl", "environment.json"])
+def test_a_run_goes_on_whose_settings_records_or_environment_are_damaged(file, finished, home, stopped):
+    (stopped / FIRST / file).write_bytes(DAMAGES[file][0].encode() + b"\xff\n")
+    done = googlenet(home, "train", "--resume", str(stopped))
+    assert file in done.stderr
+    assert (stopped / FIRST / CHECKPOINT).read_bytes() == (finished / FIRST / CHECKPOINT).read_bytes()
+    assert "4 of 4" in googlenet(home, "runs", str(stopped)).stdout
+
+
 class TestReopening:
     """Which backends go on, and from where: two have a checkpoint, the third has no part in the run yet."""
 
@@ -538,13 +606,21 @@ def test_a_runs_summary_holds_its_last_epoch_and_its_median_speed(part):
     ]
     metrics = part.folder / METRICS
     metrics.write_text("".join(json.dumps(record) + "\n" for record in written))
+    save_position(part, Position(step=10, evaluated=2))
     found = summarize(FIRST, part.folder, part.settings)
     assert (found.step, found.steps, found.complete, found.seconds) == (10, 10, True, 6.0)
     assert (found.train_loss, found.train_accuracy, found.test_loss, found.test_accuracy) == (2, 0.25, 3, 0.5)
     assert found.images_per_second == 20
-    metrics.write_text("".join(json.dumps(record) + "\n" for record in written[:4]))
+    save_position(part, Position(step=7, evaluated=1))  # the later records are of steps that will be done again
     found = summarize(FIRST, part.folder, part.settings)
-    assert (found.step, found.complete, found.train_loss, found.images_per_second) == (6, False, 99, 25)
+    assert (found.step, found.complete, found.train_loss, found.images_per_second) == (7, False, 99, 25)
+
+
+def save_position(part: Part, position: Position) -> None:
+    """A checkpoint as the loop saves it."""
+    config = part.settings.config
+    metadata = {"run": part.settings.as_json(), "position": asdict(position)}
+    checkpoint.save(part.folder / CHECKPOINT, spec.init_params(config), config, metadata)
 
 
 def shown(what: Any) -> str:

@@ -85,8 +85,7 @@ def train(
     from harness.backends.registry import BACKENDS, check_names
     from harness.training import display
     from harness.training.recipe import recipe as read_recipe
-    from harness.training.runs import backend_folders
-    from harness.training.train import check_data, create, default_name, reopen, settings_for
+    from harness.training.train import check_data, create, default_name, discard, reopen, settings_for
     from harness.training.train import train as train_parts
     from spec import InvalidInput, stage_shapes
 
@@ -117,14 +116,19 @@ def train(
         size = settings.recipe.size
         dataset = _prepare(settings.data, config.in_channels, size, data_dir, True, settings.classes)
         check_data(parts, dataset)
-    results = train_parts(parts, dataset, display.Screen(notes), pythons, stop_after=steps, devices=devices)
+    try:
+        results = train_parts(parts, dataset, display.Screen(notes), pythons, stop_after=steps, devices=devices)
+    except InvalidInput:
+        if resume is None:
+            discard(parts)
+        raise
     if not results:
         return  # the first process of this run shows the results
-    display.draw_run(folder)
     if as_json:
         print(json.dumps({"run": str(folder), "backends": [asdict(result) for result in results]}, indent=2))
-    elif backend_folders(folder):
-        display.show_run(folder, console())
+    else:
+        display.show_run(display.overview(folder), console())
+    display.draw_run(folder)
     raise typer.Exit(0 if all(result.problem is None for result in results) else 1)
 
 
@@ -211,32 +215,39 @@ def runs(
 ) -> None:
     """List training runs, their settings and results, side by side.
 
+    A run that is damaged is named, and left out; the exit status is 1 then.
+
     Example: googlenet runs
     """
     from harness.training import display
-    from harness.training.runs import backend_folders, read_settings
+    from harness.training.runs import backend_folders
     from spec import InvalidInput
 
     if not folder.is_dir():
         raise InvalidInput(f"{folder}: expected a folder of runs; `googlenet train --help` says how to make one")
     folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    run_folders = [path for path in folders if backend_folders(path)]
+    views = [display.overview(path) for path in folders if backend_folders(path)]
     if as_json:
         rows = [
             {
-                "run": str(path),
-                "settings": read_settings(next(iter(backend_folders(path).values()))).as_json(),
-                "backends": [asdict(result) for result in display.results(path)],
+                "run": str(view.run),
+                "settings": view.settings.as_json(),
+                "backends": [asdict(result) for result in view.results],
             }
-            for path in run_folders
+            for view in views
+            if view.settings is not None
         ]
         print(json.dumps(rows, indent=2))
-        return
-    screen = console()
-    for path in run_folders:
-        display.show_run(path, screen)
-    if not run_folders:
-        screen.print(f"no runs in {folder}", highlight=False, markup=False)
+    else:
+        screen = console()
+        for view in views:
+            display.show_run(view, screen)
+        if not views:
+            screen.print(f"no runs in {folder}", highlight=False, markup=False)
+    problems = [problem for view in views for problem in view.problems]
+    for problem in problems:
+        notes.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if problems else 0)
 
 
 def recipes(

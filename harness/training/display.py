@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rich.text import Text
 from harness.training.curves import Events, draw_curves
 from harness.training.runs import CURVES, Settings, backend_folders, read_metrics, read_settings
 from harness.training.train import Part, Result, summarize
-from spec import Array
+from spec import Array, InvalidInput
 
 
 class Screen:
@@ -41,6 +42,8 @@ class Screen:
         self.speed = ""
         self.task = self.progress.add_task(part.backend, total=part.settings.steps, state="starting")
         self.progress.start()
+        if part.note is not None:
+            self.console.print(Text(f"{part.backend}: {part.note}", style="yellow"), soft_wrap=True)
         if not self.console.is_terminal:
             self.console.print(f"{part.backend}: starting in {part.folder}", highlight=False, soft_wrap=True)
 
@@ -73,8 +76,11 @@ class Screen:
             self.events = None
         if result.problem:
             self.console.print(Text(f"{part.backend}: {result.problem}", style="red"), soft_wrap=True)
-        if records := read_metrics(part.folder):
-            draw_curves({part.backend: records}, part.folder / CURVES, _title(part.settings))
+        try:
+            if records := read_metrics(part.folder):
+                draw_curves({part.backend: records}, part.folder / CURVES, _title(part.settings))
+        except InvalidInput as error:  # the other backends are still to be trained
+            self.console.print(Text(f"{part.backend}: {error}", style="red"), soft_wrap=True)
 
 
 def _epoch(record: Mapping[str, Any]) -> str:
@@ -98,19 +104,40 @@ def draw_run(run: Path) -> None:
         draw_curves(records, run / CURVES, _title(read_settings(next(iter(folders.values())))))
 
 
-def results(run: Path) -> list[Result]:
-    """The results of each backend of a run."""
-    folders = backend_folders(run)
-    return [summarize(name, folder, read_settings(folder)) for name, folder in folders.items()]
+@dataclass(frozen=True)
+class Overview:
+    """A run as it is listed."""
+
+    run: Path
+    settings: Settings | None  # those of the first backend that is not damaged
+    results: list[Result]
+    problems: list[str]  # why other backends have no result
 
 
-def show_run(run: Path, console: Console) -> None:
+def overview(run: Path) -> Overview:
+    """The settings of a run, and the results of its backends that are not damaged."""
+    settings = None
+    sound, problems = [], []
+    for name, folder in backend_folders(run).items():
+        try:
+            own = read_settings(folder)
+            sound.append(summarize(name, folder, own))
+            settings = settings or own
+        except InvalidInput as error:
+            problems.append(str(error))
+    return Overview(run, settings, sound, problems)
+
+
+def show_run(view: Overview, console: Console) -> None:
     """Print a run's settings and the results of its backends."""
-    settings = read_settings(next(iter(backend_folders(run).values())))
-    console.print(f"[bold]{escape(str(run))}[/]: {escape(_title(settings))}", highlight=False, soft_wrap=True)
-    console.print(results_table(results(run)))
-    if settings.recipe.published:
-        console.print(f"published: {escape(settings.recipe.published)}", style="dim", highlight=False, soft_wrap=True)
+    if view.settings is None:
+        return
+    title = f"[bold]{escape(str(view.run))}[/]: {escape(_title(view.settings))}"
+    console.print(title, highlight=False, soft_wrap=True)
+    console.print(results_table(view.results))
+    published = view.settings.recipe.published
+    if published:
+        console.print(f"published: {escape(published)}", style="dim", highlight=False, soft_wrap=True)
 
 
 def results_table(results: Sequence[Result]) -> Table:

@@ -114,7 +114,10 @@ def open_run(team: Team, backend: str, task: dict[str, Any], tell: Tell, stopped
             raise spec.InvalidInput(f"{start / CHECKPOINT}: written by a run with other settings than {CONFIG} has")
         params = saved.params
         state = saved.state
-        records = [record for record in runs.read_metrics(start) if _is_past(record, position)]
+        damaged: list[str] = []
+        records = [record for record in runs.read_metrics(start, damaged) if runs.is_past(record, position)]
+        for problem in damaged:
+            tell({"event": "warning", "text": f"{problem}; the line is left out"})
     else:
         params = spec.init_params(config, settings.seed, settings.recipe.init)
     stop_step = settings.steps if task["stop_after"] is None else min(settings.steps, task["stop_after"])
@@ -128,13 +131,6 @@ def open_run(team: Team, backend: str, task: dict[str, Any], tell: Tell, stopped
     dataset = open_dataset(Path(task["dataset"]))
     folder = Path(task["folder"])
     return Run(team, folder, settings, dataset, model, optimizer, position, records, stop_step, tell, stopped)
-
-
-def _is_past(record: Record, position: Position) -> bool:
-    """Whether a record is from before the checkpoint. The steps of the other records will be trained again."""
-    if record["kind"] == "epoch":
-        return bool(record["epoch"] <= position.evaluated)
-    return bool(record["step"] <= position.step)
 
 
 def _check_processes(team: Team, settings: Settings, position: Position, stop_step: int) -> None:
@@ -153,8 +149,11 @@ def _write_beginning(run: Run, backend: str, devices: int) -> None:
     runs.write_json(run.folder / CONFIG, {"backend": backend, "devices": devices, **run.settings.as_json()})
     write_atomically(run.folder / METRICS, "".join(json.dumps(record) + "\n" for record in run.records).encode())
     description = run.team.package.describe(run.settings.device)
-    path = run.folder / runs.ENVIRONMENT
-    starts = json.loads(path.read_text()) if path.exists() else []
+    try:
+        starts = runs.read_starts(run.folder)
+    except spec.InvalidInput as error:
+        run.tell({"event": "warning", "text": f"{error}; it begins anew"})
+        starts = []
     start = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "from_step": run.position.step,
@@ -169,7 +168,7 @@ def _write_beginning(run: Run, backend: str, devices: int) -> None:
         "python": platform.python_version(),
         "machine": platform.platform(),
     }
-    runs.write_json(path, [*starts, start])
+    runs.write_json(run.folder / runs.ENVIRONMENT, [*starts, start])
 
 
 class _Stopped(Exception):

@@ -14,15 +14,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 import spec
 from harness.atomic import write_atomically
 from harness.backends.registry import BACKENDS
 from harness.training.recipe import Recipe
-from harness.weights.checkpoint import Checkpoint
+from harness.weights.checkpoint import Checkpoint, read_metadata
 from spec import InvalidInput
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -119,11 +119,47 @@ class _Metadata:
     position: Position
 
 
-def _validated(kind: type[_Kind], table: Any) -> _Kind:
+@dataclass(frozen=True)
+class _Step:
+    """A line of ``metrics.jsonl`` about a logged step; a line may hold more."""
+
+    kind: Literal["step"]
+    step: int
+    loss: float
+    accuracy: float
+    images_per_second: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """A line of ``metrics.jsonl`` about an epoch."""
+
+    kind: Literal["epoch"]
+    step: int
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+
+
+_RECORD: TypeAdapter[_Step | _Epoch] = TypeAdapter(_Step | _Epoch)
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What ``config.json`` holds beside the settings."""
+
+    devices: Annotated[int, Field(ge=1)] = 1
+
+
+def _validated(kind: type[_Kind], content: str | bytes) -> _Kind:
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(table))
+        return TypeAdapter(kind).validate_json(content)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        problems = [": ".join([*map(str, problem["loc"]), problem["msg"]]) for problem in error.errors()]
         raise InvalidInput("; ".join(problems)) from error
 
 
@@ -133,7 +169,7 @@ def settings_of(table: Any) -> Settings:
     Raises:
         InvalidInput: when they are incomplete or damaged.
     """
-    return _validated(Settings, table)
+    return _validated(Settings, json.dumps(table))
 
 
 def of_checkpoint(checkpoint: Checkpoint, path: Path) -> tuple[Settings, Position]:
@@ -142,8 +178,22 @@ def of_checkpoint(checkpoint: Checkpoint, path: Path) -> tuple[Settings, Positio
     Raises:
         InvalidInput: when it holds weights only.
     """
+    return _of_metadata(checkpoint.metadata, path)
+
+
+def read_state(folder: Path) -> tuple[Settings, Position] | None:
+    """Settings and position in the checkpoint of one backend's run; None where nothing has been saved yet.
+
+    Raises:
+        InvalidInput: when it is damaged.
+    """
+    path = folder / CHECKPOINT
+    return _of_metadata(read_metadata(path), path) if path.exists() else None
+
+
+def _of_metadata(table: dict[str, Any], path: Path) -> tuple[Settings, Position]:
     try:
-        metadata = _validated(_Metadata, checkpoint.metadata)
+        metadata = _validated(_Metadata, json.dumps(table))
     except InvalidInput as error:
         raise InvalidInput(
             f"{path}: expected a training run's checkpoint, got a file without its state ({error})"
@@ -151,19 +201,38 @@ def of_checkpoint(checkpoint: Checkpoint, path: Path) -> tuple[Settings, Positio
     return metadata.run, metadata.position
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of one backend's run, without the unfinished last line that a killed process may leave."""
+def read_metrics(folder: Path, damaged: list[str] | None = None) -> list[dict[str, Any]]:
+    """The records of one backend's run, without the unfinished last line that a killed process may leave.
+
+    Raises:
+        InvalidInput: naming every line that is no record, unless `damaged` takes what would be said.
+    """
+    path = folder / METRICS
     try:
-        lines = (folder / METRICS).read_text().split("\n")[:-1]
+        lines = path.read_text(errors="replace").split("\n")[:-1]
     except FileNotFoundError:
         return []
-    records = []
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
+    records, problems = [], []
     for number, line in enumerate(lines, 1):
         try:
+            _RECORD.validate_json(line)
             records.append(json.loads(line))
-        except ValueError as error:
-            raise InvalidInput(f"{folder / METRICS}, line {number}: expected JSON, got {line[:60]!r}") from error
+        except ValueError:
+            problems.append(f"{path}, line {number}: expected the record of a step or an epoch, got {line[:60]!r}")
+    if problems and damaged is None:
+        raise InvalidInput("\n".join(problems))
+    if damaged is not None:
+        damaged += problems
     return records
+
+
+def is_past(record: dict[str, Any], position: Position) -> bool:
+    """Whether a record is from before the checkpoint. The steps of the other records will be trained again."""
+    if record["kind"] == "epoch":
+        return bool(record["epoch"] <= position.evaluated)
+    return bool(record["step"] <= position.step)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -177,19 +246,54 @@ def read_settings(folder: Path) -> Settings:
     Raises:
         InvalidInput: when the folder is not one, or its ``config.json`` is damaged.
     """
-    try:
-        return settings_of(json.loads((folder / CONFIG).read_text()))
-    except FileNotFoundError:
-        raise InvalidInput(f"{folder}: expected the folder of a run, with a {CONFIG}, and there is none") from None
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{folder / CONFIG}: {error}") from error
+    return _read_config(folder, Settings)
 
 
 def read_devices(folder: Path) -> int:
-    """The number of devices on each machine when the run began; it may go on with another number."""
-    return int(json.loads((folder / CONFIG).read_text()).get("devices", 1))
+    """The number of devices on each machine when the run began; it may go on with another number.
+
+    Raises:
+        InvalidInput: as `read_settings`.
+    """
+    return _read_config(folder, _Beginning).devices
+
+
+def read_starts(folder: Path) -> list[dict[str, Any]]:
+    """The entries about each start of one backend's run; none where there is no file yet.
+
+    Raises:
+        InvalidInput: when the file is damaged.
+    """
+    try:
+        return _read(folder / ENVIRONMENT, list[dict[str, Any]])
+    except FileNotFoundError:
+        return []
+
+
+def _read_config(folder: Path, kind: type[_Kind]) -> _Kind:
+    try:
+        return _read(folder / CONFIG, kind)
+    except FileNotFoundError:
+        raise InvalidInput(f"{folder}: expected the folder of a run, with a {CONFIG}, and there is none") from None
+
+
+def _read(path: Path, kind: type[_Kind]) -> _Kind:
+    """The content of a JSON file of that kind."""
+    try:
+        return _validated(kind, path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: damaged ({error}); restore it from a copy") from error
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a folder is one backend's run."""
+    return (folder / CONFIG).is_file() or (folder / CHECKPOINT).is_file()
 
 
 def backend_folders(run: Path) -> dict[str, Path]:
     """The folders of a run's backends, in the order of `BACKENDS`."""
-    return {name: run / name for name in BACKENDS if (run / name / CONFIG).is_file()}
+    return {name: run / name for name in BACKENDS if is_begun(run / name)}

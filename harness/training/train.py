@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -12,12 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.backends.process import run_worker
-from harness.backends.registry import check_names
+from harness.backends.registry import BACKENDS, check_names
 from harness.backends.team import processes, started_here
 from harness.images.batches import open_dataset
 from harness.training import runs
 from harness.training.recipe import Recipe
-from harness.training.runs import CHECKPOINT, CONFIG, Settings
+from harness.training.runs import CHECKPOINT, CONFIG, Position, Settings
 from spec import InvalidInput
 
 
@@ -30,6 +32,7 @@ class Part:
     settings: Settings
     start: Path | None = None  # the folder of another backend whose checkpoint is to be used
     devices: int = 1  # devices that the run began with
+    note: str | None = None  # what is to be said when it begins
 
 
 @dataclass
@@ -65,26 +68,32 @@ class Listener(Protocol):
 def create(run: Path, backends: Sequence[str], settings: Settings) -> list[Part]:
     """Make the folder of a new run, with a subfolder for each backend.
 
-    Where several processes train together, each of them calls this, and the folder may exist already.
+    Where several processes train together, each of them calls this, and the folders of the backends may exist already.
 
     Raises:
         InvalidInput: when the run exists already, or its folder cannot be made.
     """
     check_names(list(backends))
     together = any(processes(name) > 1 for name in backends)
+    if any((run / name / CHECKPOINT).exists() if together else (run / name).exists() for name in BACKENDS):
+        raise InvalidInput(f"{run}: there is a run of that name; go on with --resume {run}, or take another")
     try:
-        run.mkdir(parents=True, exist_ok=together)
         for name in backends:
-            (run / name).mkdir(exist_ok=together)
-            if (run / name / CHECKPOINT).exists():
-                raise FileExistsError
-    except FileExistsError:
-        raise InvalidInput(f"{run}: there is a run of that name; go on with --resume {run}, or take another") from None
+            (run / name).mkdir(parents=True, exist_ok=together)
     except OSError as error:
         raise InvalidInput(f"{run}: cannot be made ({error.strerror})") from error
     for name in backends if not together else ():  # the first process will write it
         runs.write_json(run / name / CONFIG, {"backend": name, **settings.as_json()})
     return [Part(name, run / name, settings) for name in backends]
+
+
+def discard(parts: Sequence[Part]) -> None:
+    """Remove the folders of parts that were refused before they began, so that they can be used again."""
+    for part in parts:
+        if {path.name for path in part.folder.glob("*")} <= {CONFIG, ".lock"}:
+            shutil.rmtree(part.folder, ignore_errors=True)
+        with suppress(OSError):  # something else is in it
+            part.folder.parent.rmdir()
 
 
 def default_name(recipe: str, data: str) -> Path:
@@ -102,7 +111,7 @@ def reopen(path: Path, backend: str | None) -> list[Part]:
     Raises:
         InvalidInput: when there is no such run, the checkpoint is ambiguous, or a checkpoint would be lost.
     """
-    named = path.resolve().name if (path / CONFIG).is_file() else None
+    named = path.resolve().name if runs.is_begun(path) else None
     run = path.resolve().parent if named else path
     folders = runs.backend_folders(run)
     if not folders:
@@ -126,10 +135,15 @@ def reopen(path: Path, backend: str | None) -> list[Part]:
 
 
 def _resumed(backend: str, folder: Path, start: Path) -> Part:
-    """The part of a backend that goes on from the checkpoint in `start`."""
-    return Part(
-        backend, folder, runs.read_settings(start), None if start == folder else start, runs.read_devices(start)
-    )
+    """The part of a backend that goes on from the checkpoint in `start`, which holds the settings too."""
+    note = None
+    try:
+        settings, devices = runs.read_settings(start), runs.read_devices(start)
+    except InvalidInput as error:
+        if (state := runs.read_state(start)) is None:
+            raise
+        settings, devices, note = state[0], 1, f"{error}; goes on with the settings in {CHECKPOINT}, on one device"
+    return Part(backend, folder, settings, None if start == folder else start, devices, note)
 
 
 def check_data(parts: Sequence[Part], dataset: Path) -> None:
@@ -194,9 +208,9 @@ def train(
         devices: Number of devices of this machine; None for as many as the run began with.
 
     Raises:
-        InvalidInput: when a backend refuses.
+        InvalidInput: when the first backend refuses; where others have trained, that is a problem in its result.
     """
-    results = []
+    results: list[Result] = []
     for part in parts:
         listener.begin(part)
         used = devices or started_here(part.backend) or part.devices
@@ -211,12 +225,12 @@ def train(
         }
         listen = partial(listener.message, part)
         answer = run_worker(part.backend, task, {}, pythons.get(part.backend, sys.executable), listen, used)
-        if answer.refused is not None:
+        if answer.refused is not None and not results:
             raise InvalidInput(answer.refused)
         if answer.facts.get("rank", 0) > 0:
             continue
         result = summarize(part.backend, part.folder, part.settings)
-        result.problem = answer.crash or answer.facts.get("diverged")
+        result.problem = answer.crash or answer.refused or answer.facts.get("diverged")
         if result.problem is None:
             result.step, result.complete = answer.facts["step"], answer.facts["complete"]
             reached = stop_after is not None and result.step >= stop_after
@@ -230,13 +244,19 @@ def train(
 
 
 def summarize(backend: str, folder: Path, settings: Settings) -> Result:
-    """The results in a backend's records."""
-    records = runs.read_metrics(folder)
+    """The results that a backend's run has saved: what its checkpoint says, and the records from before it.
+
+    Raises:
+        InvalidInput: when a file is damaged.
+    """
+    _, position = runs.read_state(folder) or (settings, Position())
+    records = [record for record in runs.read_metrics(folder) if runs.is_past(record, position)]
     steps = [record for record in records if record["kind"] == "step"]
     epochs = [record for record in records if record["kind"] == "epoch"]
-    result = Result(backend, steps=settings.steps)
+    complete = position.evaluated == settings.recipe.epochs
+    result = Result(backend, position.step, settings.steps, complete)
     if records:
-        result.step, result.seconds = records[-1]["step"], records[-1]["seconds"]
+        result.seconds = records[-1]["seconds"]
     speeds = [record["images_per_second"] for record in steps if record["images_per_second"]]
     if speeds:
         result.images_per_second = statistics.median(speeds)
@@ -244,5 +264,4 @@ def summarize(backend: str, folder: Path, settings: Settings) -> Result:
         last = epochs[-1]
         for key in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
             setattr(result, key, last[key])
-        result.complete = last["epoch"] == settings.recipe.epochs
     return result

@@ -91,16 +91,20 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         ) from error
 
 
-def holds_training(path: Path) -> bool:
-    """Whether the file is the checkpoint of a training run, with its position. Reads its header only."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a checkpoint, from the file's header alone; empty where it has none, or is no checkpoint."""
     if not path.is_file():
-        return False
+        return {}
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get("metadata", "{}"))
+            return json_object((file.metadata() or {}).get("metadata", "{}"))
     except (SafetensorError, OSError, AttributeError, TypeError, ValueError):
-        return False
-    return isinstance(metadata, dict) and "position" in metadata
+        return {}
+
+
+def holds_training(path: Path) -> bool:
+    """Whether the file is the checkpoint of a training run, with its position. Reads its header only."""
+    return "position" in read_metadata(path)
 
 
 def describe(arrays: Arrays, config: Config, metadata: dict[str, Any]) -> dict[str, str]:

@@ -99,18 +99,6 @@ _loop = [
         "",
         RECORD,
     ),
-    (
-        "records of steps after the checkpoint stay",
-        'return bool(record["step"] <= position.step)',
-        "return True",
-        AGAIN,
-    ),
-    (
-        "records of epochs after the checkpoint stay",
-        'return bool(record["epoch"] <= position.evaluated)',
-        "return True",
-        AGAIN,
-    ),
     ("a diverged run trains on", "            if not math.isfinite(loss):", "            if False:", DIVERGED),
     (
         "divergence is said of the step before",
@@ -196,7 +184,25 @@ _recipe = [
 ]
 _runs = [
     ("an epoch's loss is the mean of its batches'", "self.loss += loss * images", "self.loss += loss * 9", EPOCH),
-    ("a torn last record is read", '.read_text().split("\\n")[:-1]', ".read_text().splitlines()", AGAIN),
+    ("a torn last record is read", '.split("\\n")[:-1]', ".splitlines()", AGAIN),
+    (
+        "records of steps after the checkpoint stay",
+        'return bool(record["step"] <= position.step)',
+        "return True",
+        AGAIN,
+    ),
+    (
+        "records of epochs after the checkpoint stay",
+        'return bool(record["epoch"] <= position.evaluated)',
+        "return True",
+        AGAIN,
+    ),
+    (
+        "whatever is JSON is a record",
+        "            _RECORD.validate_json(line)\n",
+        "",
+        [f"{TRAIN}test_a_damaged_run_is_named_and_the_others_are_listed"],
+    ),
 ]
 _train = [
     (
@@ -205,7 +211,7 @@ _train = [
         "reached = stop_after is not None",
         PART,
     ),
-    ("divergence is no problem", 'answer.crash or answer.facts.get("diverged")', "answer.crash", PART),
+    ("divergence is no problem", ' or answer.facts.get("diverged")', "", PART),
     (
         "the next backend begins after an interrupt",
         "        if result.problem is not None:\n            break\n",
@@ -222,9 +228,33 @@ _train = [
     ("a run's results are its first epoch's", "last = epochs[-1]", "last = epochs[0]", SUMMARY),
     (
         "a run is complete after any epoch",
-        'result.complete = last["epoch"] == settings.recipe.epochs',
-        "result.complete = True",
+        "complete = position.evaluated == settings.recipe.epochs",
+        "complete = position.evaluated > 0",
         SUMMARY,
+    ),
+    (
+        "a run's steps are those of its last record",
+        "Result(backend, position.step, settings.steps, complete)",
+        'Result(backend, records[-1]["step"] if records else 0, settings.steps, complete)',
+        [f"{TRAIN}test_steps_are_one_number_wherever_they_are_said"],
+    ),
+    (
+        "results count that were never saved",
+        " if runs.is_past(record, position)]",
+        "]",
+        SUMMARY,
+    ),
+    (
+        "what has trained has no results because a later backend refuses",
+        "if answer.refused is not None and not results:",
+        "if answer.refused is not None:",
+        [f"{TRAIN}test_what_a_later_backend_refuses_is_its_problem_and_the_others_have_results"],
+    ),
+    (
+        "a refused run goes with everything in its folder",
+        "with suppress(OSError):  # something else is in it\n            part.folder.parent.rmdir()",
+        "shutil.rmtree(part.folder.parent)",
+        [f"{TRAIN}test_a_folder_whose_run_was_refused_can_be_used_again"],
     ),
     (
         "a backend's own checkpoint is lost to another's",
@@ -251,6 +281,12 @@ _command = [
         "raise typer.Exit(0 if all(result.problem is None for result in results) else 1)",
         "raise typer.Exit(0)",
         [f"{TRAIN}TestFailures::test_a_backend_that_crashes_ends_with_status_1"],
+    ),
+    (
+        "a refused run stays",
+        "            discard(parts)\n",
+        "            pass\n",
+        [f"{TRAIN}test_a_folder_whose_run_was_refused_can_be_used_again"],
     ),
     (
         "--resume takes settings, and ignores them",
