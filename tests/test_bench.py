@@ -35,13 +35,14 @@ from harness.bench.candidates import Candidate, candidates
 from harness.bench.process import Died, Process, environment
 from harness.bench.profiles import Profile
 from harness.bench.proof import BATCH, Referee
-from harness.bench.record import Record, Row
+from harness.bench.record import Record, Row, Sample, WarmUp
 from harness.bench.report import plots, tables
 from harness.bench.report.page import write_folder, write_profile
 from harness.bench.roofline import machine_of, stage_flops
 from harness.bench.rounds import Benchmark, enough, warm_up
 from harness.bench.statistics import Ratio, speed_ratio, summarize
 from harness.bench.worker.operations import SGD, Operations
+from harness.cli import options
 from harness.cli.main import app
 from harness.images.sources import Batch
 from spec import reference
@@ -518,13 +519,57 @@ def test_a_comparison_across_dtypes_names_both(referee, proof):
 def test_a_busy_machine_is_warned_of():
     place = machine.environment(machine.allowed()) | {"governor": None, "cgroup": {"cpu_max": None}}
     place["used_processors"] = [0, 1]
-    assert machine.warnings_before(place, {"load_average": [0.1, 0, 0]}) == []
-    (busy,) = machine.warnings_before(place, {"load_average": [1.9, 0, 0]})
-    assert "busy" in busy
-    (quota,) = machine.warnings_before(place | {"cgroup": {"cpu_max": "150000 100000"}}, {"load_average": [0, 0, 0]})
+    quiet = {"busy_processors": 0.1}
+    assert machine.warnings_before(place, quiet) == []
+    (busy,) = machine.warnings_before(place, {"busy_processors": 1.9})
+    assert "other programs took 1.9 of the 2 processors" in busy
+    (quota,) = machine.warnings_before(place | {"cgroup": {"cpu_max": "150000 100000"}}, quiet)
     assert "1.5 processors' time" in quota
-    (slow,) = machine.warnings_before(place | {"governor": "powersave"}, {"load_average": [0, 0, 0]})
+    (slow,) = machine.warnings_before(place | {"governor": "powersave"}, quiet)
     assert "powersave" in slow
+
+
+def test_processors_are_busy_with_all_but_waiting(monkeypatch):
+    shares = [SimpleNamespace(idle=10.0, iowait=15.0), SimpleNamespace(idle=50.0), SimpleNamespace(idle=0.0)]
+    monkeypatch.setattr(machine.psutil, "cpu_times_percent", lambda interval, percpu: shares)
+    assert machine.busy_processors([0, 1]) == pytest.approx(0.75 + 0.5)
+
+
+def _taking(record: Record, label: str, seconds: list[float], warm_up: WarmUp | None = None) -> Record:
+    """The record, with that row's rounds."""
+    (row,) = (row for row in record.rows if row.candidate.label == label)
+    row.samples = [Sample(i, 0, 0.0, x, 2) for i, x in enumerate(seconds)]
+    row.warm_up = warm_up or row.warm_up
+    return record
+
+
+@pytest.mark.parametrize(
+    ("seconds", "warm_up", "took"),
+    [
+        ([47.0, 0.3, 20.0], None, "0.3 to 47 s"),
+        ([47.0], WarmUp([47.0, 0.3, 20.0], False), "0.3 to 47 s"),
+    ],
+)
+def test_no_ratio_is_made_of_a_row_that_other_programs_starved(seconds, warm_up, took, referee, proof):
+    record = run(Fakes(referee, proof), candidates(["pt"], ["textbook", "tuned"], ["infer"], [2], ["float32"]))
+    assert "no difference shown" in str(record.comparisons()[0])
+    _taking(record, "pt textbook", seconds, warm_up)
+    (comparison,) = record.comparisons()
+    assert f"not measured against pt textbook, the machine was busy: pt textbook took {took}" in str(comparison)
+    (ratio,) = record.as_json()["ratios"]
+    assert (ratio["ratio"], ratio["low"], ratio["high"], ratio["difference_shown"]) == (None, None, None, False)
+    console = Console(width=80, file=io.StringIO())
+    tables.render(record, console)
+    assert "times as fast (" not in console.file.getvalue()
+
+
+def test_off_a_terminal_progress_is_a_line_now_and_then(monkeypatch, capsys):
+    clock = Clock()
+    monkeypatch.setattr(options.time, "monotonic", clock)
+    tell = options.lines()
+    for clock.now in (1.0, 19.0, 20.0, 39.0, 41.0):
+        tell("round", int(clock.now), 1000)
+    assert capsys.readouterr().err == "round (20 of 1,000)\nround (41 of 1,000)\n"
 
 
 def test_time_taken_by_the_host_is_warned_of():
@@ -638,7 +683,7 @@ def test_the_schema_is_documented_as_it_is_written(shown):
     shown.about = ABOUT | {
         "code": machine.code(),
         "environment": place,
-        "before": machine.now(),
+        "before": machine.now() | {"busy_processors": 0.0},
         "after": machine.now(),
     }
     written = {path for path in _paths(shown.as_json()) if not _FREE.match(path)}
@@ -1041,6 +1086,7 @@ def _marked(mark: str, what: str = "") -> list[str]:
         ("bench pt --threads 100000", "--threads: this process may use"),
         ("bench pt --batch 5000 --size 8", "expected at least 5000 images"),
         ("bench onnx --task train", "nothing to measure"),
+        ("bench pt --preset lenet-bn --variant both", "the textbooks' network is preset d2l"),
         ("bench pt --preset torchvision --size 8", "cannot take 8 x 8 pixels"),
         ("profile onnx", "unknown backend"),
     ],

@@ -21,7 +21,8 @@ _PACKAGES = ("numpy", "torch", "mxnet", "mxnet-cu117", "jax", "jaxlib", "flax", 
 _VARIABLES = tuple(  # how the names begin
     "OMP_ KMP_ GOMP_ MKL_ OPENBLAS_ ONEDNN_ DNNL_ MXNET_ XLA_ JAX_ TORCH PYTORCH_ CUDA_ NVIDIA_ MALLOC_".split()
 )
-_BUSY = 0.25  # load per processor before the start, above which there is a warning
+_BUSY = 0.25  # share of the processors that other processes take, above which there is a warning
+_WATCHED = 1.0  # seconds that they are watched
 _STOLEN = 0.02  # share of the processors' time that the host took, above which there is a warning
 
 
@@ -118,13 +119,22 @@ def now() -> dict[str, Any]:
     }
 
 
+def busy_processors(used: Sequence[int]) -> float:
+    """How many of these processors other processes keep busy, watched for a second in which this one waits."""
+    shares = psutil.cpu_times_percent(interval=_WATCHED, percpu=True)
+    return float(sum(1 - (shares[i].idle + getattr(shares[i], "iowait", 0.0)) / 100 for i in used if i < len(shares)))
+
+
 def warnings_before(surroundings: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """Disturbances that are known before the start."""
     warnings = []
-    load = before["load_average"][0]
+    busy = before["busy_processors"]
     used = len(surroundings["used_processors"])
-    if load > _BUSY * used:
-        warnings.append(f"the machine was busy before the start: load average {load:.2f} on {used} processors")
+    if busy > _BUSY * used:
+        warnings.append(
+            f"the machine is busy: before the start other programs took {busy:.1f} of the {used} processors, and what "
+            "is measured beside them says little; wait until they are done"
+        )
     if surroundings["governor"] not in (None, "performance"):
         warnings.append(f"the processors' governor is {surroundings['governor']}, not performance: speeds may vary")
     quota = (surroundings["cgroup"]["cpu_max"] or "").split()

@@ -65,6 +65,11 @@ class Row:
         return summarize(self.seconds)
 
     @property
+    def starved(self) -> bool:
+        """Whether other programs had the processors: by the rounds or, of a single one, by a warm-up without end."""
+        return self.summary.starved or (len(self.samples) == 1 and self.warm_up.stable is False)
+
+    @property
     def images_per_second(self) -> float:
         """By the median."""
         return self.candidate.batch / self.summary.median_seconds
@@ -81,14 +86,32 @@ class Comparison:
 
     row: Row
     other: Row
-    ratio: Ratio
+    ratio: Ratio | None  # None where the machine was too busy
+
+    @property
+    def than(self) -> str:
+        """The other row's name beside this one's."""
+        candidate, other = self.row.candidate, self.other.candidate
+        alike = (candidate.dtype, candidate.pipeline) == (other.dtype, other.pipeline)
+        return other.label if alike else str(other)
+
+    @property
+    def starved(self) -> str:
+        """The rounds that no ratio is made of: ``the machine was busy: pt textbook took 0.2 to 31 s a call``."""
+        rows = [row for row in (self.row, self.other) if row.starved]
+        took = [
+            f"{row.candidate.label} took {min(times):.2g} to {max(times):.2g} s a call"
+            for row in rows
+            for times in [[*row.warm_up.seconds, *row.seconds] if len(row.samples) == 1 else row.seconds]
+        ]
+        return f"the machine was busy: {', '.join(took)}"
 
     def __str__(self) -> str:
         """``pt tuned, train, batch 32, float32: 1.42 times as fast (1.38 to 1.45) as pt textbook``."""
-        candidate, other = self.row.candidate, self.other.candidate
-        alike = (candidate.dtype, candidate.pipeline) == (other.dtype, other.pipeline)
+        if self.ratio is None:
+            return f"{self.row.candidate}: not measured against {self.than}, {self.starved}"
         preposition = "as" if self.ratio.difference_shown else "from"
-        return f"{candidate}: {self.ratio} {preposition} {other.label if alike else other}"
+        return f"{self.row.candidate}: {self.ratio} {preposition} {self.than}"
 
 
 @dataclass
@@ -157,8 +180,13 @@ class Record(Report):
             textbook = [r for r in alike if (r.candidate.backend, r.candidate.variant) == (c.backend, "textbook")]
             for other in dict.fromkeys([*textbook[:1], *peers[:1]]):
                 if row.samples and other.samples:
-                    comparisons.append(Comparison(row, other, speed_ratio(row.seconds, other.seconds, self.seed)))
+                    comparisons.append(self.compared(row, other))
         return comparisons
+
+    def compared(self, row: Row, other: Row) -> Comparison:
+        """Two measured rows of one task and batch."""
+        starved = row.starved or other.starved
+        return Comparison(row, other, None if starved else speed_ratio(row.seconds, other.seconds, self.seed))
 
     def work(self, row: Row) -> dict[str, float | None] | None:
         """A row's operations a second, and their share of the machine's peak and roof; None without measurements."""
@@ -192,11 +220,12 @@ class Record(Report):
                     {
                         "row": self.rows.index(comparison.row),
                         "than": self.rows.index(comparison.other),
-                        **asdict(comparison.ratio),
-                        "difference_shown": comparison.ratio.difference_shown,
+                        **(asdict(ratio) if ratio else dict.fromkeys(("ratio", "low", "high"))),
+                        "difference_shown": ratio is not None and ratio.difference_shown,
                         "text": str(comparison),
                     }
                     for comparison in self.comparisons()
+                    for ratio in [comparison.ratio]
                 ],
             }
         )

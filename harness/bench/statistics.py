@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _UNSTEADY = 0.10  # a wider spread than this share of the median is marked
+_STARVED = 0.50  # and beyond this one the median says nothing
 _RESAMPLES = 10_000
 _CONFIDENCE = 0.95
 
@@ -22,13 +23,14 @@ class Summary:
     upper_quartile_seconds: float
     spread: float  # between the quartiles, as a share of the median
     unsteady: bool  # whether the spread is too wide to trust the median
+    starved: bool  # whether it is so wide that other programs must have had the processors
 
 
 def summarize(seconds: Sequence[float]) -> Summary:
     """Median and quartiles, the latter interpolated as NumPy does by default."""
     lower, median, upper = (float(x) for x in np.percentile(seconds, [25, 50, 75]))
     spread = (upper - lower) / median
-    return Summary(len(seconds), median, lower, upper, spread, spread > _UNSTEADY)
+    return Summary(len(seconds), median, lower, upper, spread, spread > _UNSTEADY, spread > _STARVED)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from harness.cli.options import DataDir, Device, Heads, Json, Python, console, interpreters, notes, split
+from harness.cli.options import DataDir, Device, Heads, Json, Python, console, interpreters, lines, notes, say, split
 
 if TYPE_CHECKING:
     import spec
@@ -71,6 +71,7 @@ def bench(
     googlenet bench pt mx jax onnx --task infer --batch 1,32,128 --variant both --out bench
     """
     from harness.backends.registry import check_names
+    from harness.backends.textbook import check_config
     from harness.bench.candidates import DTYPES, ENGINES, TASKS, VARIANTS, candidates
     from harness.bench.record import Record, Row
     from harness.bench.report import tables
@@ -85,6 +86,8 @@ def bench(
     chosen = candidates(names, VARIANTS[variant], TASKS[task], batches, dtypes, pipeline=pipeline)
     if not chosen:
         raise InvalidInput("nothing to measure: onnx infers in float32 only, and jax has no compiled variant")
+    if any(candidate.variant in ("textbook", "compiled") for candidate in chosen):
+        check_config(config, "float32")
     record = Record(config, size, rounds, seed, [Row(candidate) for candidate in chosen])
     _check_outputs(out, markdown)
     with _conditions(record, threads), _referee(record, data, data_dir, batches, pipeline=pipeline) as referee:
@@ -200,8 +203,9 @@ def _conditions(report: Report, threads: int | None) -> Iterator[None]:
     if threads is not None and threads > len(processors):
         raise InvalidInput(f"--threads: this process may use {len(processors)} processors, got {threads}")
 
-    before = machine.now()
-    environment = machine.environment(processors[:threads])
+    used = processors[:threads]
+    before = machine.now() | {"busy_processors": machine.busy_processors(used)}
+    environment = machine.environment(used)
     report.about = {
         "command": shlex.join(["googlenet", *sys.argv[1:]]),
         "code": machine.code(),
@@ -210,6 +214,7 @@ def _conditions(report: Report, threads: int | None) -> Iterator[None]:
         "after": before,
     }
     report.warnings += machine.warnings_before(environment, before)
+    say(f"warning: {warning}" for warning in report.warnings)
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -262,10 +267,13 @@ def _starter(report: Report, referee: Referee, device: str, pythons: Mapping[str
 
 @contextmanager
 def _bar(what: str) -> Iterator[Any]:
-    """A bar with the present step, on a terminal only; yields the function that `benchmark` calls before each step."""
+    """A bar with the present step; yields the function that `benchmark` calls before each step."""
+    if not notes.is_terminal:
+        yield lines()
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as shown:
+    with Progress(*columns, console=notes, transient=True) as shown:
         task = shown.add_task(what, total=None)
         yield lambda text, done, total: shown.update(task, description=text, completed=done, total=total)

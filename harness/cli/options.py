@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ def console(stderr: bool = False) -> Console:
 
 
 notes = console(stderr=True)
+_SILENCE = 20.0  # seconds between two lines of progress off a terminal
 
 
 class Verb(typer.core.TyperCommand):
@@ -113,17 +115,34 @@ def interpreters(options: list[str], backends: list[str]) -> dict[str, str]:
     return pythons
 
 
+def lines() -> Callable[[str, int, int], None]:
+    """Progress off a terminal: a line now and then, for whoever reads a log."""
+    told = time.monotonic()
+
+    def tell(text: str, done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _SILENCE:
+            told = time.monotonic()
+            say([f"{text} ({done:,} of {total:,})"])
+
+    return tell
+
+
 @contextmanager
 def progress(names: list[str]) -> Iterator[Callable[..., None]]:
-    """A bar for each name, on a terminal only.
+    """A bar for each name; off a terminal a line now and then.
 
     Yields a function of a name, how much is done and the total; the name alone means that it is finished.
     """
+    if not notes.is_terminal:
+        tell = lines()
+        yield lambda name, done=1, total=1: tell(name, done, total)
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     text = TextColumn("{task.description}")
     columns = (SpinnerColumn(finished_text="✓"), text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
+    with Progress(*columns, console=notes, transient=True) as bars:
         tasks = {name: bars.add_task(name, total=1) for name in names}
         yield lambda name, done=1, total=1: bars.update(tasks[name], completed=done, total=total)
 

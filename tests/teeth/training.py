@@ -473,7 +473,21 @@ _processes = [
         [f"{PARALLEL}test_of_several_workers_any_may_refuse"],
     ),
 ]
+_machine = [
+    (
+        "other programs are not watched before a benchmark",
+        "sum(1 - (shares[i].idle",
+        "sum(0 * (shares[i].idle",
+        [f"{BENCH}test_processors_are_busy_with_all_but_waiting"],
+    ),
+]
 _statistics = [
+    (
+        "a row that was starved is compared all the same",
+        "spread > _STARVED)",
+        "False)",
+        [f"{BENCH}test_no_ratio_is_made_of_a_row_that_other_programs_starved"],
+    ),
     (
         "quartiles are other quantiles",
         "np.percentile(seconds, [25, 50, 75])",
@@ -593,6 +607,12 @@ _proof = [
 ]
 _bench = [
     (
+        "a network that the textbooks lack is refused after the proofs only",
+        'if any(candidate.variant in ("textbook", "compiled") for candidate in chosen):',
+        "if False:",
+        [f"{BENCH}test_wrong_usage_is_refused_before_any_work"],
+    ),
+    (
         "the benchmark exits with 0 where something could not be measured",
         "raise typer.Exit(0 if record.passed else 1 if record.complete else 130)",
         "raise typer.Exit(0 if record.complete else 130)",
@@ -627,6 +647,7 @@ FAULTS = [
         "googlenet_mx/train.py": _mx_step,
         "googlenet_jax/train.py": _jax_step,
         "harness/backends/process.py": _processes,
+        "harness/bench/machine.py": _machine,
         "harness/bench/statistics.py": _statistics,
         "harness/bench/rounds.py": _rounds,
         "harness/bench/record.py": _record,
