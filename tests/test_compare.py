@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import DATA, FIRST, ROOT, TESTED, googlenet, googlenet_process, interpreter_without, weights_of
+from support import DATA, FIRST, ROOT, TESTED, googlenet, googlenet_process, here, interpreter_without, weights_of
 
 import spec
 from harness.backends.process import Answer
 from harness.backends.registry import load
+from harness.images.sources import load_batch
 from harness.weights.checkpoint import save
 from spec.tolerances import TOLERANCES, onnx_tolerances, picture_tolerances
 
@@ -186,11 +187,20 @@ def test_fashion_mnist_is_found_by_option_and_by_variable():
     assert by_variable == by_option
 
 
-def test_weights_in_a_file_are_compared_on(tmp_path, report):
+def test_weights_in_a_file_are_compared_on(tmp_path, report, monkeypatch):
     file = tmp_path / "weights.safetensors"
     weights = weights_of("lenet", num_classes=7)
-    save(file, weights.params, weights.config)
+    save(file, weights.params, weights.config, {"preprocessing": {"size": 28, "order": "gray", "mean": [5.0]}})
+    batches = []
+
+    def keep(backend, task, arrays, python):
+        batches.append(arrays["images"])
+        return here(backend, task, arrays, python)
+
+    monkeypatch.setattr("support.here", keep)
     done = googlenet("compare", "--weights", str(file), "--backends", FIRST, "--json", "-")
+    pixels = load_batch(["digits"], weights.config, 28, 4).images
+    np.testing.assert_allclose(batches, [pixels - 5], atol=1e-12)  # as the weights want them
     found = json.loads(done.stdout)
     assert (found["preset"], found["weights"]) == ("lenet", str(file))
     assert found["backends"][FIRST]["parameters"] == spec.parameter_count(weights.config)

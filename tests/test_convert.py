@@ -375,7 +375,11 @@ def test_a_folder_for_hugging_face_explains_itself(preset, channels, kind, tmp_p
     assert table["id2label"]["3"] == "class 3"
     pictures = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
     assert pictures["size"] == {"height": 40, "width": 40}
-    assert (pictures["rescale_factor"], pictures["image_mean"], pictures["image_std"]) == (1.0, [0.5], [0.25])
+    assert (pictures["rescale_factor"], pictures["image_mean"], pictures["image_std"]) == (
+        1.0,
+        [0.5] * channels,
+        [0.25] * channels,
+    )
     card = (tmp_path / "model" / "README.md").read_text()
     assert f"{spec.parameter_count(weights.config):,} parameters" in card
     assert f"# {kind}, preset {preset}\n" in card
@@ -558,13 +562,35 @@ def test_the_commands_look_into_a_notebook_s_file_and_predict_with_it(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     engines = [TESTED[0], "onnx"]
     words = ["--weights", str(path), "--preset", "lenet-bn-frozen", "--top", "10", "--json"]
-    (row,) = json.loads(googlenet("predict", str(tmp_path / "a.png"), *words, "--backends", ",".join(engines)).stdout)
+    done = googlenet("predict", str(tmp_path / "a.png"), *words, "--backends", ",".join(engines))
+    assert (
+        done.stderr == "pictures: 28 x 28, gray, (pixel / 255 - 0) / 1, as in the book's notebooks, on Fashion-MNIST\n"
+    )
+    (row,) = json.loads(done.stdout)
     params = {name: x.astype(np.float64) for name, x in weights.params.items()}
     logits = reference.predict(weights.config, params, pixels[None, None] / 255)[0]
     expected = np.exp(logits) / np.exp(logits).sum()
     assert [item["class"] for item in row["classes"]] == list(np.argsort(-expected))
     for item in row["classes"]:
         assert item["probability"] == pytest.approx(dict.fromkeys(engines, expected[item["class"]]), abs=1e-5)
+
+
+def test_a_foreign_file_of_unknown_origin_is_assumed_aloud_until_the_command_says_how(tmp_path):
+    path, target, words = tmp_path / "a.safetensors", tmp_path / "model", ["--to", "huggingface", "--no-verify"]
+    save_file(dict(weights_for("lenet-bn, 3 channels, 7 classes").params), path)
+    said = ["--preset", "lenet-bn", *words]
+    assert "warning: assumed of pictures: 28 x 28, RGB" in googlenet("convert", str(path), str(target), *said).stderr
+    assert "warning: assumed of pictures" in googlenet("convert", str(target), str(tmp_path / "b"), *words).stderr
+    (tmp_path / "labels.txt").write_text("\n".join("abcdefg"))
+    options = ["--labels", str(tmp_path / "labels.txt"), "--mean", "0.5,0.25,0", "--std", "0.5", "--order", "BGR"]
+    done = googlenet("convert", str(target), str(tmp_path / "c"), *words, *options, "--size", "29", "--scale", "1")
+    assert done.stderr == ""
+    assert read_weights(tmp_path / "c", here).weights.metadata == {
+        "preprocessing": {"size": 29, "order": "BGR", "scale": 1.0, "mean": [0.5, 0.25, 0.0], "std": [0.5]},
+        "labels": list("abcdefg"),
+    }
+    pictures = json.loads((tmp_path / "c" / "preprocessor_config.json").read_text())
+    assert (pictures["image_mean"], pictures["image_std"]) == ([0.5, 0.25, 0.0], [0.5] * 3)
 
 
 def test_the_command_says_what_it_read_and_what_it_proved(tmp_path):

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from harness.weights.checkpoint import Checkpoint
 from harness.weights.convert import read_weights
 from harness.weights.inspection import examine
 from harness.weights.prediction import Predictions, ranked, softmax
-from harness.weights.preprocessing import Preprocessing, preprocessing_of
+from harness.weights.preprocessing import Preprocessing, chosen, preprocessing_of, published
 from spec import reference
 
 LABELS = tuple("zero one two three four five six seven eight nine".split())
@@ -106,6 +107,16 @@ def test_most_likely_classes_are_shown_in_a_table(home):
     assert shown == [[LABELS[i], f"{expected[i]:.4f}"] for i in np.argsort(-expected)[:3]]
 
 
+def test_several_pictures_end_with_a_table_of_counts(home):
+    done = _predict(home, str(home), str(home / "folder"), "--backends", "onnx", "--top", "1", status=2)
+    assert "broken.png" in done.stderr
+    pictures = [home / "a picture.png", home / "folder" / "inner" / "b.gif"]
+    done = _predict(home, *map(str, [*pictures, pictures[0]]), "--backends", "onnx", "--top", "1")
+    best = [LABELS[int(np.argmax(_probabilities(home, picture)))] for picture in [*pictures, pictures[0]]]
+    table = done.stdout.split("3 pictures\n")[1].splitlines()
+    assert [line.split() for line in table[1:]] == [[label, str(n)] for label, n in Counter(best).most_common()]
+
+
 def test_every_backend_predicts_what_the_referee_does(home, backend):
     name = next(name for name, package in PACKAGES.items() if package == backend.__name__)
     words = ["--backends", f"onnx, {name}", "--dtype", "float64", "--json"]
@@ -172,6 +183,7 @@ def test_engine_that_refuses_is_named(home, monkeypatch):
         (["{home}/a picture.png", "--top", "0"], "--top: expected at least 1"),
         (["{home}/a picture.png", "--labels", "{home}/nothing"], "cannot be read"),
         (["{home}/a picture.png", "--labels", "{home}/folder/notes.txt"], "labels: expected 10, got 1"),
+        (["{home}/a picture.png", "--labels", "/dev/zero"], "expected a file with a name a line"),
     ],
 )
 def test_request_that_cannot_be_met_is_refused_in_one_line(home, words, message):
@@ -264,6 +276,40 @@ def test_without_stored_preprocessing_pixels_go_from_0_to_1_at_the_presets_size(
     made = preprocessing_of(Checkpoint({}, spec.preset("d2l")))
     assert (made.size, made.order, made.scale, made.mean, made.std) == (96, "gray", 1 / 255, (0.0,), (1.0,))
     assert (preprocessing_of(Checkpoint({}, spec.preset("bvlc"))).order, made.labels) == ("RGB", ())
+
+
+def test_pictures_for_torchvision_s_weights_go_through_its_two_normalizations():
+    """ImageNet's, which its users apply, and that of `transform_input`, which its network applies."""
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 13, 3), dtype=np.uint8))
+    made = published("torchvision", spec.preset("torchvision"))
+    mean, std = (np.reshape(x, (3, 1, 1)) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    normalized = (resized(picture, 3, 224) / 255 - mean) / std
+    np.testing.assert_allclose(made.apply(picture), normalized * (std / 0.5) + (mean - 0.5) / 0.5, atol=1e-14)
+    assert (made.assumed, made.size) == (False, 224)
+    trained = published("torchvision", spec.preset("torchvision", num_classes=5))
+    assert (trained.assumed, trained.mean) == (True, (0.5,))
+    assert "where it is False, --mean 0.485,0.456,0.406" in trained.source
+
+
+def test_pictures_for_caffe_s_weights_are_blue_green_red_less_a_mean_of_each():
+    pixels = np.tile(np.reshape([1, 2, 3], (3, 1, 1)), (2, 1, 4, 4))
+    got = published("caffe", spec.preset("bvlc")).numbers(pixels)
+    np.testing.assert_array_equal(got[:, :, 0, 0], [[3 - 104, 2 - 117, 1 - 123]] * 2)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "settings", "assumed"),
+    [("d2l-sequential", {}, False), ("d2l-sequential", {"in_channels": 3}, True), ("canonical", {}, True)],
+)
+def test_what_nobody_says_of_pictures_is_assumed_until_somebody_does(scheme, settings, assumed):
+    config = spec.preset("d2l", **settings)
+    made = published(scheme, config)
+    weights = Checkpoint({}, config, {"preprocessing": made.as_json()})
+    assert (preprocessing_of(weights), made.scale, made.assumed) == (made, 1 / 255, assumed)
+    assert chosen(weights, size=32).assumed == assumed
+    said = chosen(weights, mean="0.5", std="0.25")
+    assert (said.assumed, said.source, said.mean, said.std) == (False, "", (0.5,), (0.25,))
+    assert "source" not in said.as_json()
 
 
 def test_preprocessing_of_a_run_is_its_recipes():

@@ -24,6 +24,7 @@ from harness.cli.options import (
     say,
     split,
     task_runner,
+    tell_pictures,
 )
 
 
@@ -67,12 +68,15 @@ def compare(
 
     googlenet compare --backends jax --python jax=/path/to/other/environment/bin/python
     """
+    import numpy as np
+
     import spec
     from harness.backends.registry import check_names
     from harness.compare import comparison
     from harness.compare.table import render
     from harness.images.sources import load_batch
     from harness.weights.convert import read_weights
+    from harness.weights.preprocessing import Preprocessing, preprocessing_of
 
     names = check_names(split(backends))
     others = split(evaluators or "")
@@ -81,16 +85,24 @@ def compare(
             f"--with: expected some of {', '.join(comparison.EVALUATORS)}, got {', '.join(unknown)}"
         )
     chosen = None
+    prepare: Preprocessing | None = None
     if weights is None:
         config = spec.preset(preset or "d2l", aux=None if heads else False, dropout=0.0)
     else:
         stored = read_weights(weights, task_runner(python), None, preset).weights
         config = replace(stored.config, aux=stored.config.aux and heads, dropout=0.0, aux_dropout=0.0)
         chosen = comparison.Weights({name: stored.params[name] for name in spec.param_shapes(config)}, str(weights))
-    side = config.input_size if size is None else size
+        prepare = preprocessing_of(stored)
+        tell_pictures(prepare)
+    if size is not None:
+        side = size
+    else:
+        side = config.input_size if prepare is None else prepare.size
     spec.stage_shapes(config, (config.in_channels, side, side))  # refuse before any work is done
     images = load_batch([data, *(pictures or [])], config, side, batch, data_dir)
     say(images.remarks)
+    if prepare is not None:
+        images = replace(images, images=prepare.numbers(np.rint(255 * images.images)))
     if json_file not in (None, Path("-")) and not json_file.parent.is_dir():
         raise spec.InvalidInput(f"--json {json_file}: there is no folder {json_file.parent}")
     with progress(["referee", *names, *others]) as done:

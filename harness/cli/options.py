@@ -17,6 +17,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from harness.weights.formats import RunTask
+    from harness.weights.preprocessing import Preprocessing
 
 
 def console(stderr: bool = False) -> Console:
@@ -154,3 +155,16 @@ def task_runner(python: list[str] | None) -> RunTask:
 
     pythons = interpreters(python or [], list(BACKENDS))
     return lambda backend, task, arrays: run_worker(backend, task, arrays, pythons.get(backend, sys.executable))
+
+
+def tell_pictures(prepare: Preprocessing) -> None:
+    """Say how pictures are prepared for foreign weights, and warn where nobody has said it."""
+    from harness.shown import shown
+
+    if not prepare.source:
+        return
+    text, style = f"pictures: {prepare}, {prepare.source}", "dim"
+    if prepare.assumed:
+        hint = "--order, --scale, --mean and --std of predict and convert change it"
+        text, style = f"warning: assumed of {text} ({hint})", "yellow"
+    notes.print(shown(text), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from harness.cli.options import (
     say,
     split,
     task_runner,
+    tell_pictures,
 )
 
 Format = Literal["safetensors", "huggingface", "pytorch", "gluon", "mxnet", "flax", "orbax", "onnx"]
@@ -29,6 +30,17 @@ From = Annotated[
     typer.Option("--from", help="Format of the source; see docs/porting.md.", show_default="detected"),
 ]
 Preset = Annotated[str | None, typer.Option(help="The network, where the file does not say.", show_default="detected")]
+# How pictures are prepared.
+Labels = Annotated[
+    Path | None, typer.Option(help="The classes' names, one a line.", show_default="as stored with the weights")
+]
+Side = Annotated[int | None, typer.Option("--size", help="Side in pixels.", show_default="as stored")]
+Order = Annotated[
+    Literal["gray", "RGB", "BGR"] | None, typer.Option(help="Order of the channels.", show_default="as stored")
+]
+Scale = Annotated[float | None, typer.Option(help="Factor of pixels from 0 to 255.", show_default="as stored")]
+Mean = Annotated[str | None, typer.Option(help="Subtracted next: 0.5, or 0.5,0.4,0.3.", show_default="as stored")]
+Std = Annotated[str | None, typer.Option(help="Divisor, last.", show_default="as stored")]
 
 
 def convert(
@@ -48,6 +60,12 @@ def convert(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Run source and result on the same images, and compare.")
     ] = True,
+    labels: Labels = None,
+    size: Side = None,
+    order: Order = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
     python: Python = None,
     as_json: Json = False,
 ) -> None:
@@ -61,17 +79,22 @@ def convert(
     googlenet convert model.pt model.params --preset d2l
 
     googlenet convert runs/fast/pt/checkpoint.safetensors model.onnx
+
+    googlenet convert mine.pt model.onnx --labels flowers.txt --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
     from harness.weights import convert as conversion
     from harness.weights.formats import FORMATS, format_for
+    from harness.weights.preprocessing import chosen
 
     form = to_format or format_for(target)
     run_task = task_runner(python)
     with progress([f"reading {source}", f"writing {target}"]) as done:
         read = conversion.read_weights(source, run_task, from_format, preset)
         done(f"reading {source}")
-        weights = conversion.prepared(read, dtype, aux=heads)
+        pictures = chosen(read.weights, labels, size=size, order=order, scale=scale, mean=mean, std=std)
+        weights = conversion.prepared(read, dtype, aux=heads, pictures=pictures)
         verification = conversion.convert(read, target, form, weights, run_task, verify=verify)
+    tell_pictures(pictures)
     passed = verification is None or verification.passed
     if as_json:
         facts = {
@@ -139,21 +162,13 @@ def predict(
     backends: Annotated[str, typer.Option(help="pt, mx, jax, onnx, separated by commas.")] = "pt",
     preset: Preset = None,
     from_format: From = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="The classes' names, one a line.", show_default="as stored with the weights")
-    ] = None,
+    labels: Labels = None,
     top: Annotated[int, typer.Option(help="How many classes to show.")] = 5,
-    size: Annotated[int | None, typer.Option(help="Side in pixels.", show_default="as stored")] = None,
-    order: Annotated[
-        Literal["gray", "RGB", "BGR"] | None, typer.Option(help="Order of the channels.", show_default="as stored")
-    ] = None,
-    scale: Annotated[
-        float | None, typer.Option(help="Factor of pixels from 0 to 255.", show_default="as stored")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Subtracted next: 0.5, or 0.5,0.4,0.3.", show_default="as stored")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Divisor, last.", show_default="as stored")] = None,
+    size: Side = None,
+    order: Order = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
     skip_damaged: SkipDamaged = False,
     dtype: Annotated[Dtype, typer.Option(help="Of the backends; onnx computes in float32.")] = "float32",
     device: Device = "auto",
@@ -173,28 +188,22 @@ def predict(
     from harness.backends.registry import check_names
     from harness.weights import convert as conversion
     from harness.weights import prediction
+    from harness.weights.preprocessing import chosen
 
     run_task = task_runner(python)
-    chosen = check_names(split(backends), prediction.ENGINES)
+    engines = check_names(split(backends), prediction.ENGINES)
     read = conversion.read_weights(weights, run_task, from_format, preset).weights
-    settings = {
-        "size": size,
-        "order": order,
-        "scale": scale,
-        "mean": prediction.numbers("--mean", mean),
-        "std": prediction.numbers("--std", std),
-    }
-    changes = {name: value for name, value in settings.items() if value is not None}
-    prepare = prediction.preprocessing(read, changes, labels)
+    prepare = chosen(read, labels, size=size, order=order, scale=scale, mean=mean, std=std)
     names, images, lines = prediction.read_pictures(pictures, prepare, skip_damaged=skip_damaged)
     say(lines)
-    with progress(chosen) as done:
-        predictions = prediction.predict(read, images, chosen, run_task, dtype=dtype, device=device, done=done)
+    tell_pictures(prepare)
+    with progress(engines) as done:
+        predictions = prediction.predict(read, images, engines, run_task, dtype=dtype, device=device, done=done)
     rows = prediction.ranked(names, predictions, prepare.labels, top)
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        prediction.render(rows, chosen, console())
+        prediction.render(rows, engines, console())
     for problem in predictions.problems:
         notes.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(1 if predictions.problems else 0)

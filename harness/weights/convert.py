@@ -33,7 +33,7 @@ from harness.weights.checkpoint import (
 )
 from harness.weights.formats import FORMATS, RunTask, answer_of, detect, params_of
 from harness.weights.formats.contents import Contents
-from harness.weights.preprocessing import preprocessing_of
+from harness.weights.preprocessing import Preprocessing, preprocessing_of, published
 from harness.weights.recognition import recognize
 from spec import Array, Config, InvalidInput, reference
 from spec.shapes import input_sizes
@@ -95,7 +95,8 @@ def read_weights(path: Path, run_task: RunTask, form: str | None = None, preset:
             fitting = ", ".join(config.preset for config in found.configs)
             raise InvalidInput(f"fits {fitting}: say which with --preset, since the file does not")
         (config,) = found.configs
-        weights = found.weights(config)
+        metadata = {"preprocessing": published(found.scheme.name, config).as_json()}
+        weights = Checkpoint(found.weights(config).params, config, metadata)
         spec.check_params(weights.config, weights.params)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
@@ -116,11 +117,11 @@ def understood(contents: Contents, scheme: str, preset: str | None = None) -> Ch
     return understand(names.rename(params, names.SCHEMES[scheme], config) | state, contents.texts)
 
 
-def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:
+def prepared(source: Source, dtype: str | None, *, aux: bool, pictures: Preprocessing | None = None) -> Checkpoint:
     """What is to be written: the parameters, how pictures are prepared for them, and the classes' names.
 
     An optimizer's state and a run's position stay behind, and the auxiliary heads where `aux` is False. Arrays are
-    rounded to `dtype`; None leaves them as they are.
+    rounded to `dtype`; None leaves them as they are. Pictures are prepared as the source says, unless `pictures` does.
 
     Raises:
         InvalidInput: when rounding makes a number infinite.
@@ -132,8 +133,8 @@ def prepared(source: Source, dtype: str | None, *, aux: bool) -> Checkpoint:
         with np.errstate(over="ignore"):
             params = {name: x.astype(dtype) for name, x in params.items()}
         spec.check_params(config, params)
-    preprocessing = preprocessing_of(weights)
-    return Checkpoint(params, config, {"preprocessing": preprocessing.as_json(), "labels": list(preprocessing.labels)})
+    pictures = pictures or preprocessing_of(weights)
+    return Checkpoint(params, config, {"preprocessing": pictures.as_json(), "labels": list(pictures.labels)})
 
 
 def convert(

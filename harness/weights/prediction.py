@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from rich.text import Text
 import spec
 from harness.backends.registry import BACKENDS
 from harness.images.pictures import Remarks, listing, pictures_in, read, unreadable
+from harness.shown import shown
 from harness.weights.checkpoint import Checkpoint, config_table
 from harness.weights.formats import RunTask
-from harness.weights.preprocessing import Preprocessing, check_preprocessing, preprocessing_of
+from harness.weights.preprocessing import Preprocessing
 from spec import Array, InvalidInput
 
 ENGINES = (*BACKENDS, "onnx")
@@ -32,37 +34,6 @@ class Predictions:
 
     probabilities: dict[str, Array]
     problems: list[str] = field(default_factory=list)
-
-
-def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Parse an option: ``(0.5, 0.4)`` from ``0.5,0.4``.
-
-    Raises:
-        InvalidInput: when these are not numbers.
-    """
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InvalidInput(f"{option}: expected numbers separated by commas, got {text!r}") from error
-
-
-def preprocessing(weights: Checkpoint, changes: Mapping[str, Any], labels: Path | None) -> Preprocessing:
-    """How pictures are prepared: as stored with the weights, except for the changes.
-
-    Raises:
-        InvalidInput: when it does not fit the network, or the labels cannot be read.
-    """
-    prepare = replace(preprocessing_of(weights), **changes)
-    if labels is not None:
-        try:
-            lines = labels.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"--labels {labels}: cannot be read ({error})") from error
-        prepare = replace(prepare, labels=tuple(line.strip() for line in lines if line.strip()))
-    check_preprocessing(prepare, weights.config.in_channels, weights.config.num_classes)
-    return prepare
 
 
 def read_pictures(
@@ -189,13 +160,23 @@ def ranked(names: Sequence[str], predictions: Predictions, labels: Sequence[str]
 
 
 def render(rows: Sequence[dict[str, Any]], engines: Sequence[str], console: Console) -> None:
-    """Print a small table for each picture."""
+    """Print a small table for each picture, then how many of them are of each class."""
     for row in rows:
-        table = Table(box=None, pad_edge=False, title=Text(row["picture"], style="bold"), title_justify="left")
+        table = Table(box=None, pad_edge=False)
         table.add_column("class")
-        shown = [name for name in engines if name in row["classes"][0]["probability"]]
-        for name in shown:
+        shares = [name for name in engines if name in row["classes"][0]["probability"]]
+        for name in shares:
             table.add_column(name, justify="right")
         for item in row["classes"]:
-            table.add_row(Text(item["label"]), *(f"{item['probability'][name]:.4f}" for name in shown))
+            table.add_row(Text(shown(item["label"])), *(f"{item['probability'][name]:.4f}" for name in shares))
+        console.print(Text(shown(row["picture"]), style="bold"), soft_wrap=True)
         console.print(table)
+    if len(rows) < 2:
+        return
+    counts = Table(box=None, pad_edge=False)
+    counts.add_column("most likely")
+    counts.add_column("pictures", justify="right")
+    for label, count in Counter(row["classes"][0]["label"] for row in rows).most_common():
+        counts.add_row(Text(shown(label)), f"{count:,}")
+    console.print(Text(f"{len(rows):,} pictures", style="bold"))
+    console.print(counts)

@@ -397,8 +397,8 @@ FAULTS = [
     Fault(
         "hugging face: mean and deviation of the pictures are exchanged",
         _CANONICAL,
-        '"image_mean": list(prepare.mean),\n        "image_std": list(prepare.std),',
-        '"image_mean": list(prepare.std),\n        "image_std": list(prepare.mean),',
+        '"image_mean": np.broadcast_to(prepare.mean,',
+        '"image_mean": np.broadcast_to(prepare.std,',
         (f"{_convert}::test_a_folder_for_hugging_face_explains_itself[lenet-bn-frozen-1-LeNet]",),
     ),
     # ----------------------------------------------------------------------------------------------------- ONNX
@@ -623,14 +623,14 @@ FAULTS = [
     Fault(
         "convert: rounding may make a number infinite",
         _CONVERT,
-        "        spec.check_params(config, params)\n    preprocessing",
-        "    preprocessing",
+        "        spec.check_params(config, params)\n    pictures",
+        "    pictures",
         (f"{_convert}::test_a_number_that_float32_cannot_hold_is_refused",),
     ),
     Fault(
         "convert: the classes' names stay behind",
         _CONVERT,
-        '"labels": list(preprocessing.labels)})',
+        '"labels": list(pictures.labels)})',
         '"labels": []})',
         (f"{_convert}::test_a_training_s_checkpoint_leaves_its_optimizer_behind",),
     ),

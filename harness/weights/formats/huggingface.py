@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import spec
 from harness.images.sources import RESAMPLING
 from harness.weights.checkpoint import Checkpoint, save
@@ -70,8 +72,9 @@ def write_folder(path: Path, weights: Checkpoint) -> None:
         "do_rescale": True,
         "rescale_factor": prepare.scale,
         "do_normalize": True,
-        "image_mean": list(prepare.mean),
-        "image_std": list(prepare.std),
+        # One for each channel, as transformers asks for.
+        "image_mean": np.broadcast_to(prepare.mean, config.in_channels).tolist(),
+        "image_std": np.broadcast_to(prepare.std, config.in_channels).tolist(),
         "order": prepare.order,
     }
     tag = "googlenet, inception" if config.family == "GoogLeNet" else config.preset.partition("-")[0]
