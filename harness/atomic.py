@@ -1,12 +1,18 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that are gone afterwards."""
 
 from __future__ import annotations
 
+import fcntl
 import os
-from contextlib import suppress
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spec import InvalidInput
+
+_TEMPORARY = ".googlenet"  # the end of a temporary folder's name, by which the next process knows it
 
 
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
@@ -33,6 +39,37 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
             f"{path}: cannot be written ({error.strerror or error}); what was there before is unchanged"
         ) from error
     sync_folder(path.parent)
+
+
+@contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A new hidden folder in `parent`, with `name` in its own, that is gone after the context.
+
+    Those that killed processes have left there are removed first: each is locked as long as its process lives.
+    """
+    for left in parent.glob(f".*{_TEMPORARY}"):
+        with suppress(OSError), _opened(left) as descriptor:  # it is in use, or somebody else's
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
+    made = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+    folder = made.with_name(made.name + _TEMPORARY)
+    with _opened(made) as descriptor:
+        with suppress(OSError):  # where the file system has no locks nothing is taken for left either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            yield made.rename(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """The descriptor of a folder, which is no link to one."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,17 +16,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import spec
+from harness.backends import messages
 from harness.backends.registry import PACKAGES, Backend, NotInstalled, load, processors
 from harness.backends.threads import busy_threads, ticks_by_thread
 
 _BATCH = 32  # images of a prediction that are computed together
-
+_SAVING = 60.0  # seconds for a training to finish its step and save, when the command that started it is gone
 
 Tell = Callable[[dict[str, Any]], None]
 Facts = dict[str, Any]  # JSON
@@ -38,7 +40,9 @@ def main(backend: str, folder: Path) -> None:
     with np.load(folder / "task.npz", allow_pickle=False) as given:
         arrays = dict(given)
     stopped = threading.Event()
-    if task["kind"] == "train":
+    training = task["kind"] == "train"
+    messages.watch_lifeline(partial(_end, stopped, _SAVING if training else 0.0))
+    if training:
         _stop_on_signals(stopped)
     answer: Facts
     results: dict[str, spec.Array] = {}
@@ -50,12 +54,15 @@ def main(backend: str, folder: Path) -> None:
         if error.name not in ("safetensors", "filelock", "pydantic"):
             raise
         answer = {"refused": f"{sys.executable} has no {error.name}, which training needs: pip install {error.name}"}
-    if task["kind"] == "train":
+    if training:
         # Ctrl-C reaches this process twice, from the terminal and from the command. The second signal may come late.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-    np.savez(folder / "answer.npz", **results)
-    (folder / "answer.json").write_text(json.dumps(answer))
+    try:
+        np.savez(folder / "answer.npz", **results)
+        (folder / "answer.json").write_text(messages.written(answer))
+    except OSError as error:
+        sys.exit(f"{folder}: cannot hold the answer ({error}); make room, or set TMPDIR to a folder with room")
 
 
 def handle(
@@ -104,6 +111,13 @@ def _stop_on_signals(stopped: threading.Event) -> None:
         signal.signal(number, lambda *_: stopped.set())
 
 
+def _end(stopped: threading.Event, seconds: float) -> None:
+    """Stop, and end this process if that takes longer: whoever wanted the answer is gone."""
+    stopped.set()
+    time.sleep(seconds)
+    os._exit(1)
+
+
 def _teller(stopped: threading.Event) -> Tell:
     """Sends messages to whoever started this process; when nobody is left to read them, it is time to stop."""
     channel = os.fdopen(os.dup(1), "w")
@@ -111,7 +125,7 @@ def _teller(stopped: threading.Event) -> Tell:
 
     def tell(message: dict[str, Any]) -> None:
         try:
-            channel.write(json.dumps(message) + "\n")
+            channel.write(messages.written(message) + "\n")
             channel.flush()
         except BrokenPipeError:
             stopped.set()

@@ -157,13 +157,14 @@ def here(
     python: str = sys.executable,
     listen: Callable[[dict[str, Any]], None] | None = None,
     devices: int = 1,
+    lifeline: int | None = None,
 ) -> Answer:
     """`harness.backends.process.run_worker` without the process: what crashes there raises here.
 
     Another interpreter has a process all the same.
     """
     if python != sys.executable:
-        return run_worker(backend, task, arrays, python, listen, devices)
+        return run_worker(backend, task, arrays, python, listen, devices, lifeline)
     assert devices == 1, "several devices need processes of their own"
     task = json.loads(json.dumps(task))  # as it reaches a worker
     try:

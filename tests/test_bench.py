@@ -28,7 +28,7 @@ from support import TESTED, command, googlenet, googlenet_process
 from typer.testing import CliRunner
 
 import spec
-from harness.backends import ceilings
+from harness.backends import ceilings, messages
 from harness.bench import machine, process, profiles, statistics
 from harness.bench import proof as proofs
 from harness.bench.candidates import Candidate, candidates
@@ -617,9 +617,10 @@ def test_a_process_that_raises_says_what():
         process.close()
 
 
-def test_closing_ends_the_process_and_what_it_left():
+def test_closing_ends_the_process_and_what_it_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     process = worker()
-    folder, pid = Path(process._folder.name), process._process.pid
+    (folder,), pid = tmp_path.iterdir(), process._process.pid
     process.close()
     assert not folder.exists()
     with pytest.raises(ProcessLookupError):
@@ -932,10 +933,10 @@ class Served:
         if self.operations is None:
             self.operations = Operations(message)
         else:
-            self.replies.append(json.dumps({"answer": getattr(self.operations, message.pop("do"))(**message)}))
+            self.replies.append(messages.written({"answer": getattr(self.operations, message.pop("do"))(**message)}))
 
-    def readline(self) -> str:
-        return self.replies.pop()
+    def __iter__(self) -> Iterator[str]:
+        yield self.replies.pop()
 
     def flush(self) -> None:
         pass

@@ -34,6 +34,7 @@ import harness.backends.team
 import harness.training.train
 import spec
 from harness.agreement import relative_errors
+from harness.backends import messages
 from harness.backends import process as processes
 from harness.backends.process import Answer
 from harness.backends.registry import load
@@ -485,7 +486,7 @@ def test_a_process_that_waits_forever_is_ended(monkeypatch):
     monkeypatch.setattr(processes, "_GRACE", 0.5)
     wait, fail = program("import time; time.sleep(30)"), program("import sys; sys.exit('nothing goes')")
     begun = time.monotonic()
-    done, culprit = processes._run([wait, fail], lambda message: None)
+    done, culprit = processes._run([wait, fail], lambda message: None, subprocess.DEVNULL)
     assert time.monotonic() - begun < 25
     assert culprit == 1
     assert [process.returncode for process in done] == [-signal.SIGKILL, 1]
@@ -495,7 +496,7 @@ def test_a_process_that_waits_forever_is_ended(monkeypatch):
 def test_of_the_processes_that_fail_the_killed_one_is_named():
     """Another one notices that it is gone, and ends first."""
     killed = program("import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)")
-    _, culprit = processes._run([program("raise SystemExit(1)"), killed], lambda message: None)
+    _, culprit = processes._run([program("raise SystemExit(1)"), killed], lambda message: None, subprocess.DEVNULL)
     assert culprit == 1
 
 
@@ -505,12 +506,14 @@ def test_a_signal_to_the_command_reaches_the_first_worker(number):
     worker = program(
         "import signal, sys, time\n"
         f"signal.signal({int(number)}, lambda *_: sys.exit(7))\n"
-        "print('{}', flush=True)\n"
+        f"print({messages.written({})!r}, flush=True)\n"
         "time.sleep(20)"
     )
     before = signal.signal(number, lambda *_: None)  # without which it would end this process, if it were not passed on
     try:
-        (done,), _ = processes._run([worker], lambda message: os.kill(os.getpid(), number))
+        (done,), _ = processes._run(
+            [worker], lambda message: os.kill(os.getpid(), number), subprocess.DEVNULL, saves=True
+        )
     finally:
         signal.signal(number, before)
     assert done.returncode == 7
@@ -523,9 +526,10 @@ def workers(tmp_path, monkeypatch) -> Callable[[str, str], Answer]:
     np.savez(tmp_path / "answer.npz")
 
     def answered(*bodies: str) -> Answer:
-        python, answer = tmp_path / "program", f'cp {tmp_path}/answer.npz "$5"; echo "$facts" > "$5"/answer.json'
+        python, code = tmp_path / "program", f'\\"code\\": \\"{messages.CODE}\\"'
+        answer = f'cp {tmp_path}/answer.npz "$5"; echo "{{$facts {code}}}" > "$5"/answer.json'
         cases = "".join(f"{rank}) {body} ;;\n" for rank, body in enumerate(bodies))
-        python.write_text(f"#!/bin/sh\nfacts={{}}\ncase $RANK in\n{cases}esac\n{answer}\n")
+        python.write_text(f"#!/bin/sh\ncase $RANK in\n{cases}esac\n{answer}\n")
         python.chmod(0o755)
         return processes.run_worker("pt", {"kind": "train"}, {}, str(python), lambda message: None, devices=2)
 
@@ -533,12 +537,12 @@ def workers(tmp_path, monkeypatch) -> Callable[[str, str], Answer]:
 
 
 def test_of_several_workers_the_first_one_answers(workers):
-    facts = """facts="{\\"rank\\": $RANK, \\"of\\": $WORLD_SIZE}" """
+    facts = """facts="\\"rank\\": $RANK, \\"of\\": $WORLD_SIZE, " """
     assert workers(facts, facts) == Answer({"rank": 0, "of": 2})
 
 
 def test_of_several_workers_any_may_refuse(workers):
-    assert workers(":", """facts='{"refused": "no"}'""") == Answer(refused="no")
+    assert workers(":", """facts='"refused": "no",'""") == Answer(refused="no")
 
 
 def test_of_several_workers_the_one_that_died_is_named(workers):

@@ -15,7 +15,7 @@ from support import FIRST, ROOT, interpreter_without, loaded
 import spec
 from harness import worker
 from harness.agreement import probe_params
-from harness.backends import threads
+from harness.backends import messages, threads
 from harness.backends.process import Answer, last_words, run_worker, worker_environment
 from harness.backends.threads import busy_threads
 from harness.compare.comparison import OPTIMIZER
@@ -110,9 +110,9 @@ def program(tmp_path):
     return write
 
 
-def _answer(folder: Path, facts: str, **arrays: np.ndarray) -> str:
+def _answer(folder: Path, facts: dict, **arrays: np.ndarray) -> str:
     """The shell's command that leaves an answer in the task's folder."""
-    (folder / "answer.json").write_text(facts)
+    (folder / "answer.json").write_text(messages.written(facts))
     np.savez(folder / "answer.npz", **arrays)
     return f'cp {folder}/answer.json {folder}/answer.npz "$5"'
 
@@ -122,8 +122,7 @@ TASK = {"kind": "probe", "numbers": [1, 2.5]}
 
 def test_worker_is_handed_the_task_and_its_answer_comes_back(program, tmp_path):
     python = program(
-        f'echo "$@" > {tmp_path}/words; cp "$5"/task.* {tmp_path}\n'
-        + _answer(tmp_path, '{"loss": 0.5}', x=np.arange(3))
+        f'echo "$@" > {tmp_path}/words; cp "$5"/task.* {tmp_path}\n' + _answer(tmp_path, {"loss": 0.5}, x=np.arange(3))
     )
     answer = run_worker("mx", TASK, {"a/b": np.array([1.5]), "images": np.zeros((2, 1))}, python)
     words = (tmp_path / "words").read_text().split()
@@ -137,10 +136,21 @@ def test_worker_is_handed_the_task_and_its_answer_comes_back(program, tmp_path):
 
 
 def test_messages_on_the_way_are_handed_over_as_they_come(program, tmp_path):
-    python = program("echo '{\"step\": 1}'; echo '{\"step\": 2}'\n" + _answer(tmp_path, "{}"))
-    messages = []
-    assert run_worker("pt", TASK, {}, python, messages.append) == Answer()
-    assert messages == [{"step": 1}, {"step": 2}]
+    """And nothing else is that comes out of an interpreter."""
+    lines = [
+        messages.written({"step": 1}),
+        "Welcome!",
+        "{}",
+        "[1]",
+        '{"code": "/another", "step": 7}',
+        "\\0377",
+        "[" * 5000,
+    ]
+    lines.append(messages.written({"step": 2}))
+    python = program("".join(f"echo '{line}'\n" for line in lines) + _answer(tmp_path, {}))
+    heard = []
+    assert run_worker("pt", TASK, {}, python, heard.append) == Answer()
+    assert heard == [{"step": 1}, {"step": 2}]
 
 
 @pytest.mark.parametrize("listen", [None, print])
@@ -149,15 +159,35 @@ def test_messages_on_the_way_are_handed_over_as_they_come(program, tmp_path):
     [
         ("echo it hurts >&2; kill -SEGV $$", "killed by SIGSEGV\nit hurts"),
         ("echo one >&2; echo two >&2; exit 3", "exit status 3\none\ntwo"),
-        ("exit 0", "exit status 0"),  # which leaves no answer
-        ("{answer}; exit 1", "exit status 1"),  # and an answer that came too early is none
-        ("{answer}; echo '{{' > \"$5\"/answer.json", "exit status 0"),
-        ('{answer}; echo 0 > "$5"/answer.npz', "exit status 0"),
+        ("echo no such option; exit 2", "exit status 2\nno such option"),
+        ("{answer}; exit 1", "exit status 1"),  # an answer that came too early is none
     ],
 )
 def test_process_that_dies_is_a_crash_with_its_last_words(body, crash, listen, program, tmp_path):
-    answer = run_worker("pt", TASK, {}, program(body.format(answer=_answer(tmp_path, "{}"))), listen)
+    answer = run_worker("pt", TASK, {}, program(body.format(answer=_answer(tmp_path, {}))), listen)
     assert (answer.crash, answer.refused, answer.facts, answer.arrays) == (crash, None, {}, {})
+
+
+@pytest.mark.parametrize("listen", [None, print])
+@pytest.mark.parametrize(
+    ("body", "got"),
+    [
+        ("exit 0", "got none;"),
+        ("echo Welcome", "got Welcome;"),
+        ("{answer}; echo '{{}}' > \"$5\"/answer.json", "got {};"),
+        ("{answer}; echo '{{' > \"$5\"/answer.json", "got {;"),
+        ('{answer}; echo 0 > "$5"/answer.npz', "got {"),
+        ('{answer}; head -c 60 "$5"/task.npz > "$5"/answer.npz', "got {"),
+        ('{answer}; : > "$5"/answer.npz', "got {"),
+        ('{answer}; sed -i s.code.version. "$5"/answer.json', 'got {"version": '),
+    ],
+)
+def test_program_that_is_no_worker_of_this_code_is_refused(body, got, listen, program, tmp_path):
+    python = program(body.format(answer=_answer(tmp_path, {})))
+    answer = run_worker("pt", TASK, {"a": np.zeros(9)}, python, listen)
+    assert (answer.crash, answer.facts, answer.arrays) == (None, {}, {})
+    assert answer.refused.startswith(f"{python}: expected an answer of the code in {ROOT}, got ")
+    assert got in answer.refused
 
 
 def test_last_words_are_the_last_twelve_lines():
@@ -165,13 +195,13 @@ def test_last_words_are_the_last_twelve_lines():
     done = subprocess.CompletedProcess([], 1, "", said + "\n")
     assert last_words(done).splitlines() == ["exit status 1", *(f"line {i}" for i in range(8, 20))]
     killed = subprocess.CompletedProcess([], -signal.SIGKILL, "", "")
-    assert last_words(killed) == "killed by SIGKILL"
+    assert last_words(killed).startswith("killed by SIGKILL, as the system does when memory runs out: a smaller batch")
 
 
 def test_refusal_comes_back_in_the_workers_own_words(program, tmp_path):
-    refusing = program(_answer(tmp_path, '{"refused": "no such size", "missing": false}'))
+    refusing = program(_answer(tmp_path, {"refused": "no such size", "missing": False}))
     assert run_worker("pt", TASK, {}, refusing) == Answer(refused="no such size")
-    missing = program(_answer(tmp_path, '{"refused": "not installed", "missing": true}'))
+    missing = program(_answer(tmp_path, {"refused": "not installed", "missing": True}))
     assert run_worker("pt", TASK, {}, missing) == Answer(refused="not installed", missing=True)
 
 

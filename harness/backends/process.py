@@ -13,22 +13,43 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 import spec
+from harness.atomic import temporary_folder
+from harness.backends import messages
 from harness.backends.registry import PACKAGES, processors
 from harness.backends.team import processes
 from harness.images.sources import cache_folder
 
 _CACHE = 2**30  # bytes of JAX's compilation cache; JAX drops what was used longest ago
 _GRACE = 10.0  # seconds for a process to notice that another one has ended
+_WORDS = 12  # lines of a process's last words
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """A context in which an `OSError` is that the folder for temporary files has no room, or cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise spec.InvalidInput(
+            f"temporary files cannot be written ({error}); make room there, or set TMPDIR to a folder with room"
+        ) from error
+
+
+def scratch_folder() -> AbstractContextManager[Path]:
+    """A temporary folder for what this process and a worker exchange."""
+    return temporary_folder(Path(tempfile.gettempdir()), "worker")
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,7 @@ def run_worker(
     python: str = sys.executable,
     listen: Callable[[dict[str, Any]], None] | None = None,
     devices: int = 1,
+    lifeline: int | None = None,
 ) -> Answer:
     """Run one task in a new process and wait for its answer.
 
@@ -58,89 +80,149 @@ def run_worker(
         arrays: By name, what the task works on.
         python: The interpreter. Its environment needs NumPy and the framework; this project's code is linked in.
             Training and evaluation also need safetensors, filelock and pydantic.
-        listen: Called with each message that the worker sends on the way. With it Ctrl-C is the worker's: it is passed
-            on, and the answer waited for.
+        listen: Called with each message that the worker sends on the way. A training that has begun is not ended by
+            Ctrl-C and SIGTERM: they are passed on, and the answer is waited for.
         devices: How many are to train together. PyTorch wants a process for each, and all of them end together; the
             answer is the first one's. With another number than 1 there must be a `listen`.
+        lifeline: A `harness.backends.messages.lifeline` that several workers share; else it has one of its own.
 
     Raises:
-        spec.InvalidInput: when that interpreter cannot be started.
+        spec.InvalidInput: when that interpreter cannot be started, or there is no room for temporary files.
     """
-    with tempfile.TemporaryDirectory(prefix="googlenet-") as name:
+    with ExitStack() as stack:
         folders, starts = [], []
-        for rank, variables in enumerate(_environments(backend, devices)):
-            folders.append(folder := Path(name, str(rank)))
-            folder.mkdir()
-            (folder / "task.json").write_text(json.dumps(dict(task)))
-            np.savez(folder / "task.npz", **arrays)
-            command = [python, "-P", "-m", "harness.worker", backend, str(folder)]
-            starts.append((command, worker_environment(folder) | variables))
-        try:
-            done, culprit = _run(starts, listen)
-        except OSError as error:
-            raise spec.InvalidInput(f"--python {backend}={python}: cannot be started ({error.strerror})") from error
+        with temporary_files():
+            parent = stack.enter_context(scratch_folder())
+            for rank, variables in enumerate(_environments(backend, devices)):
+                folders.append(folder := parent / str(rank))
+                folder.mkdir()
+                (folder / "task.json").write_text(json.dumps(dict(task)))
+                np.savez(folder / "task.npz", **arrays)
+                command = [python, "-P", "-m", "harness.worker", backend, str(folder)]
+                starts.append((command, worker_environment(folder) | variables))
+        if lifeline is None:
+            lifeline = stack.enter_context(messages.lifeline())
+        done, culprit = _run(starts, listen, lifeline, saves=task["kind"] == "train")
+        said = _text(folders[0]) or done[0].stdout
         answers = [_read_answer(folder) for folder in folders]
     refusals = [answer for answer in answers if answer and answer.refused]
     if refusals:
         return refusals[0]
-    if done[0].returncode != 0 or answers[0] is None:
+    if done[0].returncode != 0:
         which = f"device {culprit} of {len(done)}: " if len(done) > 1 else ""
         return Answer(crash=which + last_words(done[culprit]))
+    if answers[0] is None:
+        return Answer(refused=messages.refusal(python, said))
     return answers[0]
 
 
 def _read_answer(folder: Path) -> Answer | None:
     """The answer in a worker's folder; None if the worker did not write one."""
+    facts = messages.read(_text(folder))
     try:
-        facts = json.loads((folder / "answer.json").read_text())
-        with np.load(folder / "answer.npz", allow_pickle=False) as answered:
+        with (folder / "answer.npz").open("rb") as file, np.load(file, allow_pickle=False) as answered:
             arrays = dict(answered)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return None
+    if facts is None:
         return None
     if "refused" in facts:
         return Answer(refused=facts["refused"], missing=facts.get("missing", False))
     return Answer(facts, arrays)
 
 
+def _text(folder: Path) -> str:
+    """The text of the answer in a worker's folder; empty where there is none."""
+    try:
+        return (folder / "answer.json").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def _run(
-    starts: list[tuple[list[str], dict[str, str]]], listen: Callable[[dict[str, Any]], None] | None
+    starts: list[tuple[list[str], dict[str, str]]],
+    listen: Callable[[dict[str, Any]], None] | None,
+    lifeline: int,
+    *,
+    saves: bool = False,
 ) -> tuple[list[subprocess.CompletedProcess[str]], int]:
     """Run commands with their environments, and pass the first one's messages on as they come.
+
+    Args:
+        starts: The commands.
+        listen: Takes the messages.
+        lifeline: The standard input of all.
+        saves: Whether signals are the first one's from its first message on.
 
     Returns:
         How each ended, and which of them was the first to fail.
     """
     if listen is None:
         ((command, environment),) = starts
-        return [subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")], 0
+        with _start_of(command):
+            only = subprocess.run(
+                command, env=environment, stdin=lifeline, capture_output=True, text=True, errors="replace"
+            )
+        return [only], 0
     with ExitStack() as stack:
         workers: list[subprocess.Popen[str]] = []
         errors = []
         for command, environment in starts:
-            errors.append(stack.enter_context(tempfile.TemporaryFile("w+", errors="replace")))
+            with temporary_files():
+                errors.append(stack.enter_context(tempfile.TemporaryFile("w+", errors="replace")))
             out = subprocess.DEVNULL if workers else subprocess.PIPE
-            worker = subprocess.Popen(command, env=environment, stdout=out, stderr=errors[-1], text=True)
+            with _start_of(command):
+                worker = subprocess.Popen(
+                    command, env=environment, stdin=lifeline, stdout=out, stderr=errors[-1], text=True, errors="replace"
+                )
             workers.append(stack.enter_context(worker))
             stack.callback(worker.kill)  # if it is this side that fails
-        first = workers[0]
-        # Pass signals on. At a terminal the worker receives each twice; the second does nothing.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.signal(number, lambda number, _: first.send_signal(number))
-            stack.callback(signal.signal, number, before)
         ended: list[int] = []
         watch = Thread(target=_end_together, args=[workers, ended], daemon=True)
         watch.start()
+        first = workers[0]
+        said: deque[str] = deque(maxlen=_WORDS)  # lines that are no messages
         for line in first.stdout or ():
-            listen(json.loads(line))
+            message = messages.read(line)
+            if message is None:
+                said.append(line)
+                continue
+            if saves:
+                stack.enter_context(_signals_of(first))
+                saves = False
+            listen(message)
         done = []
         for (command, _), worker, error in zip(starts, workers, errors, strict=True):
             worker.wait()
             error.seek(0)
-            done.append(subprocess.CompletedProcess(command, worker.returncode, "", error.read()))
+            noise = "".join(said) if worker is first else ""
+            done.append(subprocess.CompletedProcess(command, worker.returncode, noise, error.read()))
         watch.join()
         failed = [rank for rank in ended if done[rank].returncode != 0] or [0]
         # A process that was killed comes before those that failed for want of it.
         return done, min(failed, key=lambda rank: done[rank].returncode >= 0)
+
+
+@contextmanager
+def _start_of(command: list[str]) -> Iterator[None]:
+    """A context in which an `OSError` is that a worker's command cannot be started."""
+    try:
+        yield
+    except OSError as error:
+        python, *_, backend, _folder = command
+        raise spec.InvalidInput(f"--python {backend}={python}: cannot be started ({error.strerror})") from error
+
+
+@contextmanager
+def _signals_of(worker: subprocess.Popen[str]) -> Iterator[None]:
+    """Pass Ctrl-C and SIGTERM on to a worker. At a terminal it receives each twice; the second does nothing."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: worker.send_signal(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _end_together(workers: list[subprocess.Popen[str]], ended: list[int]) -> None:
@@ -225,9 +307,11 @@ def _processor() -> str:
 
 
 def last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """How the process ended, and the last lines of its standard error."""
-    if done.returncode < 0:
+    """How the process ended, and the last lines that it wrote."""
+    if done.returncode == -signal.SIGKILL:
+        ending = "killed by SIGKILL, as the system does when memory runs out: a smaller batch or size takes less"
+    elif done.returncode < 0:
         ending = f"killed by {signal.Signals(-done.returncode).name}"
     else:
         ending = f"exit status {done.returncode}"
-    return "\n".join([ending, *done.stderr.strip().splitlines()[-12:]])
+    return "\n".join([ending, *(done.stderr.strip() or done.stdout.strip()).splitlines()[-_WORDS:]])

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 import spec
-from harness.backends.process import last_words, worker_environment
+from harness.backends import messages
+from harness.backends.process import last_words, scratch_folder, temporary_files, worker_environment
 from harness.bench.candidates import Candidate
 from harness.weights.checkpoint import config_table
 
@@ -54,11 +55,15 @@ class Process:
             python: The interpreter; its environment needs NumPy and the framework.
 
         Raises:
-            spec.InvalidInput: when that interpreter cannot be started.
+            spec.InvalidInput: when that interpreter cannot be started, or there is no room for temporary files.
             Died: when it ends at once.
         """
-        self._folder = tempfile.TemporaryDirectory(prefix="googlenet-")
-        self._errors = tempfile.TemporaryFile("w+", errors="replace")
+        self._python = python
+        self._files = ExitStack()
+        with temporary_files():
+            folder = self._files.enter_context(scratch_folder())
+            self._errors = self._files.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
+            variables = environment(folder, candidate, len(processors))
         job = {
             **asdict(candidate),
             "module": candidate.module,
@@ -66,27 +71,27 @@ class Process:
             "params": str(params),
             "device": device,
             "processors": list(processors),
-            "folder": self._folder.name,
+            "folder": str(folder),
         }
         try:
             self._process = subprocess.Popen(
                 [python, "-P", "-m", "harness.bench.worker"],
-                env=environment(Path(self._folder.name), candidate, len(processors)),
+                env=variables,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 text=True,
+                errors="replace",
                 start_new_session=True,
             )
         except OSError as error:
-            self._errors.close()
-            self._folder.cleanup()
+            self._files.close()
             raise spec.InvalidInput(
                 f"--python {candidate.backend}={python}: cannot be started ({error.strerror})"
             ) from error
         try:
             self._send(job)
-        except Died:
+        except (Died, spec.InvalidInput):
             self.close()
             raise
 
@@ -94,14 +99,17 @@ class Process:
         """Have a method of `harness.bench.worker.operations.Operations` called, and wait for its answer.
 
         Raises:
-            spec.InvalidInput: when the backend refuses, in its own words.
+            spec.InvalidInput: when the backend refuses, in its own words, or the interpreter runs other code than this.
             Died: when there will be no answer.
         """
         self._send({"do": operation, **arguments})
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise Died(self._last_words())
-        reply = json.loads(line)
+        said = ""
+        for line in self._process.stdout or ():
+            if (reply := messages.read(line)) is not None:
+                break
+            said = line
+        else:
+            raise self._end(said)
         if "refused" in reply:
             raise spec.InvalidInput(reply["refused"])
         answer: dict[str, Any] = reply["answer"]
@@ -115,11 +123,11 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
+        for stream in (self._process.stdin, self._process.stdout):
             with suppress(BrokenPipeError):  # it died with a request unread
                 if stream is not None:
                     stream.close()
-        self._folder.cleanup()
+        self._files.close()
 
     def _send(self, message: Mapping[str, Any]) -> None:
         try:
@@ -127,12 +135,15 @@ class Process:
                 self._process.stdin.write(json.dumps(message) + "\n")
                 self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise Died(self._last_words()) from error
+            raise self._end() from error
 
-    def _last_words(self) -> str:
+    def _end(self, said: str = "") -> Exception:
+        """How the process ended, which has said that in place of an answer."""
         status = self._process.wait()
+        if status == 0:
+            return spec.InvalidInput(messages.refusal(self._python, said))
         self._errors.seek(0)
-        return last_words(subprocess.CompletedProcess([], status, "", self._errors.read()))
+        return Died(last_words(subprocess.CompletedProcess([], status, said, self._errors.read())))
 
 
 StartProcess = Callable[[Candidate], Process]

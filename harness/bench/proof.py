@@ -11,6 +11,7 @@ import numpy as np
 
 import spec
 from harness.agreement import probe_params, relative_error, worst_error
+from harness.backends.process import temporary_files
 from harness.bench.worker.operations import SGD, pipeline
 from harness.images.sources import Batch
 from spec import Array, Arrays, reference
@@ -89,7 +90,8 @@ class Referee:
         path = self._folder / f"images-{batch}.npz"
         if not path.exists():
             images, labels = self.batch(batch)
-            np.savez(path, images=images, labels=labels)
+            with temporary_files():
+                np.savez(path, images=images, labels=labels)
         return path
 
     def batch(self, batch: int, *, loaded: bool = False) -> tuple[Array, Array]:

@@ -6,9 +6,8 @@ import json
 import shlex
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -195,7 +194,7 @@ def _check_outputs(out: Path | None, markdown: Path | None) -> None:
 
 @contextmanager
 def _conditions(report: Report, threads: int | None) -> Iterator[None]:
-    """Note where and how a report was made, before and after. SIGTERM meanwhile is like Ctrl-C."""
+    """Note where and how a report was made, before and after. Ctrl-C and SIGTERM then end the measurements only."""
     from harness.bench import machine
     from spec import InvalidInput
 
@@ -215,11 +214,12 @@ def _conditions(report: Report, threads: int | None) -> Iterator[None]:
     }
     report.warnings += machine.warnings_before(environment, before)
     say(f"warning: {warning}" for warning in report.warnings)
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         report.about["after"] = machine.now()
         report.warnings += machine.warnings_after(before, report.about["after"])
 
@@ -232,6 +232,7 @@ def _referee(
 
     It refuses a source with too few images before any work is done.
     """
+    from harness.backends.process import scratch_folder, temporary_files
     from harness.bench.proof import BATCH, Referee
     from harness.images.prepared import prepare
     from harness.images.sources import load_batch
@@ -241,10 +242,12 @@ def _referee(
     if pipeline:
         source = f"folder:{data}" if Path(data).is_dir() else data
         dataset = prepare(source, config.in_channels, size, data_dir).resolve()
-    with tempfile.TemporaryDirectory(prefix="googlenet-") as folder:
-        referee = Referee(
-            config, lambda n: load_batch([data], config, size, n, data_dir), Path(folder), dataset, report.seed
-        )
+    with ExitStack() as stack:
+        with temporary_files():
+            folder = stack.enter_context(scratch_folder())
+            referee = Referee(
+                config, lambda n: load_batch([data], config, size, n, data_dir), folder, dataset, report.seed
+            )
         for n in (BATCH, *batches):
             referee.batch(n)
             if pipeline:

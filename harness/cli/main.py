@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.rich_utils
@@ -25,12 +28,23 @@ app = typer.Typer(
 )
 
 
+class _Ended(SystemExit):
+    """A signal ends the command, in order: its processes end with it, and no unfinished file stays."""
+
+
 def main() -> None:
-    """The `googlenet` command: exits with 0 when all is well, 1 when something does not agree, 2 on wrong usage."""
+    """The `googlenet` command: exits with 0 when all is well, 1 when something does not agree, 2 on wrong usage.
+
+    SIGINT (Ctrl-C) and SIGTERM end it with 128 and their number, unless a verb has something to keep.
+    """
     if os.environ.get("NO_COLOR"):
         typer.rich_utils.FORCE_TERMINAL = False  # of help and of misspelled options
     try:
-        app()
+        with _ended_by(signal.SIGINT, signal.SIGTERM):
+            app()
+    except _Ended:
+        notes.print("interrupted", style="red")
+        raise
     except ValueError as error:
         from spec import InvalidInput
 
@@ -38,6 +52,26 @@ def main() -> None:
             raise
         notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+@contextmanager
+def _ended_by(*numbers: signal.Signals) -> Iterator[None]:
+    """A context in which each of these signals, unless it is ignored, ends the command; one that follows is ignored."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        for caught in before:
+            signal.signal(caught, signal.SIG_IGN)
+        raise _Ended(128 + number)
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print_version(asked: bool) -> None:

@@ -117,7 +117,8 @@ def train(
         dataset = _prepare(settings.data, config.in_channels, size, data_dir, True, settings.classes)
         check_data(parts, dataset)
     try:
-        results = train_parts(parts, dataset, display.Screen(notes), pythons, stop_after=steps, devices=devices)
+        with display.Screen(notes) as screen:
+            results = train_parts(parts, dataset, screen, pythons, stop_after=steps, devices=devices)
     except InvalidInput:
         if resume is None:
             discard(parts)
@@ -193,7 +194,7 @@ def evaluate(
     if answer.refused is not None:
         raise InvalidInput(answer.refused)
     if answer.crash is not None:
-        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False)
+        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     confusion = answer.arrays["confusion"]
     picture = picture or path.with_name("confusion.png")

@@ -20,6 +20,7 @@ import numpy as np
 
 import spec
 from harness.agreement import finite, of_kind, probe_params, relative_error, worst_error
+from harness.backends.messages import lifeline
 from harness.backends.process import Answer, run_worker
 from harness.backends.registry import processors
 from harness.images.sources import Batch
@@ -162,16 +163,20 @@ def compare(
     arrays = {**params, "images": images, "labels": batch.labels}
 
     def run(name: str) -> Answer:
-        answer = run_worker(name, task, arrays, pythons.get(name, sys.executable))
+        answer = run_worker(name, task, arrays, pythons.get(name, sys.executable), lifeline=line)
         done(name)
         return answer
 
     # One worker for each processor: a worker that compiles keeps a processor busy.
-    with ThreadPoolExecutor(min(len(backends), processors())) as pool:
-        running = {name: pool.submit(run, name) for name in backends}
-        expected = expect(config, params, images, batch.labels)
-        done("referee")
-        answers = {name: future.result() for name, future in running.items()}
+    with ThreadPoolExecutor(min(len(backends), processors())) as pool, lifeline() as line:
+        try:
+            running = {name: pool.submit(run, name) for name in backends}
+            expected = expect(config, params, images, batch.labels)
+            done("referee")
+            answers = {name: future.result() for name, future in running.items()}
+        except BaseException:  # Ctrl-C, for one: those that wait do not start, and those that run end with their line
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     refusals = [f"{name}: {answer.refused}" for name, answer in answers.items() if answer.refused]
     if refusals:
         raise spec.InvalidInput("\n".join(refusals))

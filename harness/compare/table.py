@@ -26,7 +26,7 @@ def render(report: Report, console: Console) -> None:
         console.print(_table(report, answered))
     for name, backend in report.backends.items():
         if backend.crash is not None:
-            console.print(Text(f"{name}: the process died. {backend.crash}", style="red"))
+            console.print(Text(f"{name}: the process died. {backend.crash}", style="red"), soft_wrap=True)
             continue
         threads = "" if backend.threads is None else f", {backend.threads} threads"
         worst = f"; worst gradient {backend.worst_gradient}" if backend.worst_gradient else ""

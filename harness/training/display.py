@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -37,6 +37,16 @@ class Screen:
         )
         self.events: Events | None = None
         self.speed = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the terminal back, and close the file of a part that has not ended in order."""
+        self.progress.stop()
+        if self.events is not None:
+            self.events.close()
+            self.events = None
 
     def begin(self, part: Part) -> None:
         self.speed = ""
@@ -69,11 +79,8 @@ class Screen:
                 self.speed = f"  {record['images_per_second']:.0f} images/s"
 
     def end(self, part: Part, result: Result) -> None:
-        self.progress.stop()
+        self.__exit__()
         self.progress.remove_task(self.task)
-        if self.events is not None:
-            self.events.close()
-            self.events = None
         if result.problem:
             self.console.print(Text(f"{part.backend}: {result.problem}", style="red"), soft_wrap=True)
         try:

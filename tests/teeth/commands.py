@@ -9,6 +9,7 @@ _C, _P, _W, _L, _D, _R, _V = (f"tests/test_{name}.py" for name in _FILES)
 _ELSE = f"{_C}::test_backend_that_computes_something_else_fails"
 _BOUND = f"{_V}::test_array_fails_outside_its_own_bound_and_passes_inside"
 _TRAIN = f"{_R}::test_shown_command_of_training_runs"
+_NO_WORKER = f"{_W}::test_program_that_is_no_worker_of_this_code_is_refused"
 _DIES = f"{_W}::test_process_that_dies_is_a_crash_with_its_last_words"
 _CANNOT = f"{_P}::test_request_that_cannot_be_met_is_refused_in_one_line"
 _ERRORS = f"{_V}::test_differences_do_not_cancel"
@@ -82,9 +83,9 @@ FAULTS = [
     Fault(
         "eval exits with 0 after a crash",
         "harness/cli/train.py",
-        '        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False)\n'
+        '        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False, soft_wrap=True)\n'
         "        raise typer.Exit(1)",
-        '        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False)\n'
+        '        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False, soft_wrap=True)\n'
         "        raise typer.Exit(0)",
         (f"{_TRAIN}[googlenet eval runs/d2l/pt --backend mx]",),
     ),
@@ -498,22 +499,22 @@ FAULTS = [
     Fault(
         "a worker that failed is believed, if it left an answer",
         "harness/backends/process.py",
-        "    if done[0].returncode != 0 or answers[0] is None:",
-        "    if answers[0] is None:",
+        "    if done[0].returncode != 0:",
+        "    if done[0].returncode != 0 and answers[0] is None:",
         (_DIES,),
     ),
     Fault(
         "a signal is told as an exit status",
         "harness/backends/process.py",
-        "    if done.returncode < 0:",
-        "    if done.returncode < -100:",
+        "    elif done.returncode < 0:",
+        "    elif done.returncode < -100:",
         (_DIES,),
     ),
     Fault(
         "last words are the first",
         "harness/backends/process.py",
-        "done.stderr.strip().splitlines()[-12:]",
-        "done.stderr.strip().splitlines()[:12]",
+        ".splitlines()[-_WORDS:]",
+        ".splitlines()[:_WORDS]",
         (f"{_W}::test_last_words_are_the_last_twelve_lines",),
     ),
     Fault(
@@ -533,15 +534,15 @@ FAULTS = [
     Fault(
         "half an answer ends in a traceback",
         "harness/backends/process.py",
-        "    except (OSError, ValueError):\n        return None",
-        "    except OSError:\n        return None",
-        (_DIES,),
+        "except (OSError, ValueError, EOFError, BadZipFile):",
+        "except (OSError, ValueError, EOFError):",
+        (_NO_WORKER,),
     ),
     Fault(
         "an interpreter without permission ends in a traceback",
         "harness/backends/process.py",
-        '        except OSError as error:\n            raise spec.InvalidInput(f"--python',
-        '        except FileNotFoundError as error:\n            raise spec.InvalidInput(f"--python',
+        "    except OSError as error:\n        python, *_",
+        "    except FileNotFoundError as error:\n        python, *_",
         (f"{_W}::test_interpreter_that_cannot_be_started_is_refused",),
     ),
     Fault(
@@ -568,8 +569,22 @@ FAULTS = [
     Fault(
         "messages on the way are lost",
         "harness/backends/process.py",
-        "            listen(json.loads(line))",
-        "            json.loads(line)",
+        "            listen(message)",
+        "            message.copy()",
+        (f"{_W}::test_messages_on_the_way_are_handed_over_as_they_come",),
+    ),
+    Fault(
+        "what another version says is a message",
+        "harness/backends/messages.py",
+        'message.pop("code", None) != CODE',
+        'message.pop("code", None) is None',
+        (f"{_W}::test_messages_on_the_way_are_handed_over_as_they_come", _NO_WORKER),
+    ),
+    Fault(
+        "an interpreter that prints a banner ends in a traceback",
+        "harness/backends/messages.py",
+        "    except (ValueError, RecursionError):\n",
+        "    except RecursionError:\n",
         (f"{_W}::test_messages_on_the_way_are_handed_over_as_they_come",),
     ),
     # -------------------------------------------------------------------------------------------------------- the doctor

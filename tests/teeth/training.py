@@ -450,8 +450,8 @@ _jax_step = [
 _processes = [
     (
         "SIGTERM ends the command and leaves its workers",
-        "for number in (signal.SIGINT, signal.SIGTERM):\n            before",
-        "for number in (signal.SIGINT,):\n            before",
+        "numbers = (signal.SIGINT, signal.SIGTERM)",
+        "numbers = (signal.SIGINT,)",
         [f"{PARALLEL}test_a_signal_to_the_command_reaches_the_first_worker"],
     ),
     (
@@ -622,8 +622,8 @@ _bench = [
 _worker = [
     (
         "a worker that ends at once leaves its folder",
-        "        except Died:\n            self.close()\n            raise\n",
-        "        except Died:\n            raise\n",
+        "        except (Died, spec.InvalidInput):\n            self.close()\n            raise\n",
+        "        except (Died, spec.InvalidInput):\n            raise\n",
         [f"{BENCH}test_a_process_that_ends_at_once_leaves_nothing"],
     ),
 ]

@@ -2,7 +2,7 @@
 
 A line of JSON comes in, ``{"do": "measure", "calls": 3}``, and a line goes out: ``{"answer": {...}}`` or
 ``{"refused": "why"}``. The first line is the job (`harness.bench.process.Process`). When the input ends, so does the
-process.
+process. Its lines are those of `harness.backends.messages`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         # XLA has no other switch. Later imports start threads and count processors.
         os.sched_setaffinity(0, job["processors"])
+    from harness.backends import messages
     from harness.bench.worker.operations import Operations
     from spec import InvalidInput
 
+    messages.watch_lifeline(lambda: os._exit(1))
     operations = Operations(job)
     for line in sys.stdin:
         request = json.loads(line)
@@ -32,7 +34,7 @@ def main() -> None:
             reply: dict[str, object] = {"answer": getattr(operations, request.pop("do"))(**request)}
         except InvalidInput as refusal:
             reply = {"refused": str(refusal)}
-        print(json.dumps(reply), file=channel, flush=True)
+        print(messages.written(reply), file=channel, flush=True)
 
 
 if __name__ == "__main__":

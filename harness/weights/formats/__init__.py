@@ -61,8 +61,10 @@ def answer_of(run_task: RunTask, backend: str, path: Path, task: dict[str, Any],
     """
     answer = run_task(backend, {"path": str(path.absolute()), **task}, arrays)
     if answer.crash is not None:
-        lines = answer.crash.splitlines()
-        raise InvalidInput(f"{path}: the process of {backend} that worked on it ended ({lines[0]}; {lines[-1]})")
+        ending, *words = answer.crash.splitlines()
+        raise InvalidInput(
+            f"{path}: the process of {backend} that worked on it ended ({'; '.join([ending, *words[-1:]])})"
+        )
     if answer.refused is not None:
         raise (NotInstalled if answer.missing else InvalidInput)(answer.refused)
     return answer
