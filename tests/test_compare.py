@@ -238,7 +238,7 @@ def test_backend_that_is_not_installed_is_refused_with_the_remedy(tmp_path):
 
 def test_every_backend_that_refuses_is_named(monkeypatch):
     """All of them in one error, so that nobody mends one after the other."""
-    monkeypatch.setattr("support.here", lambda backend, *_: Answer(refused=f"{backend} will not"))
+    monkeypatch.setattr("support.here", lambda backend, *_, **__: Answer(refused=f"{backend} will not"))
     done = googlenet("compare", "--preset", "lenet", "--backends", "jax,pt", status=2)
     assert done.stderr == "error: jax: jax will not\npt: pt will not\n"
 
