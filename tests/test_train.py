@@ -33,6 +33,7 @@ import harness.training.train
 import spec
 from harness.backends.process import Answer
 from harness.backends.registry import load
+from harness.figures import lettering
 from harness.images.prepared import prepare
 from harness.training import curves, display, loop
 from harness.training.recipe import recipe, recipes
@@ -694,6 +695,67 @@ def test_the_picture_of_a_confusion_matrix_has_labels_down_and_predictions_acros
     np.testing.assert_allclose(shares, [[2 / 3, 1 / 3, 0], [0, 1 / 4, 3 / 4], [0, 0, 0]])
     texts = {text.get_position(): text.get_text() for text in axis.texts}
     assert texts == {(0, 0): "2", (1, 0): "1", (1, 1): "1", (2, 1): "3"}  # (prediction, label)
+
+
+def test_what_is_single_is_a_point_steps_are_whole_and_a_dollar_is_no_mathematics(figure, tmp_path):
+    step = {"kind": "step", "step": 1, "loss": 2.0, "accuracy": 0.5}
+    assert curves.draw_curves({"$a$": [step]}, tmp_path / CURVES, "$\\frac{$ \x1b[31m") == []
+    axis = figure["axes"][0]
+    assert [line.get_marker() for line in axis.lines if len(line.get_xdata())] == ["o"]
+    assert all(tick == round(tick) for tick in axis.get_xticks())
+    title, legend = axis.figure._suptitle, axis.figure.legends[0].get_texts()
+    assert title.get_text() == "$\\frac{$ \\x1b[31m"
+    assert [text.get_text() for text in legend] == ["$a$ train"]  # and no entry for tests, of which there is none
+    assert not any(text.get_parse_math() for text in (title, *legend))
+
+
+def test_the_title_of_a_confusion_matrix_is_whole_and_has_the_accuracy(figure, tmp_path):
+    curves.draw_confusion(CONFUSION, ["a", "b", "$c$"], tmp_path / "confusion.png", "word " * 30)
+    (axis,) = figure["axes"]
+    *lines, accuracy = axis.figure._suptitle.get_text().split("\n")
+    assert " ".join(lines).split() == ["word"] * 30
+    assert max(map(len, lines)) < 60
+    assert accuracy == "accuracy 0.4286 (3 of 7)"
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["a", "b", "$c$"]
+    assert not any(text.get_parse_math() for text in (*axis.get_xticklabels(), *axis.get_yticklabels()))
+
+
+def test_letters_that_no_font_has_are_written_as_in_python_and_named(monkeypatch):
+    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [])
+    letters = lettering(["собака", "\u732b\u72ac"])
+    assert [letters.write(name) for name in ("собака", "a\u732b")] == ["собака", "a\\u732b"]
+    (note,) = letters.notes(Path("a.png"))
+    assert note.startswith("a.png: no font on this machine has \u72ac, \u732b: written as \\u72ac in the picture")
+    assert lettering(["plain"]).notes(Path("a.png")) == []
+
+
+def test_a_font_that_has_the_letters_is_taken(monkeypatch):
+    from matplotlib.font_manager import FontEntry, findfont
+    from matplotlib.ft2font import FT2Font
+
+    path, usual = findfont("STIXGeneral"), FT2Font(findfont("DejaVu Sans")).get_charmap()
+    letter = next(c for c in map(chr, sorted(FT2Font(path).get_charmap())) if ord(c) not in usual and c.isprintable())
+    symbols = FontEntry(path, "Symbols")
+    resort = FontEntry("none", "Last Resort")
+    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [resort, symbols])
+    letters = lettering([letter])
+    assert letters.missing == ""
+    assert letters.style["fontfamily"] == ["DejaVu Sans", "Symbols"]
+
+
+def test_curves_of_several_runs_are_one_picture_each_under_its_name(figure, part, tmp_path):
+    step = {"kind": "step", "step": 1, "epoch": 1, "loss": 2.0, "accuracy": 0.5, "rate": 1.0}
+    step |= {"images_per_second": None, "seconds": 1.0}
+    views = []
+    for name in ("a", "b"):
+        (tmp_path / name / FIRST).mkdir(parents=True)
+        (tmp_path / name / FIRST / METRICS).write_text(json.dumps(step) + "\n")
+        views.append(display.Overview(tmp_path / name, part.settings, [harness.training.train.Result(FIRST)], []))
+    assert display.draw_runs(views, tmp_path / "all.png") == []
+    labels = [text.get_text() for text in figure["axes"][0].figure.legends[0].get_texts()]
+    assert labels == [f"a/{FIRST} train", f"b/{FIRST} train"]
+    with pytest.raises(spec.InvalidInput, match="none of these runs has a record yet"):
+        display.draw_runs([], tmp_path / "all.png")
 
 
 def test_tensorboard_gets_every_number_under_its_step(monkeypatch, tmp_path):

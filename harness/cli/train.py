@@ -129,7 +129,7 @@ def train(
         print(json.dumps({"run": str(folder), "backends": [asdict(result) for result in results]}, indent=2))
     else:
         display.show_run(display.overview(folder), console())
-    display.draw_run(folder)
+    say(display.draw_run(folder))
     raise typer.Exit(0 if all(result.problem is None for result in results) else 1)
 
 
@@ -198,8 +198,8 @@ def evaluate(
         raise typer.Exit(1)
     confusion = answer.arrays["confusion"]
     picture = picture or path.with_name("confusion.png")
-    title = f"{path.parent.name}/{path.name} on {dataset.source}, {part} images"
-    draw_confusion(confusion, dataset.classes, picture, title)
+    title = f"{path.resolve().parent.name}/{path.name} on {dataset.source}, {part} images"
+    say(draw_confusion(confusion, dataset.classes, picture, title))
     if as_json:
         facts = {"checkpoint": str(path), "step": position.step, "backend": name, "data": dataset.source, "part": part}
         facts |= answer.facts | {"classes": display.class_table(confusion, dataset.classes)}
@@ -212,13 +212,18 @@ def evaluate(
 
 def runs(
     folder: Annotated[Path, typer.Argument(help="The folder of the runs, or of one run.")] = Path("runs"),
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the curves of all into one picture.")] = None,
     as_json: Json = False,
 ) -> None:
     """List training runs, their settings and results, side by side.
 
     A run that is damaged is named, and left out; the exit status is 1 then.
 
-    Example: googlenet runs
+    Examples:
+
+    googlenet runs
+
+    googlenet runs --plot all.png
     """
     from harness.training import display
     from harness.training.runs import backend_folders
@@ -245,6 +250,8 @@ def runs(
             display.show_run(view, screen)
         if not views:
             screen.print(f"no runs in {folder}", highlight=False, markup=False)
+    if plot is not None:
+        say(display.draw_runs(views, plot))
     problems = [problem for view in views for problem in view.problems]
     for problem in problems:
         notes.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -103,12 +103,16 @@ def _title(settings: Settings) -> str:
     return f"{recipe.preset} on {settings.data}, {size}, batch {recipe.batch}, {settings.dtype}, seed {settings.seed}"
 
 
-def draw_run(run: Path) -> None:
-    """Draw the curves of all backends of a run into one figure. A run without records has none."""
+def draw_run(run: Path) -> list[str]:
+    """Draw the curves of all backends of a run into one figure; returns what `draw_curves` has to say.
+
+    A run without records has no figure.
+    """
     folders = backend_folders(run)
     records = {name: lines for name, folder in folders.items() if (lines := read_metrics(folder))}
-    if records:
-        draw_curves(records, run / CURVES, _title(read_settings(next(iter(folders.values())))))
+    if not records:
+        return []
+    return draw_curves(records, run / CURVES, _title(read_settings(next(iter(folders.values())))))
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,24 @@ class Overview:
     settings: Settings | None  # those of the first backend that is not damaged
     results: list[Result]
     problems: list[str]  # why other backends have no result
+
+
+def draw_runs(views: Sequence[Overview], path: Path) -> list[str]:
+    """Draw the curves of several runs into one figure; returns what `draw_curves` has to say.
+
+    Raises:
+        InvalidInput: when there is nothing to draw, or the file cannot be written.
+    """
+    curves = {}
+    for view in views:
+        for result in view.results:
+            name = f"{view.run.name}/{result.backend}" if len(views) > 1 else result.backend
+            if records := read_metrics(view.run / result.backend):
+                curves[name] = records
+    if not curves:
+        raise InvalidInput("--plot: none of these runs has a record yet")
+    titles = {_title(view.settings) for view in views if view.settings}
+    return draw_curves(curves, path, titles.pop() if len(titles) == 1 else f"{len(views)} runs")
 
 
 def overview(run: Path) -> Overview:

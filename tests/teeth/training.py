@@ -31,6 +31,7 @@ SUMMARY = [f"{TRAIN}test_a_runs_summary_holds_its_last_epoch_and_its_median_spee
 REOPENING = [f"{TRAIN}TestReopening"]
 CLASSES = [f"{TRAIN}test_classes_are_shown_with_recall_precision_and_the_commonest_mistake"]
 CURVES = [f"{TRAIN}test_curves_show_steps_and_epochs_of_each_backend"]
+WHOLE = [f"{TRAIN}test_what_is_single_is_a_point_steps_are_whole_and_a_dollar_is_no_mathematics"]
 CONFUSION = [f"{TRAIN}test_the_picture_of_a_confusion_matrix_has_labels_down_and_predictions_across"]
 SHARES = [f"{PARALLEL}test_shares_are_all_rows_once"]
 ALIKE = [f"{PARALLEL}test_processes_notice_that_they_do_not_begin_alike"]
@@ -340,7 +341,17 @@ _screen = [
         CLASSES,
     ),
 ]
+_figures = [
+    ("a dollar in a name is mathematics", ', "parse_math": False}', "}", WHOLE),
+    (
+        "letters that no font has are boxes",
+        "ascii(c)[1:-1] if c in self.missing else c for",
+        "c for",
+        [f"{TRAIN}test_letters_that_no_font_has_are_written_as_in_python_and_named"],
+    ),
+]
 _curves = [
+    ("a single step is a line that nobody sees", '"o" if len(x) == 1 else None', "None", WHOLE),
     ("the curve of the test images is that of training", 'record[f"test_{key}"]', 'record[f"train_{key}"]', CURVES),
     (
         "epochs are drawn as steps",
@@ -639,6 +650,7 @@ FAULTS = [
         "harness/weights/checkpoint.py": _state,
         "harness/training/evaluate.py": _scores,
         "harness/training/display.py": _screen,
+        "harness/figures.py": _figures,
         "harness/training/curves.py": _curves,
         "harness/backends/team.py": _shares,
         "googlenet_pt/parallel.py": _pt,
