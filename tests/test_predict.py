@@ -168,8 +168,8 @@ def test_engine_that_refuses_is_named(home, monkeypatch):
     ("words", "message"),
     [
         (["nothing.png"], "nothing.png: No such file"),
-        (["{home}/broken.png"], "not a picture that can be read (mend or remove it, or "),
-        (["{home}/folder/notes.txt"], "not a picture that can be read (mend or remove it, or "),
+        (["{home}/broken.png"], "not a picture that can be read (mend or remove it): "),
+        (["{home}/folder/notes.txt"], "not a picture that can be read (mend or remove it): "),
         (["{home}/a picture.png", "--backends", "tf"], "expected one or more of pt, mx, jax, onnx, got tf"),
         (["{home}/a picture.png", "--mean", "a,b"], "--mean: expected numbers"),
         (["{home}/a picture.png", "--mean", "0.1,0.2"], "mean: expected 1 or 1 numbers, got 2"),

@@ -145,7 +145,7 @@ def _split(top: Path, lines: list[str]) -> tuple[dict[str, Path], list[str]]:
         return {"train": top}, []
     names = listing([path.name for path in subfolders])
     if "train" not in roles or None in roles or len(set(roles)) < len(roles):
-        example = shown(subfolders[0])
+        example = shown(subfolders[roles.index("train") if "train" in roles else 0])
         return {}, [
             f"expected train, and beside it test, val or both, and nothing else; found {names}. Move what is none of "
             f"them elsewhere, or name one folder, as in folder:{example}: a fifth of it is held out to test on"

@@ -49,6 +49,7 @@ _PLUGINS = {
 _SYSTEM = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # what systems leave among pictures
 _NAMED = 20  # largest number of files in one message
 _EXAMPLES = 3  # names in a remark
+LEAVE_OUT = "mend or remove it, or leave it out with --skip-damaged"
 _BYTES_A_PIXEL = 20  # the most that reading takes: as decoded, with alpha, over white
 _BLANK = 8  # of 255: a picture whose values differ less shows nothing
 _TURNS = {  # EXIF's orientations
@@ -61,7 +62,14 @@ _TURNS = {  # EXIF's orientations
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 274  # its tag
-# What stands at the start of files that are no pictures for us, and what they are.
+# What stands at the start of files: of formats that are read, of those of the plugins, and of others.
+_OURS = {
+    "AVIF": (b"\0\0\0 ftypavif",),
+    "GIF": (b"GIF8",),
+    "JPEG": (b"\xff\xd8",),
+    "PNG": (b"\x89PNG",),
+    "TIFF": (b"II*\0", b"MM\0*"),
+}
 _HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"))
 _OTHERS = {
     b"%PDF": "a PDF document; save its page as PNG",
@@ -164,8 +172,10 @@ def left_out(others: Counter[str]) -> str:
             words.append(f"{count:,} {shown(suffix)} file{'s' * (count > 1)}")
         else:
             words.append(f"{count:,} {suffix}" if suffix else f"{count:,} without suffix")
-    helpful = [plugin.package for plugin in _PLUGINS.values() if any(suffix in others for suffix in plugin.suffixes)]
-    return ", ".join(words) + "".join(f" (install {package} to read them)" for package in helpful)
+    for plugin in _PLUGINS.values():
+        if lacking := [suffix for suffix in plugin.suffixes if suffix in others]:
+            words.append(f"and {plugin.package} is not installed, which reads {' and '.join(lacking)}")
+    return ", ".join(words)
 
 
 def pictures_in(folder: Path) -> tuple[list[Path], list[str]]:
@@ -252,13 +262,16 @@ def _contents(file: Path | BinaryIO) -> str:
         start = file.read(32)
     if not start.strip(b"\0"):
         return "zeros; fetch it again" if start else "an empty file; fetch it again"
+    for form, known in _OURS.items():
+        if start.startswith(known):
+            return f"damaged {form} data, or of a kind that Pillow does not read; fetch it again, or save it as PNG"
     for form, starts in {"HEIF": _HEIC, "JXL": (b"\xff\x0a", b"JXL ")}.items():
         if start.startswith(starts) or start[4:].startswith(starts):
             return f"{form}; install {_PLUGINS[form].package}, or save it as PNG"
     for begin, what in _OTHERS.items():
         if start.lower().startswith(begin.lower()):
             return what
-    return f"something else, which begins with {start[:8].hex(' ')}, or a damaged picture; save it as PNG"
+    return f"something else, which begins with {start[:8].hex(' ')}; save it as PNG"
 
 
 def _shown_frame(opened: Image.Image, said: list[tuple[str, str]]) -> Image.Image:
@@ -296,6 +309,9 @@ def _eight_bits(picture: Image.Image) -> tuple[Image.Image, list[tuple[str, str]
         return _from_floats(picture), []
     if picture.mode.startswith("I"):
         return _from_integers(picture)
+    deep = ";16" in str(getattr(picture, "tile", ""))  # Pillow keeps the high byte of each color
+    if deep and 0 < np.max(picture.getextrema()) < 16:
+        raise InvalidInput("expected colors of 16 bits, got none above 4,095, 12 bits in 16; multiply them by 16")
     if not picture.has_transparency_data:
         return picture.convert("L" if picture.mode in ("1", "L") else "RGB"), []
     whole = picture.convert("RGBA")

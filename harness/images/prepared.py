@@ -25,7 +25,7 @@ from harness.atomic import sync_folder
 from harness.images import sources
 from harness.images.batches import open_dataset
 from harness.images.folders import read_folder
-from harness.images.pictures import Remarks, listing, unreadable
+from harness.images.pictures import LEAVE_OUT, Remarks, listing, unreadable
 from harness.shown import shown
 from spec import Array, InvalidInput
 
@@ -33,7 +33,6 @@ _FORMAT = 1  # part of every cache key: raise it when the files of the same sour
 _READER = 2  # part of the key of a folder of pictures: raise it when the same file becomes other pixels
 # Source: github.com/zalandoresearch/fashion-mnist, README.
 _FASHION_CLASSES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
-_SKIP = "mend or remove it, or leave it out with --skip-damaged"
 _npy: Any = np.lib.format  # NumPy 1.26 has no types for it
 
 
@@ -97,7 +96,7 @@ def prepare(
         _make(folder, origin, channels, size, progress, skip_damaged)
     made = open_dataset(folder)  # refuses a damaged folder
     if made.damaged and not skip_damaged:
-        raise unreadable(made.damaged, _SKIP)
+        raise unreadable(made.damaged, LEAVE_OUT)
     damaged = [f"left out, cannot be read: {listing(made.damaged, between='; ')}"] if made.damaged else []
     say([*origin.lines, *made.remarks, *damaged])
     return folder
@@ -166,7 +165,7 @@ def _make(
             unfinished.mkdir()
             written = _write_images(unfinished, parts, channels, size, progress)
             if written.damaged and not skip_damaged:
-                raise unreadable(written.damaged, _SKIP)
+                raise unreadable(written.damaged, LEAVE_OUT)
             if written.damaged:
                 _check_left(written, source.classes)
             about = {

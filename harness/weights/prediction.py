@@ -17,7 +17,7 @@ from rich.text import Text
 
 import spec
 from harness.backends.registry import BACKENDS
-from harness.images.pictures import Remarks, listing, pictures_in, read, unreadable
+from harness.images.pictures import LEAVE_OUT, Remarks, listing, pictures_in, read, unreadable
 from harness.shown import shown
 from harness.weights.checkpoint import Checkpoint, config_table
 from harness.weights.formats import RunTask
@@ -61,8 +61,10 @@ def read_pictures(
                 names.append(name)
             except InvalidInput as error:
                 problems.append(str(error))
-    if problems and not (skip_damaged and prepared):
-        raise unreadable(problems, "mend or remove it, or leave it out with --skip-damaged")
+    if problems and not prepared:
+        raise unreadable(problems)
+    if problems and not skip_damaged:
+        raise unreadable(problems, LEAVE_OUT)
     lines += remarks.lines()
     if problems:
         lines.append("left out, cannot be read: " + listing(problems, between="; "))

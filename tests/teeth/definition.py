@@ -21,6 +21,7 @@ _DATA, _READ, _FOLD, _SET, _LOAD, _ROOF = (
 )
 _ref, _spec, _seq, _walk = (f"tests/test_{name}.py" for name in ("reference", "spec", "sequences", "walk"))
 _opt, _rec, _masks = (f"tests/test_{name}.py" for name in ("optimizers", "recipe", "masks"))
+_field = "tests/test_field_pictures.py"
 _data, _set, _roof, _sizes = (f"tests/test_{name}.py" for name in ("data", "dataset", "roofline", "sizes"))
 
 FAULTS = [
@@ -1252,6 +1253,69 @@ FAULTS = [
         "    if problems:\n        raise unreadable(problems)",
         "    if not pictures:\n        raise unreadable(problems)",
         (f"{_data}::test_every_file_that_is_not_a_picture_is_named",),
+    ),
+    Fault(
+        "reader: turned the other way",
+        _READ,
+        "6: Image.Transpose.ROTATE_270",
+        "6: Image.Transpose.ROTATE_90",
+        (f"{_field}::test_what_becomes_of_a_picture",),
+    ),
+    Fault(
+        "reader: 12 bits in 16 are black",
+        _READ,
+        "for bits in (8, 12, 16) if",
+        "for bits in (16,) if",
+        (f"{_field}::test_what_becomes_of_a_picture",),
+    ),
+    Fault(
+        "reader: floats from 0 to 1 are black",
+        _READ,
+        "top = 1 if high <= 1.01 else 255",
+        "top = 255",
+        (f"{_field}::test_what_becomes_of_a_picture",),
+    ),
+    Fault(
+        "reader: what is transparent is black",
+        _READ,
+        'frame = _over("white", colors, alpha)',
+        'frame = _over("black", colors, alpha)',
+        (f"{_field}::test_what_becomes_of_a_picture",),
+    ),
+    Fault(
+        "reader: white ink on nothing is a white picture",
+        _READ,
+        "if _spread(frame) < _BLANK <= _spread(alpha):",
+        "if False:",
+        (f"{_field}::test_what_becomes_of_a_picture",),
+    ),
+    Fault(
+        "reader: a blank frame is the picture",
+        _READ,
+        "empty = count > 1 and not _spread(frame)",
+        "empty = False",
+        (f"{_field}::test_what_becomes_of_a_picture",),
+    ),
+    Fault(
+        "reader: Pillow's other formats are opened",
+        _READ,
+        ", formats=_formats()) as opened",
+        ") as opened",
+        (f"{_field}::test_what_becomes_of_a_picture",),
+    ),
+    Fault(
+        "reader: devices are opened",
+        _READ,
+        "if not stat.S_ISREG(mode):",
+        "if stat.S_ISFIFO(mode):",
+        (f"{_field}::test_what_becomes_of_a_picture",),
+    ),
+    Fault(
+        "reader: files that are left out are not counted",
+        _READ,
+        "others[suffix] += 1",
+        "pass",
+        (f"{_field}::test_what_becomes_of_a_picture",),
     ),
     Fault(
         "Fashion-MNIST: the checksum is not compared",
