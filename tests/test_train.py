@@ -720,8 +720,16 @@ def test_the_title_of_a_confusion_matrix_is_whole_and_has_the_accuracy(figure, t
     assert not any(text.get_parse_math() for text in (*axis.get_xticklabels(), *axis.get_yticklabels()))
 
 
+def _fonts(monkeypatch, *others: Any) -> None:
+    """A machine with no other fonts than matplotlib's own for plain text and these."""
+    from matplotlib.font_manager import fontManager
+
+    own = [font for font in fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(fontManager, "ttflist", [*own, *others])
+
+
 def test_letters_that_no_font_has_are_written_as_in_python_and_named(monkeypatch):
-    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [])
+    _fonts(monkeypatch)
     letters = lettering(["собака", "\u732b\u72ac"])
     assert [letters.write(name) for name in ("собака", "a\u732b")] == ["собака", "a\\u732b"]
     (note,) = letters.notes(Path("a.png"))
@@ -735,9 +743,7 @@ def test_a_font_that_has_the_letters_is_taken(monkeypatch):
 
     path, usual = findfont("STIXGeneral"), FT2Font(findfont("DejaVu Sans")).get_charmap()
     letter = next(c for c in map(chr, sorted(FT2Font(path).get_charmap())) if ord(c) not in usual and c.isprintable())
-    symbols = FontEntry(path, "Symbols")
-    resort = FontEntry("none", "Last Resort")
-    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [resort, symbols])
+    _fonts(monkeypatch, FontEntry(fname=path, name="Last Resort"), FontEntry(fname=path, name="Symbols"))
     letters = lettering([letter])
     assert letters.missing == ""
     assert letters.style["fontfamily"] == ["DejaVu Sans", "Symbols"]
