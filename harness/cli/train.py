@@ -119,7 +119,7 @@ def train(
     try:
         with display.Screen(notes) as screen:
             results = train_parts(parts, dataset, screen, pythons, stop_after=steps, devices=devices)
-    except InvalidInput:
+    except (InvalidInput, SystemExit):  # refused, or interrupted before anything was trained
         if resume is None:
             discard(parts)
         raise
