@@ -42,8 +42,8 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
 
 
 @contextmanager
-def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A new hidden folder in `parent`, with `name` in its own, that is gone after the context.
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A new hidden folder in `parent` that is gone after the context.
 
     Those that killed processes have left there are removed first: each is locked as long as its process lives.
     """
@@ -51,7 +51,7 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
         with suppress(OSError), _opened(left) as descriptor:  # it is in use, or somebody else's
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left)
-    made = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+    made = Path(tempfile.mkdtemp(prefix=".", dir=parent))
     folder = made.with_name(made.name + _TEMPORARY)
     with _opened(made) as descriptor:
         with suppress(OSError):  # where the file system has no locks nothing is taken for left either

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -416,9 +417,10 @@ prepare(sys.argv[1], 1, 8, progress=lambda done, total: os.kill(os.getpid(), sig
     process.communicate()
     assert process.returncode == -9
     (left,) = cache.iterdir()
-    assert left.name.startswith(".folder")
+    assert left.name.startswith(".")
     folder = prepare(f"folder:{flowers}", 1, 8)
     assert len(open_dataset(folder).test) == 5
+    assert list(cache.iterdir()) == [folder]  # what the killed one left is gone
 
 
 def test_two_processes_at_once_prepare_one_folder(flowers, cache, tmp_path):
@@ -466,6 +468,17 @@ except spec.InvalidInput as error:
     assert "(File too large); make room" in out
     assert "set XDG_CACHE_HOME" in out
     assert list(cache.iterdir()) == []
+
+
+def test_a_dataset_that_the_disk_cannot_hold_is_not_begun(flowers, cache, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=18 * 10**4 - 1))
+    with pytest.raises(
+        spec.InvalidInput, match=r"prepared images take 0.0 GB, and 0.0 GB are free; make room, or set XDG"
+    ):
+        prepare(f"folder:{flowers}", 1, 100, progress=lambda done, total: pytest.fail("begun"))
+    assert list(cache.iterdir()) == []
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=18 * 10**4))
+    assert prepare(f"folder:{flowers}", 1, 100).exists()
 
 
 def _rewrite(folder: Path, **changes) -> None:

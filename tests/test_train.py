@@ -525,13 +525,15 @@ class TestFailures:
         assert "truncated" in done.stderr
 
     def test_a_full_disk_leaves_the_checkpoint_before(self, home, stopped):
-        path = stopped / FIRST / CHECKPOINT
+        """And says so before it trains."""
+        path, metrics = stopped / FIRST / CHECKPOINT, (stopped / FIRST / METRICS).read_text()
         before = path.read_bytes()
         with files_up_to(len(before) // 2):
             done = googlenet(home, "train", "--resume", str(stopped), status=2)
         assert "cannot be written (File too large)" in done.stderr
         assert "what was there before is unchanged" in done.stderr.replace("\n", " ")
         assert path.read_bytes() == before
+        assert (stopped / FIRST / METRICS).read_text() == metrics
         googlenet(home, "train", "--resume", str(stopped))
 
     def test_a_folder_that_another_process_trains_in_is_refused(self, home, stopped):

@@ -49,7 +49,7 @@ def temporary_files() -> Iterator[None]:
 
 def scratch_folder() -> AbstractContextManager[Path]:
     """A temporary folder for what this process and a worker exchange."""
-    return temporary_folder(Path(tempfile.gettempdir()), "worker")
+    return temporary_folder(Path(tempfile.gettempdir()))
 
 
 @dataclass(frozen=True)

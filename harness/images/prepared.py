@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from harness.atomic import sync_folder
+from harness.atomic import sync_folder, temporary_folder
 from harness.images import sources
 from harness.images.batches import open_dataset
 from harness.images.folders import read_folder
@@ -157,11 +156,13 @@ def _make(
     progress: Callable[[int, int], None],
     skip_damaged: bool,
 ) -> None:
-    """Write a folder under another name, and rename it when it is complete."""
+    """Write a folder in a temporary one, and move it to its place when it is complete."""
     parts = source.parts()
-    unfinished = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    try:
-        with _cache_of(folder):
+    total = sum(len(part.labels) for part in parts.values())
+    with _cache_of(folder):
+        _check_room(folder.parent, total * channels * size * size)
+        with temporary_folder(folder.parent) as temporary:
+            unfinished = temporary / folder.name
             unfinished.mkdir()
             written = _write_images(unfinished, parts, channels, size, progress)
             if written.damaged and not skip_damaged:
@@ -182,8 +183,6 @@ def _make(
             with _synced(unfinished / "dataset.json") as file:
                 file.write(json.dumps(about, indent=1).encode())
             _publish(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @dataclass
@@ -204,6 +203,16 @@ def _check_left(written: _Written, classes: Sequence[str]) -> None:
         problems.append("expected test images, found none that can be read")
     if problems:
         raise unreadable([*map(shown, problems), *written.damaged])
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """Refuse to begin what the disk cannot hold, in bytes."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise InvalidInput(
+            f"{folder}: the prepared images take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; make room, or "
+            "set XDG_CACHE_HOME to a folder on another disk"
+        )
 
 
 def _write_images(

@@ -211,6 +211,8 @@ class Run:
         position = self.position
         settings = self.settings
         self.tell({"event": "start", "step": position.step, "steps": settings.steps, "records": self.records})
+        if position.step < self.stop_step:
+            self._save()  # a disk that has no room for a checkpoint says so before an epoch is spent
         while True:
             stopping = self.stopped() or position.step >= self.stop_step < settings.steps
             if not stopping and position.step == (position.evaluated + 1) * settings.steps_per_epoch:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import numpy as np
 
 import spec
 from harness.agreement import finite, relative_error
-from harness.atomic import sync_folder
+from harness.atomic import sync_folder, temporary_folder
 from harness.backends.registry import NotInstalled
 from harness.weights import names
 from harness.weights.checkpoint import (
@@ -150,22 +148,18 @@ def convert(
             cannot read the source or the result.
     """
     _check_target(source.path, target, form)
-    unfinished = None
     try:
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        written = unfinished / target.name
-        FORMATS[form].write(written, weights, run_task)
-        _check_equal(read_weights(written, run_task, form).weights, weights, target)
-        result = Source(written, form, FORMATS[form].scheme, weights)
-        verification = verified(source, result, run_task) if verify else None
-        if verification is None or verification.passed:
-            _publish(written, target)
-        return verification
+        with temporary_folder(target.parent) as unfinished:
+            written = unfinished / target.name
+            FORMATS[form].write(written, weights, run_task)
+            _check_equal(read_weights(written, run_task, form).weights, weights, target)
+            result = Source(written, form, FORMATS[form].scheme, weights)
+            verification = verified(source, result, run_task) if verify else None
+            if verification is None or verification.passed:
+                _publish(written, target)
+            return verification
     except OSError as error:
         raise InvalidInput(f"{target}: cannot be written ({error.strerror}); nothing was changed") from error
-    finally:
-        if unfinished is not None:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _check_target(source: Path, target: Path, form: str) -> None:

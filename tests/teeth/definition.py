@@ -1439,16 +1439,37 @@ FAULTS = [
     Fault(
         "dataset: a folder appears before it is complete",
         _SET,
-        'unfinished = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")',
+        "unfinished = temporary / folder.name",
         "unfinished = folder",
         (f"{_set}::test_a_killed_process_leaves_nothing_under_the_name",),
     ),
     Fault(
         "dataset: what is interrupted stays",
-        _SET,
-        "        shutil.rmtree(unfinished, ignore_errors=True)\n",
-        "        pass\n",
+        "harness/atomic.py",
+        "            shutil.rmtree(folder, ignore_errors=True)\n",
+        "            pass\n",
         (f"{_set}::test_an_interrupted_preparation_leaves_nothing",),
+    ),
+    Fault(
+        "dataset: what a killed process left stays",
+        "harness/atomic.py",
+        "            shutil.rmtree(left)\n",
+        "            pass\n",
+        (f"{_set}::test_a_killed_process_leaves_nothing_under_the_name",),
+    ),
+    Fault(
+        "dataset: what another process prepares is taken for left",
+        "harness/atomic.py",
+        "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "",
+        (f"{_set}::test_two_processes_at_once_prepare_one_folder",),
+    ),
+    Fault(
+        "dataset: the disk is filled first",
+        _SET,
+        "    if size > free:",
+        "    if size < 0:",
+        (f"{_set}::test_a_dataset_that_the_disk_cannot_hold_is_not_begun",),
     ),
     # ------------------------------------------------------------------------------------------------ batches
     Fault(
