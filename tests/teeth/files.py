@@ -602,8 +602,8 @@ FAULTS = [
     Fault(
         "convert: a result that is another network is put in place",
         _CONVERT,
-        "if verification is None or verification.passed:\n            _publish",
-        "if verification is None or verification.logits >= 0:\n            _publish",
+        "if verification is None or verification.passed:\n                _publish",
+        "if verification is None or verification.logits >= 0:\n                _publish",
         (f"{_convert}::test_the_verification_finds_what_no_shape_shows[gluon-statistics_swapped-fc3]",),
     ),
     Fault(
