@@ -6,7 +6,14 @@ Such a name can hold what a terminal obeys. What it is shown in decides about th
 
 from __future__ import annotations
 
+import os
+
 
 def shown(name: object) -> str:
     r"""The whole name on one line: what cannot be printed is written as in Python, ``\x1b`` or ``\n``."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(name))
+
+
+def as_text(name: str) -> str:
+    r"""A file's name as text that every format can hold: bytes that are not UTF-8 are written ``\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

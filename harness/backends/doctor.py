@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.text import Text
 
 from harness.backends.process import Answer, run_worker
 from harness.backends.registry import BACKENDS
+from harness.screen import say
 from spec import InvalidInput
 
 
@@ -108,9 +108,9 @@ def _nvidia_gpus() -> list[dict[str, str]]:
 
 def render(findings: dict[str, Any], console: Console) -> None:
     """Print the findings, a backend at a time, each problem with its remedy."""
-    console.print(f"Python {findings['python']}, NumPy {findings['numpy']}, {findings['platform']}", highlight=False)
+    say(console, f"Python {findings['python']}, NumPy {findings['numpy']}, {findings['platform']}")
     for gpu in findings["gpus"]:
-        console.print(f"{gpu['name']}, compute capability {gpu['compute_capability']}, driver {gpu['driver']}")
+        say(console, f"{gpu['name']}, compute capability {gpu['compute_capability']}, driver {gpu['driver']}")
     for name, backend in findings["backends"].items():
         if backend["works"]:
             reported = "" if backend["threads"] is None else f"{backend['threads']} threads reported, "
@@ -120,10 +120,10 @@ def render(findings: dict[str, Any], console: Console) -> None:
                 backend["built_for"],
                 f"{reported}{backend['busy_threads']} computing, {backend['processors']} processors",
             ]
-            console.print(Text(f"{name}: {'; '.join(facts)}", style="yellow" if backend["problems"] else "green"))
+            say(console, f"{name}: {'; '.join(facts)}", "yellow" if backend["problems"] else "green")
         else:
-            console.print(Text(f"{name}: does not work here", style="red"))
+            say(console, f"{name}: does not work here", "red")
         for problem in backend["problems"]:
-            console.print(Text(f"    {problem}", style="yellow"))
+            say(console, f"    {problem}", "yellow")
         if backend["works"]:
-            console.print(Text(f"    {backend['gpu']}", style="dim"))
+            say(console, f"    {backend['gpu']}", "dim")

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from harness import screen
 from harness.cli.options import DataDir, Device, Heads, Json, Python, console, interpreters, lines, notes, say, split
+from harness.shown import shown
 
 if TYPE_CHECKING:
     import spec
@@ -102,7 +104,7 @@ def bench(
     else:
         tables.render(record, console())
         if out is not None:
-            console().print(f"report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+            screen.say(console(), f"report: {shown(out / 'report.html')}")
     raise typer.Exit(0 if record.passed else 1 if record.complete else 130)
 
 
@@ -276,7 +278,7 @@ def _bar(what: str) -> Iterator[Any]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=notes, transient=True) as shown:
-        task = shown.add_task(what, total=None)
-        yield lambda text, done, total: shown.update(task, description=text, completed=done, total=total)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=notes, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)

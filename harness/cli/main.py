@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.rich_utils
 
+from harness import screen
 from harness.cli.bench import bench, profile
 from harness.cli.compare import compare
 from harness.cli.options import Device, Heads, Json, Size, Verb, console, notes, progress
@@ -50,7 +51,7 @@ def main() -> None:
 
         if not isinstance(error, InvalidInput):
             raise
-        notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        screen.say(notes, f"error: {error}", "red")
         sys.exit(2)
 
 
@@ -110,14 +111,14 @@ def presets(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    screen = console()
+    out = console()
     for row in rows:
         size = " x ".join(str(n) for n in row["input"])
         parameters = row["parameters"]
         without = row["parameters_without_heads"]
         heads = f" ({without:,} without auxiliary heads)" if without != parameters else ""
-        screen.print(f"[bold]{row['preset']}[/]: {size}, {row['classes']} classes, {parameters:,} parameters{heads}")
-        screen.print(f"    {row['source']}", style="dim", highlight=False)
+        screen.say(out, f"{row['preset']}: {size}, {row['classes']} classes, {parameters:,} parameters{heads}", "bold")
+        screen.say(out, f"    {row['source']}", "dim")
 
 
 def spec(

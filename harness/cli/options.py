@@ -15,14 +15,24 @@ import typer
 import typer.core
 from rich.console import Console
 
+from harness import screen
+from harness.shown import shown
+
 if TYPE_CHECKING:
     from harness.weights.formats import RunTask
     from harness.weights.preprocessing import Preprocessing
 
+_WIDTH = 200  # characters, in a file or a pipe
+
 
 def console(stderr: bool = False) -> Console:
-    """Where results go, or with `stderr` progress and errors: with NO_COLOR it is as plain as a pipe."""
-    return Console(stderr=stderr, force_terminal=False if os.environ.get("NO_COLOR") else None)
+    """Where results go, or with `stderr` progress and errors. With NO_COLOR it is as plain as a pipe.
+
+    In a file or a pipe tables and lines are whole, unless COLUMNS says how wide it is.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH
+    return Console(stderr=stderr, force_terminal=False if os.environ.get("NO_COLOR") else None, width=width)
 
 
 notes = console(stderr=True)
@@ -89,7 +99,7 @@ Heads = Annotated[bool, typer.Option("--aux/--no-aux", help="With auxiliary head
 def say(lines: Iterable[str]) -> None:
     """Print lines on the standard error, with what a user should know beside the results."""
     for line in lines:
-        notes.print(line, markup=False, highlight=False, soft_wrap=True)
+        screen.say(notes, line)
 
 
 def split(names: str) -> list[str]:
@@ -141,10 +151,10 @@ def progress(names: list[str]) -> Iterator[Callable[..., None]]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    text = TextColumn("{task.description}")
+    text = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(finished_text="✓"), text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=notes, transient=True) as bars:
-        tasks = {name: bars.add_task(name, total=1) for name in names}
+        tasks = {name: bars.add_task(shown(name), total=1) for name in names}
         yield lambda name, done=1, total=1: bars.update(tasks[name], completed=done, total=total)
 
 
@@ -159,12 +169,10 @@ def task_runner(python: list[str] | None) -> RunTask:
 
 def tell_pictures(prepare: Preprocessing) -> None:
     """Say how pictures are prepared for foreign weights, and warn where nobody has said it."""
-    from harness.shown import shown
-
     if not prepare.source:
         return
     text, style = f"pictures: {prepare}, {prepare.source}", "dim"
     if prepare.assumed:
         hint = "--order, --scale, --mean and --std of predict and convert change it"
         text, style = f"warning: assumed of {text} ({hint})", "yellow"
-    notes.print(shown(text), style=style, markup=False, highlight=False, soft_wrap=True)
+    screen.say(notes, text, style)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from harness import screen
 from harness.cli.options import (
     DataDir,
     Device,
@@ -25,6 +26,7 @@ from harness.cli.options import (
     progress,
     say,
 )
+from harness.shown import shown
 
 # The options that --resume allows. The others were settled when the run began.
 _WITH_RESUME = frozenset("resume backend data_dir devices steps python as_json".split())
@@ -194,7 +196,7 @@ def evaluate(
     if answer.refused is not None:
         raise InvalidInput(answer.refused)
     if answer.crash is not None:
-        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False, soft_wrap=True)
+        screen.say(notes, f"{name}: {answer.crash}", "red")
         raise typer.Exit(1)
     confusion = answer.arrays["confusion"]
     picture = picture or path.with_name("confusion.png")
@@ -205,9 +207,9 @@ def evaluate(
         facts |= answer.facts | {"classes": display.class_table(confusion, dataset.classes)}
         print(json.dumps(facts | {"confusion": confusion.tolist(), "picture": str(picture)}, indent=2))
         return
-    screen = console()
-    display.show_scores(confusion, answer.facts["loss"], dataset.classes, screen)
-    screen.print(f"confusion matrix: {picture}", highlight=False, markup=False, soft_wrap=True)
+    out = console()
+    display.show_scores(confusion, answer.facts["loss"], dataset.classes, out)
+    screen.say(out, f"confusion matrix: {shown(picture)}")
 
 
 def runs(
@@ -245,16 +247,16 @@ def runs(
         ]
         print(json.dumps(rows, indent=2))
     else:
-        screen = console()
+        out = console()
         for view in views:
-            display.show_run(view, screen)
+            display.show_run(view, out)
         if not views:
-            screen.print(f"no runs in {folder}", highlight=False, markup=False)
+            screen.say(out, f"no runs in {shown(folder)}")
     if plot is not None:
         say(display.draw_runs(views, plot))
     problems = [problem for view in views for problem in view.problems]
     for problem in problems:
-        notes.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+        screen.say(notes, problem, "red")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -278,16 +280,16 @@ def recipes(
     if as_json:
         print(json.dumps(tables, indent=2))
         return
-    screen = console()
+    out = console()
     for name, table in tables.items():
         line = (
             "preset {preset}, {size} x {size}, batch {batch}, {epochs} epochs, {optimizer[name]} {optimizer[rate]:g}, "
             "{schedule[name]}, init {init}"
         )
-        screen.print(f"[bold]{name}[/]: {line.format_map(table)}", highlight=False, soft_wrap=True)
-        screen.print(f"    {table['source']}", style="dim", highlight=False, soft_wrap=True)
+        screen.say(out, f"{name}: {line.format_map(table)}", "bold")
+        screen.say(out, f"    {table['source']}", "dim")
         if table["published"]:
-            screen.print(f"    published: {table['published']}", style="dim", highlight=False, soft_wrap=True)
+            screen.say(out, f"    published: {table['published']}", "dim")
 
 
 def _prepare(

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness import screen
 from harness.cli.options import (
     Device,
     Dtype,
@@ -23,6 +24,7 @@ from harness.cli.options import (
     task_runner,
     tell_pictures,
 )
+from harness.shown import shown
 
 Format = Literal["safetensors", "huggingface", "pytorch", "gluon", "mxnet", "flax", "orbax", "onnx"]
 From = Annotated[
@@ -111,25 +113,25 @@ def convert(
         }
         print(json.dumps(facts, indent=2))
         raise typer.Exit(0 if passed else 1)
-    say = partial(console().print, highlight=False, markup=False, soft_wrap=True)
-    say(f"{source}: {FORMATS[read.form].title}, names of {read.scheme}; {weights.config}")
+    tell = partial(screen.say, console())
+    tell(f"{shown(source)}: {FORMATS[read.form].title}, names of {read.scheme}; {weights.config}")
     for note in read.notes:
-        say(note)
-    say(f"{len(weights.params)} tensors, bit for bit; SHA-256 {conversion.fingerprint(weights)}")
+        tell(note)
+    tell(f"{len(weights.params)} tensors, bit for bit; SHA-256 {conversion.fingerprint(weights)}")
     if verification is None:
-        say("not run (--no-verify)")
+        tell("not run (--no-verify)")
     elif verification.missing is not None:
-        say(f"not run: {verification.missing}", style="yellow")
+        tell(f"not run: {verification.missing}", style="yellow")
     else:
         first, bound = verification.first_difference, verification.bound
         stages = f"first at {first}, by {verification.difference:.1e}" if first else f"no stage by more than {bound:g}"
-        say(
+        tell(
             f"{verification.source} and {verification.result} on the same "
             f"{' x '.join(map(str, verification.images))} images: logits differ by {verification.logits:.1e} at most, "
             f"relatively; {stages}",
             style="red" if first else "green",
         )
-    say(f"wrote {target}" if passed else f"nothing was written: {target} would not be the same network")
+    tell(f"wrote {shown(target)}" if passed else f"nothing was written: {shown(target)} would not be the same network")
     raise typer.Exit(0 if passed else 1)
 
 
@@ -205,5 +207,5 @@ def predict(
     else:
         prediction.render(rows, engines, console())
     for problem in predictions.problems:
-        notes.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+        screen.say(notes, problem, "red")
     raise typer.Exit(1 if predictions.problems else 0)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 
 from harness.figures import new_figure, save_figure
+from harness.screen import new_table, print_table
 from spec import PRESETS, Config, InvalidInput, Shape, param_shapes, preset, walk
 from spec.network import Concat
 from spec.shapes import fits, input_sizes, layer_costs
@@ -22,7 +22,6 @@ from spec.shapes import fits, input_sizes, layer_costs
 FLOAT = 4  # bytes of a float32
 PARTS = ("convolutions", "dense layers", "pools")
 COMPARED = ("lenet", "alexnet", "vgg11", "vgg11-narrow", "nin", "d2l")  # in the textbook's order
-_WIDTH = 100  # columns that the table needs, where the output is not a terminal
 # Colors for the color-blind (Okabe and Ito); the hatches show without color.
 _STYLES = {
     "convolutions": {"facecolor": "#56B4E9"},
@@ -149,17 +148,15 @@ def as_json(networks: Sequence[Sizes]) -> list[dict[str, Any]]:
 
 def render(networks: Sequence[Sizes], console: Console) -> None:
     """Print a table: for each network a row for the whole, and one for each part that it has."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("network", no_wrap=True)
-    for heading in ("pixels", "takes", "depth", "parameters", "multiply-adds", "weights", "activations"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("pixels", "takes", "depth", "parameters", "multiply-adds", "weights", "activations")
+    table = new_table("network", *headings)
     for sizes in networks:
         network = (sizes.config.preset, str(sizes.size), _range(*sizes.fitting), str(sizes.depth))
         table.add_row(*network, *_cells(sizes.total), style="bold")
         for name, part in sizes.parts.items():
             if any(part):
                 table.add_row(f"  {name}", "", "", "", *_cells(part))
-    Console(file=console.file, width=max(console.width, _WIDTH), highlight=False).print(table)
+    print_table(console, table)
 
 
 def _cells(part: Part) -> tuple[str, ...]:

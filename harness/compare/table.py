@@ -5,43 +5,41 @@ from __future__ import annotations
 import math
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from harness.compare.comparison import BackendReport, Check, Report, checks
+from harness.screen import new_table, print_table, say
+from harness.shown import shown
 
 
 def render(report: Report, console: Console) -> None:
     """Print stages down and backends across, with the first difference marked, and the verdict."""
     shape = " x ".join(map(str, report.shape))
-    weights = f"seed {report.seed}" if report.weights is None else escape(report.weights)
-    console.print(
-        f"[bold]{report.preset}[/] on {escape(report.source)}, {shape} (N x C x H x W), {report.dtype}, {weights}; "
+    weights = f"seed {report.seed}" if report.weights is None else shown(report.weights)
+    say(
+        console,
+        f"{report.preset} on {shown(report.source)}, {shape} (N x C x H x W), {report.dtype}, {weights}; "
         "largest relative difference from the NumPy referee",
-        soft_wrap=True,
     )
     answered = {name: backend for name, backend in report.backends.items() if backend.crash is None}
     if answered:
-        console.print(_table(report, answered))
+        print_table(console, _table(report, answered))
     for name, backend in report.backends.items():
         if backend.crash is not None:
-            console.print(Text(f"{name}: the process died. {backend.crash}", style="red"), soft_wrap=True)
+            say(console, f"{name}: the process died. {backend.crash}", "red")
             continue
         threads = "" if backend.threads is None else f", {backend.threads} threads"
         worst = f"; worst gradient {backend.worst_gradient}" if backend.worst_gradient else ""
         line = f"{name}: {backend.framework} {backend.version}, {backend.device}{threads}{worst}"
-        console.print(Text(line, style="dim"), soft_wrap=True)
+        say(console, line, "dim")
     console.print(_verdict(report), soft_wrap=True)
 
 
 def _table(report: Report, answered: dict[str, BackendReport]) -> Table:
     backends = list(answered.values())
-    table = Table(box=None, pad_edge=False)
-    table.add_column("stage")
-    table.add_column("shape", justify="right", style="dim")
-    for name in answered:
-        table.add_column(name, justify="right")
+    table = new_table("stage", "shape", *answered)
+    table.columns[1].style = "dim"
     shapes = [" x ".join(map(str, shape)) for shape in report.stage_shapes.values()]
     rows = zip(*(checks(backend, report.tolerances) for backend in backends), strict=True)
     for number, row in enumerate(rows):

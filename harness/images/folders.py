@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.images.pictures import find, ignored, left_out, listing, suffixes
-from harness.shown import shown
+from harness.shown import as_text, shown
 from spec import InvalidInput
 
 _PARTS = {
@@ -174,7 +174,7 @@ def _classes(
     for path in _subfolders(folder):
         paths, other = find(path)
         if paths:
-            classes[path.name] = paths
+            classes[as_text(path.name)] = paths
             others.update(other)
         elif other:
             problems.append(f"{shown(path.name)} would be no class, for lack of pictures: {left_out(other)}")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
+from harness.screen import cell, new_table, print_table, say
+from harness.shown import shown
 from harness.training.curves import Events, draw_curves
 from harness.training.runs import CURVES, Settings, backend_folders, read_metrics, read_settings
 from harness.training.train import Part, Result, summarize
@@ -26,10 +26,10 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -53,9 +53,9 @@ class Screen:
         self.task = self.progress.add_task(part.backend, total=part.settings.steps, state="starting")
         self.progress.start()
         if part.note is not None:
-            self.console.print(Text(f"{part.backend}: {part.note}", style="yellow"), soft_wrap=True)
+            say(self.console, f"{part.backend}: {part.note}", "yellow")
         if not self.console.is_terminal:
-            self.console.print(f"{part.backend}: starting in {part.folder}", highlight=False, soft_wrap=True)
+            say(self.console, f"{part.backend}: starting in {shown(part.folder)}")
 
     def message(self, part: Part, message: dict[str, Any]) -> None:
         event = message["event"]
@@ -68,13 +68,13 @@ class Screen:
         elif event == "evaluating":
             self.progress.update(self.task, state=f"evaluating {message['images']:,} of {message['of']:,}")
         elif event == "warning":
-            self.console.print(Text(f"{part.backend}: {message['text']}", style="yellow"), soft_wrap=True)
+            say(self.console, f"{part.backend}: {message['text']}", "yellow")
         elif event == "record":
             record = message["record"]
             if self.events is not None:
                 self.events.add(record)
             if record["kind"] == "epoch":
-                self.console.print(f"{part.backend}: {_epoch(record)}", highlight=False, soft_wrap=True)
+                say(self.console, f"{part.backend}: {_epoch(record)}")
             elif record["images_per_second"]:
                 self.speed = f"  {record['images_per_second']:.0f} images/s"
 
@@ -82,12 +82,12 @@ class Screen:
         self.__exit__()
         self.progress.remove_task(self.task)
         if result.problem:
-            self.console.print(Text(f"{part.backend}: {result.problem}", style="red"), soft_wrap=True)
+            say(self.console, f"{part.backend}: {result.problem}", "red")
         try:
             if records := read_metrics(part.folder):
                 draw_curves({part.backend: records}, part.folder / CURVES, _title(part.settings))
         except InvalidInput as error:  # the other backends are still to be trained
-            self.console.print(Text(f"{part.backend}: {error}", style="red"), soft_wrap=True)
+            say(self.console, f"{part.backend}: {error}", "red")
 
 
 def _epoch(record: Mapping[str, Any]) -> str:
@@ -99,8 +99,8 @@ def _epoch(record: Mapping[str, Any]) -> str:
 
 def _title(settings: Settings) -> str:
     recipe = settings.recipe
-    size = f"{recipe.size} x {recipe.size}"
-    return f"{recipe.preset} on {settings.data}, {size}, batch {recipe.batch}, {settings.dtype}, seed {settings.seed}"
+    images = f"{shown(settings.data)}, {recipe.size} x {recipe.size}"
+    return f"{recipe.preset} on {images}, batch {recipe.batch}, {settings.dtype}, seed {settings.seed}"
 
 
 def draw_run(run: Path) -> list[str]:
@@ -161,17 +161,16 @@ def show_run(view: Overview, console: Console) -> None:
     """Print a run's settings and the results of its backends."""
     if view.settings is None:
         return
-    title = f"[bold]{escape(str(view.run))}[/]: {escape(_title(view.settings))}"
-    console.print(title, highlight=False, soft_wrap=True)
-    console.print(results_table(view.results))
+    say(console, f"{shown(view.run)}: {_title(view.settings)}", "bold")
+    print_table(console, results_table(view.results))
     published = view.settings.recipe.published
     if published:
-        console.print(f"published: {escape(published)}", style="dim", highlight=False, soft_wrap=True)
+        say(console, f"published: {shown(published)}", "dim")
 
 
 def results_table(results: Sequence[Result]) -> Table:
     """A row for each backend, with its last epoch."""
-    table = _table("backend", "steps", "train loss", "accuracy", "test loss", "accuracy", "images/s", "time")
+    table = new_table("backend", "steps", "train loss", "accuracy", "test loss", "accuracy", "images/s", "time")
     for result in results:
         table.add_row(
             result.backend,
@@ -183,15 +182,6 @@ def results_table(results: Sequence[Result]) -> Table:
             _number(result.images_per_second, 0),
             "" if result.seconds is None else str(timedelta(seconds=round(result.seconds))),
         )
-    return table
-
-
-def _table(first: str, *numbers: str) -> Table:
-    """An empty table; the columns of numbers are aligned to the right."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column(first)
-    for heading in numbers:
-        table.add_column(heading, justify="right")
     return table
 
 
@@ -207,13 +197,13 @@ def show_scores(confusion: Array, loss: float, classes: Sequence[str], console: 
     right = int(confusion.trace())
     total = int(confusion.sum())
     console.print(f"loss {loss:.4f}, accuracy {right / total:.4f} ({right:,} of {total:,})", highlight=False)
-    table = _table("class", "images", "recall", "precision")
-    table.add_column("most often taken for")
+    table = new_table("class", "images", "recall", "precision")
+    table.add_column("most often taken for", overflow="fold")
     for row in class_table(confusion, classes):
         mistake = f"{row['taken_for']} ({row['taken_for_count']})" if row["taken_for_count"] else ""
         numbers = (f"{row['images']:,}", _number(row["recall"], 3), _number(row["precision"], 3))
-        table.add_row(escape(row["class"]), *numbers, escape(mistake))
-    console.print(table)
+        table.add_row(cell(row["class"]), *numbers, cell(mistake))
+    print_table(console, table)
 
 
 def class_table(confusion: Array, classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from harness.backends.process import run_worker
 from harness.backends.registry import BACKENDS, check_names
 from harness.backends.team import processes, started_here
 from harness.images.batches import open_dataset
+from harness.shown import as_text, shown
 from harness.training import runs
 from harness.training.recipe import Recipe
 from harness.training.runs import CHECKPOINT, CONFIG, Position, Settings
@@ -165,9 +166,13 @@ def settings_for(recipe: Recipe, folder: Path, seed: int, dtype: str, device: st
     """The settings of a new run on the prepared dataset in a folder.
 
     Raises:
-        InvalidInput: when the recipe leaves out the only batch that there is.
+        InvalidInput: when the recipe leaves out the only batch that there is, or the images' folder is no text.
     """
     dataset = open_dataset(folder)
+    if as_text(dataset.source) != dataset.source:
+        raise InvalidInput(
+            f"{shown(dataset.source)}: expected a name in UTF-8, which the run's files can hold; rename it"
+        )
     if not recipe.steps_per_epoch(len(dataset.train)):
         raise InvalidInput(
             f"recipe: partial_batch is drop, and {len(dataset.train)} images are fewer than a batch of {recipe.batch}: "

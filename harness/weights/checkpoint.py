@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from harness.atomic import write_atomically
+from harness.shown import shown
 from spec.arrays import Array, Arrays
 from spec.errors import InvalidInput
 from spec.network import Config, param_shapes
@@ -85,9 +86,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     except InvalidInput:
         raise
     except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:  # the last three: its dtypes
-        reason = "".join(c if c.isprintable() else " " for c in str(error))  # it quotes the file
         raise InvalidInput(
-            f"{path}: not a safetensors file, or a truncated one ({reason}); restore it from a copy"
+            f"{path}: not a safetensors file, or a truncated one ({shown(error)}); restore it from a copy"
         ) from error
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 import spec
+from harness.screen import cell, new_table, print_table, say
+from harness.shown import shown
 from harness.weights.convert import Source, fingerprint, prepared, understood
 from harness.weights.formats import FORMATS, RunTask, detect
 from harness.weights.preprocessing import preprocessing_of
 from harness.weights.recognition import nearest, recognize
 from spec import Array, Arrays, Config, InvalidInput
-
-_WIDTH = 130  # characters, so that no name is cut
 
 
 @dataclass(frozen=True)
@@ -133,42 +133,36 @@ def _tensor(name: str, x: Array) -> Tensor:
 
 def render(inspection: Inspection, console: Console) -> None:
     """Print the tensors, then what is known of the whole file."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("tensor", no_wrap=True)
-    for heading in ("shape", "dtype", "mean", "deviation", "least", "largest"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = new_table("tensor", "shape", "dtype", "mean", "deviation", "least", "largest")
     for tensor in inspection.tensors:
         statistics = [tensor.mean, tensor.std, tensor.least, tensor.largest]
         cells = ["" if x is None else f"{x:.3g}" for x in statistics]
-        note = f" [red]{tensor.not_finite} not finite[/]" if tensor.not_finite else ""
+        warning = Text(f" {tensor.not_finite} not finite" if tensor.not_finite else "", style="red")
         shape = " x ".join(map(str, tensor.shape)) or "one number"
-        table.add_row(escape(tensor.name) + note, shape, tensor.dtype, *cells)
-    Console(file=console.file, width=max(console.width, _WIDTH)).print(table)
-
-    def say(text: str, style: str | None = None) -> None:
-        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
+        table.add_row(cell(tensor.name) + warning, shape, tensor.dtype, *cells)
+    print_table(console, table)
+    tell = partial(say, console)
     numbers = sum(math.prod(tensor.shape) for tensor in inspection.tensors)
-    say(
-        f"{inspection.path}: {FORMATS[inspection.format].title}, {inspection.bytes:,} bytes, "
+    tell(
+        f"{shown(inspection.path)}: {FORMATS[inspection.format].title}, {inspection.bytes:,} bytes, "
         f"{len(inspection.tensors)} tensors, {numbers:,} numbers"
     )
     for note in inspection.notes:
-        say(note)
+        tell(note)
     for config in inspection.fits:
-        say(f"fits {config}: {spec.parameter_count(config):,} parameters; names of {inspection.names}")
+        tell(f"fits {config}: {spec.parameter_count(config):,} parameters; names of {inspection.names}")
     for sha256 in inspection.converts_to if len(inspection.fits) == 1 else ():
-        say(f"what convert makes of it has SHA-256 {sha256}")
+        tell(f"what convert makes of it has SHA-256 {sha256}")
     if len(inspection.fits) > 1:
-        say("these differ in what has no parameters: which one it is, --preset must say")
+        tell("these differ in what has no parameters: which one it is, --preset must say")
     if inspection.nearest is not None:
-        say(f"fits no network; nearest is {inspection.nearest} in the names of {inspection.names}:", "red")
+        tell(f"fits no network; nearest is {inspection.nearest} in the names of {inspection.names}:", "red")
         for difference in inspection.differences:
-            say(f"  {difference}", "red")
+            tell(f"  {shown(difference)}", "red")
     if inspection.sha256 is not None:
-        say(f"as written: SHA-256 {inspection.sha256}", "green")
+        tell(f"as written: SHA-256 {inspection.sha256}", "green")
     if inspection.problem is not None:
-        say(inspection.problem, "red")
+        tell(inspection.problem, "red")
     if inspection.preprocessing is not None:
         values = [f"{name} {value}" for name, value in inspection.preprocessing.items() if name != "labels"]
-        say("pictures: " + ", ".join(values))
+        tell("pictures: " + ", ".join(values))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 import spec
+from harness.shown import shown
 from spec import Array, Arrays, InvalidInput
 from spec.network import Block, Head, Shape
 
@@ -433,7 +434,7 @@ class Candidate:
 
     def lines(self) -> list[str]:
         """Every difference on a line, then the advice."""
-        differences = [f"{kind}: {_printable(text)}" for kind, texts in self.differences().items() for text in texts]
+        differences = [f"{kind}: {_short(text)}" for kind, texts in self.differences().items() for text in texts]
         return differences + self.advice
 
     def __str__(self) -> str:
@@ -607,11 +608,10 @@ def _check(arrays: Arrays, scheme: Scheme, config: spec.Config) -> None:
 
 def _few(texts: list[str]) -> str:
     """The first few texts, and how many more there are."""
-    few = [_printable(text) for text in texts[:_FEW]]
+    few = [_short(text) for text in texts[:_FEW]]
     return ", ".join(few) + (f" and {len(texts) - _FEW} more" if len(texts) > _FEW else "")
 
 
-def _printable(text: str) -> str:
-    """At most 120 characters on one line: names come from files, and must not control the terminal."""
-    short = text if len(text) <= 120 else text[:117] + "..."
-    return short if short.isprintable() else ascii(short)
+def _short(text: str) -> str:
+    """At most 120 characters: a name from a file can have a million."""
+    return shown(text if len(text) <= 120 else text[:117] + "...")

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import spec
 from harness.backends.registry import BACKENDS
 from harness.images.pictures import LEAVE_OUT, Remarks, listing, pictures_in, read, unreadable
+from harness.screen import cell, new_table, print_table, say
 from harness.shown import shown
 from harness.weights.checkpoint import Checkpoint, config_table
 from harness.weights.formats import RunTask
@@ -164,21 +163,16 @@ def ranked(names: Sequence[str], predictions: Predictions, labels: Sequence[str]
 def render(rows: Sequence[dict[str, Any]], engines: Sequence[str], console: Console) -> None:
     """Print a small table for each picture, then how many of them are of each class."""
     for row in rows:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("class")
-        shares = [name for name in engines if name in row["classes"][0]["probability"]]
-        for name in shares:
-            table.add_column(name, justify="right")
+        answered = [name for name in engines if name in row["classes"][0]["probability"]]
+        table = new_table("class", *answered)
         for item in row["classes"]:
-            table.add_row(Text(shown(item["label"])), *(f"{item['probability'][name]:.4f}" for name in shares))
-        console.print(Text(shown(row["picture"]), style="bold"), soft_wrap=True)
-        console.print(table)
+            table.add_row(cell(item["label"]), *(f"{item['probability'][name]:.4f}" for name in answered))
+        say(console, shown(row["picture"]), "bold")
+        print_table(console, table)
     if len(rows) < 2:
         return
-    counts = Table(box=None, pad_edge=False)
-    counts.add_column("most likely")
-    counts.add_column("pictures", justify="right")
+    counts = new_table("most likely", "pictures")
     for label, count in Counter(row["classes"][0]["label"] for row in rows).most_common():
-        counts.add_row(Text(shown(label)), f"{count:,}")
-    console.print(Text(f"{len(rows):,} pictures", style="bold"))
-    console.print(counts)
+        counts.add_row(cell(label), f"{count:,}")
+    say(console, f"{len(rows):,} pictures", "bold")
+    print_table(console, counts)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from teeth.fault import Fault
 
-_FILES = ("compare", "predict", "worker", "cli", "doctor", "readme", "verdict")
-_C, _P, _W, _L, _D, _R, _V = (f"tests/test_{name}.py" for name in _FILES)
+_FILES = ("compare", "predict", "worker", "cli", "doctor", "readme", "verdict", "screen")
+_C, _P, _W, _L, _D, _R, _V, _S = (f"tests/test_{name}.py" for name in _FILES)
 _ELSE = f"{_C}::test_backend_that_computes_something_else_fails"
 _BOUND = f"{_V}::test_array_fails_outside_its_own_bound_and_passes_inside"
 _TRAIN = f"{_R}::test_shown_command_of_training_runs"
@@ -67,6 +67,41 @@ FAULTS = [
         (f"{_L}::test_terminal_without_color_is_as_plain_as_a_pipe",),
     ),
     Fault(
+        "a terminal obeys what a file's name says",
+        "harness/shown.py",
+        "c if c.isprintable() else ascii(c)[1:-1]",
+        "c",
+        (f"{_S}::test_names_are_on_one_line_and_text",),
+    ),
+    Fault(
+        "markup in a line is obeyed",
+        "harness/screen.py",
+        'console.print(Text("\\n".join(map(shown, text.split("\\n"))), style=style), soft_wrap=True)',
+        'console.print("\\n".join(map(shown, text.split("\\n"))), style=style, soft_wrap=True)',
+        (f"{_S}::test_a_name_from_outside_is_shown_whole_and_is_not_obeyed",),
+    ),
+    Fault(
+        "markup in a table is obeyed",
+        "harness/screen.py",
+        "return Text(shown(name), style=style)",
+        "return Text.from_markup(shown(name), style=style)",
+        (f"{_S}::test_a_name_from_outside_is_shown_whole_and_is_not_obeyed",),
+    ),
+    Fault(
+        "columns that have no room are left out",
+        "harness/screen.py",
+        "            console.print(_with_columns(table, beside))\n            room",
+        "            break\n            room",
+        (f"{_S}::test_a_narrow_screen_loses_no_figure",),
+    ),
+    Fault(
+        "the refusal of a name obeys it",
+        "harness/cli/main.py",
+        'screen.say(notes, f"error: {error}", "red")',
+        'notes.print(f"error: {error}", style="red", highlight=False)',
+        (f"{_S}::test_refusals_obey_no_name",),
+    ),
+    Fault(
         "compare exits with 0 where a backend differs",
         "harness/cli/compare.py",
         "raise typer.Exit(0 if report.passed else 1)",
@@ -83,10 +118,8 @@ FAULTS = [
     Fault(
         "eval exits with 0 after a crash",
         "harness/cli/train.py",
-        '        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False, soft_wrap=True)\n'
-        "        raise typer.Exit(1)",
-        '        notes.print(f"{name}: {answer.crash}", style="red", markup=False, highlight=False, soft_wrap=True)\n'
-        "        raise typer.Exit(0)",
+        '        screen.say(notes, f"{name}: {answer.crash}", "red")\n        raise typer.Exit(1)',
+        '        screen.say(notes, f"{name}: {answer.crash}", "red")\n        raise typer.Exit(0)',
         (f"{_TRAIN}[googlenet eval runs/d2l/pt --backend mx]",),
     ),
     Fault(
@@ -99,10 +132,8 @@ FAULTS = [
     Fault(
         "convert exits with 0 where source and result differ",
         "harness/cli/weights.py",
-        'say(f"wrote {target}" if passed else f"nothing was written: {target} would not be the same network")\n'
-        "    raise typer.Exit(0 if passed else 1)",
-        'say(f"wrote {target}" if passed else f"nothing was written: {target} would not be the same network")\n'
-        "    raise typer.Exit(0)",
+        'would not be the same network")\n    raise typer.Exit(0 if passed else 1)',
+        'would not be the same network")\n    raise typer.Exit(0)',
         (f"{_L}::test_conversion_that_does_not_agree_fails",),
     ),
     Fault(

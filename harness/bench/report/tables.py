@@ -14,6 +14,8 @@ from rich.text import Text
 
 from harness.bench.profiles import Profile
 from harness.bench.record import Record, Report, Row
+from harness.screen import new_table, print_table, say
+from harness.shown import shown
 
 TASKS = {"train": "training", "infer": "inference"}
 LEGEND = (
@@ -21,7 +23,6 @@ LEGEND = (
     "with compilation. threads: busy while measured. Training is counted as three times the forward pass's operations. "
     "peak: of products and convolutions, by any of the frameworks in this run; roof: that, or what memory lets through."
 )
-# A narrow terminal shows the first of these.
 COLUMNS = (
     "images/s",
     "spread",
@@ -119,18 +120,18 @@ def label(record: Record, row: Row) -> str:
 def render(record: Record, console: Console) -> None:
     """Print the sections, every problem, the ratios, the peaks and the warnings."""
     for section in sections(record):
-        _say(console, section.heading, "bold")
+        say(console, section.heading, "bold")
         measured = [line for line in section.lines if line.cells]
         if measured:
-            console.print(_table(COLUMNS, measured, console.width))
+            print_table(console, _table(COLUMNS, measured))
         for line in section.lines:
             if line.problem is not None:
-                _say(console, f"{line.label}: {line.problem}", "red")
+                say(console, f"{line.label}: {line.problem}", "red")
         console.print()
     for comparison in record.comparisons():
-        _say(console, str(comparison))
+        say(console, str(comparison))
     for peak in record.peaks:
-        _say(console, describe_peak(peak), "dim")
+        say(console, describe_peak(peak), "dim")
     _say_warnings(record, console)
     console.print(Text(LEGEND, style="dim"))
 
@@ -140,16 +141,16 @@ def render_profile(profile: Profile, console: Console) -> None:
     c = profile.candidate
     size = f"{profile.size} x {profile.size}"
     heading = f"{c.backend}, {profile.config.preset}, {size}, batch {c.batch}, {c.dtype}, {profile.rounds} rounds"
-    _say(console, heading, "bold")
+    say(console, heading, "bold")
     rows = profile.rows()
     if rows:
         lines = [Line(row["stage"] + (" !" if row["unsteady"] else ""), _stage_cells(row), None) for row in rows]
         sums = [_milliseconds(sum(row[f"{way}_seconds"] for row in rows)) for way in ("forward", "backward")]
         lines.append(Line("all", [*sums, "", "", ""], None))
-        console.print(_table(_STAGE_COLUMNS, lines, console.width))
-        _say(console, "backward: both together, less the forward pass alone. !: the spread is over 10 %", "dim")
+        print_table(console, _table(_STAGE_COLUMNS, lines))
+        say(console, "backward: both together, less the forward pass alone. !: the spread is over 10 %", "dim")
     if profile.problem is not None:
-        _say(console, profile.problem, "red")
+        say(console, profile.problem, "red")
     _say_warnings(profile, console)
 
 
@@ -166,29 +167,16 @@ def _stage_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style=style), soft_wrap=True)
-
-
 def _say_warnings(report: Report, console: Console) -> None:
     for warning in report.warnings:
-        _say(console, f"warning: {warning}", "yellow")
+        say(console, f"warning: {warning}", "yellow")
 
 
-def _table(columns: Sequence[str], lines: list[Line], width: int) -> Table:
-    """A table of the first columns, as many as fit the width."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    room = width - max(len(line.label) for line in lines) - 2
-    shown = 0
-    for name, *column in zip(columns, *(line.cells for line in lines), strict=True):
-        room -= max(map(len, [name, *column])) + 2
-        if room < 0:
-            break
-        table.add_column(name, justify="right", no_wrap=True)
-        shown += 1
+def _table(columns: Sequence[str], lines: list[Line]) -> Table:
+    table = new_table("", *columns)
+    table.box = box.SIMPLE_HEAD
     for line in lines:
-        table.add_row(line.label, *line.cells[:shown])
+        table.add_row(line.label, *line.cells)
     return table
 
 
@@ -217,7 +205,7 @@ def markdown(record: Record) -> str:
 
 
 def _escaped(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return shown(" ".join(text.split())).replace("|", "\\|")
 
 
 def append_markdown(record: Record, path: Path) -> None:
@@ -237,7 +225,7 @@ def facts(record: Record) -> list[str]:
     memory = f"{place['memory_bytes'] / 2**30:.1f} GiB"
     limits = place["cgroup"]
     return [
-        f"$ {about['command']}",
+        f"$ {shown(about['command'])}",
         f"commit {about['code']['commit'] or 'unknown'}{changes}, {about['before']['time']}",
         f"{place['processor']}, {place['processors']} processors, of which {used}",
         f"caches {', '.join(place['caches']) or 'unknown'}; governor {place['governor'] or 'unknown'}; memory {memory}",
@@ -247,6 +235,6 @@ def facts(record: Record) -> list[str]:
             for when in ("before", "after")
         ],
         f"Python {place['python']}, {', '.join(f'{name} {version}' for name, version in place['versions'].items())}",
-        *[f"{name}={value}" for name, value in place["variables"].items()],
+        *[f"{name}={shown(value)}" for name, value in place["variables"].items()],
         *[describe_peak(peak) for peak in record.peaks],
     ]

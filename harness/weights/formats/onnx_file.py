@@ -25,6 +25,7 @@ import numpy as np
 import spec
 from harness.atomic import write_atomically
 from harness.backends.registry import NotInstalled
+from harness.shown import shown
 from harness.weights.checkpoint import config_of, describe, plain
 from harness.weights.formats.contents import Contents
 from spec import Array, Arrays, InvalidInput
@@ -326,7 +327,7 @@ def read(path: Path) -> Contents:
 def _in_file(path: Path, error: InvalidInput) -> InvalidInput:
     """The error in one line that names the file, with what a terminal would not print escaped."""
     line = " ".join(str(error).split())
-    return InvalidInput(f"{path}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}")
+    return InvalidInput(f"{path}: {shown(line)}")
 
 
 def decode(content: bytes) -> ModelProto:
