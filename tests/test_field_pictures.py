@@ -20,6 +20,9 @@ import spec
 from harness.images import pictures
 from harness.images.batches import open_dataset
 from harness.images.prepared import prepare
+from harness.images.sources import load_batch
+from harness.training import train as training
+from harness.training.recipe import recipe
 from harness.weights import checkpoint, prediction
 from harness.weights.preprocessing import Preprocessing
 from spec import reference
@@ -260,8 +263,6 @@ def test_one_reader_serves_predict_compare_and_train(tmp_path):
             exif = {"exif": _turned(6, None)["exif"]}
             Image.fromarray(LEVELS.T[::-1].astype(np.uint16) * 16).save(tmp_path / "data" / name / f"{i}.png", **exif)
     expected = Preprocessing(20, "gray").apply(DIGIT)
-    from harness.images.sources import load_batch
-
     config = spec.preset("lenet")
     compared = load_batch([str(tmp_path / "data" / "a")], config, 20, None)
     trained = open_dataset(prepare(f"folder:{tmp_path / 'data'}", 1, 20)).train
@@ -434,3 +435,18 @@ def test_train_names_damaged_pictures_and_how_to_go_on(tmp_path):
     assert "or leave it out with --skip-damaged): " in refused.stderr
     assert str(data / "cat" / "IMG 000.jpg") in refused.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_before_goes_on_with_its_order_of_classes_and_without_what_was_damaged(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = _fill(tmp_path / "data", [str(i) for i in range(11)], 2)
+    (data / "3" / "bad.png").write_bytes(b"")
+    before = sorted(str(i) for i in range(11))
+    made = prepare(f"folder:{data}", 1, 28, skip_damaged=True, classes=before)
+    settings = training.settings_for(recipe("fast"), made, 0, "float32", "cpu")
+    parts = training.create(tmp_path / "run", ["pt"], settings)
+    begun = []
+    monkeypatch.setattr(training, "reopen", lambda folder, backend: parts)
+    monkeypatch.setattr(training, "train", lambda parts, dataset, *_, **__: begun.append(dataset) or [])
+    googlenet("train", "--resume", str(tmp_path / "run"), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert begun == [made]

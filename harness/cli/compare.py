@@ -56,6 +56,8 @@ def compare(
 ) -> None:
     """Compare the backends with the NumPy referee on real images: every stage, every gradient, one training step.
 
+    Pictures are read as a viewer shows them: turned as their EXIF data say, what is transparent over white.
+
     Exits with 0 when all agree and with 1 when one does not. Dropout is off, since each framework drops other values.
 
     Examples:

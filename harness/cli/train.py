@@ -29,7 +29,7 @@ from harness.cli.options import (
 from harness.shown import shown
 
 # The options that --resume allows. The others were settled when the run began.
-_WITH_RESUME = frozenset("resume backend data_dir devices steps python as_json".split())
+_WITH_RESUME = frozenset("resume backend data_dir skip_damaged devices steps python as_json".split())
 
 
 def train(
@@ -69,6 +69,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train: every backend has the same start and the same batches. Any backend can resume a run.
+
+    Pictures are read as a viewer shows them: turned as their EXIF data say, what is transparent over white. The folders
+    train and test (or val) are the split, where they are there; otherwise a fifth of each class is held out.
 
     Ctrl-C saves and stops after the current step. The exit status is 1 when a run ends early, except by --steps.
 

@@ -12,6 +12,7 @@ import stat
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
@@ -128,6 +129,7 @@ def suffixes() -> set[str]:
     return {suffix for group in (*_FORMATS.values(), *plugins) for suffix in group}
 
 
+@cache
 def _installed(plugin: _Plugin) -> bool:
     return importlib.util.find_spec(plugin.module.split(".")[0]) is not None
 
@@ -150,7 +152,7 @@ def find(folder: Path) -> tuple[list[Path], Counter[str]]:
     others: Counter[str] = Counter()
     for root, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not ignored(name)]
-        others["link to a folder"] += sum(Path(root, name).is_symlink() for name in folders)
+        others["links to folders"] += sum(Path(root, name).is_symlink() for name in folders)
         for path in (Path(root, name) for name in files if not ignored(name)):
             suffix = path.suffix.lower()
             if suffix in known:

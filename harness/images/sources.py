@@ -112,11 +112,11 @@ def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str, list[str]]:
         )
     if len(paths) == 1 and paths[0].is_dir():
         pictures, lines = pictures_in(paths[0])
-        return pictures, f"pictures in {paths[0]}", lines
+        return pictures, f"pictures in {shown(paths[0])}", lines
     if any(path.is_dir() for path in paths):
         named = ", ".join(map(shown, paths))
         raise InvalidInput(f"data: expected one folder, or picture files only, got {named}")
-    return paths, ", ".join(path.name for path in paths), []
+    return paths, ", ".join(shown(path.name) for path in paths), []
 
 
 def _read_all(paths: Sequence[Path], channels: int, size: int, remarks: Remarks) -> list[Array]:

@@ -158,7 +158,8 @@ def check_data(parts: Sequence[Part], dataset: Path) -> None:
         if sha256 != part.settings.data_sha256:
             raise InvalidInput(
                 f"{part.folder}: trained on other images: {part.settings.data} had SHA-256 "
-                f"{part.settings.data_sha256[:16]}…, and now has {sha256[:16]}…; bring the old ones back"
+                f"{part.settings.data_sha256[:16]}…, and now has {sha256[:16]}…; bring the old ones back, "
+                "or train anew if it is this version that reads the same pictures in another way (CHANGELOG.md)"
             )
 
 

@@ -1416,6 +1416,20 @@ FAULTS = [
         (f"{_set}::test_classes_that_are_numbers_come_in_their_order_unless_a_run_has_another",),
     ),
     Fault(
+        "dataset: a run that goes on has its classes in another order",
+        "harness/cli/train.py",
+        "size, data_dir, True, settings.classes)",
+        "size, data_dir, True)",
+        (f"{_field}::test_a_run_of_before_goes_on_with_its_order_of_classes_and_without_what_was_damaged",),
+    ),
+    Fault(
+        "dataset: a run that goes on trips over what it left out",
+        "harness/cli/train.py",
+        "size, data_dir, True, settings.classes)",
+        "size, data_dir, False, settings.classes)",
+        (f"{_field}::test_a_run_of_before_goes_on_with_its_order_of_classes_and_without_what_was_damaged",),
+    ),
+    Fault(
         "dataset: damaged pictures are left out though nobody asked",
         _SET,
         "    if made.damaged and not skip_damaged:\n",
