@@ -641,6 +641,21 @@ def test_a_process_that_ends_at_once_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_an_interpreter_prints_is_no_answer(tmp_path):
+    """Where nothing else comes, it is refused."""
+    python, answers = tmp_path / "python", "".join(messages.written({"answer": {"x": i}}) + "\n" for i in range(2))
+    (tmp_path / "answers").write_text(f"Welcome!\n{{}}\n{answers}version 3\n")
+    python.write_text(f"#!/bin/sh\ncat {tmp_path}/answers; head -n 4 > {tmp_path}/asked\n")
+    python.chmod(0o755)
+    process = Process(THREE[0], CONFIG, tmp_path, device="cpu", processors=[0], python=str(python))
+    try:
+        assert [process.ask("begin"), process.ask("begin")] == [{"x": 0}, {"x": 1}]
+        with pytest.raises(spec.InvalidInput, match=r"/python: expected an answer of the code in .*, got version 3;"):
+            process.ask("begin")
+    finally:
+        process.close()
+
+
 def test_an_interpreter_that_cannot_be_started_is_refused(tmp_path):
     with pytest.raises(spec.InvalidInput, match="cannot be started"):
         Process(THREE[0], CONFIG, tmp_path, device="cpu", processors=[0], python=str(tmp_path / "none"))

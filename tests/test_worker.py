@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import io
 import json
+import os
 import signal
 import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
+from threading import Timer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import FIRST, ROOT, interpreter_without, loaded
+from rich.console import Console
+from support import FIRST, ROOT, googlenet, interpreter_without, loaded
 
 import spec
 from harness import worker
@@ -18,7 +28,11 @@ from harness.agreement import probe_params
 from harness.backends import messages, threads
 from harness.backends.process import Answer, last_words, run_worker, worker_environment
 from harness.backends.threads import busy_threads
+from harness.compare import comparison
 from harness.compare.comparison import OPTIMIZER
+from harness.images.sources import Batch
+from harness.training.display import Screen
+from harness.training.train import Part
 from harness.weights.checkpoint import config_table
 from harness.worker import HANDLERS, handle, probe
 from spec import reference
@@ -209,6 +223,114 @@ def test_interpreter_that_cannot_be_started_is_refused(tmp_path):
     (tmp_path / "python").write_text("no program")
     with pytest.raises(spec.InvalidInput, match=r"--python mx=.*/python: cannot be started \(Permission denied\)"):
         run_worker("mx", TASK, {}, str(tmp_path / "python"))
+
+
+def _full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_full_folder_for_temporary_files_is_refused(program, monkeypatch):
+    monkeypatch.setattr(np, "savez", _full)
+    with pytest.raises(spec.InvalidInput, match=r"temporary files .*No space left on device\); make room .* TMPDIR"):
+        run_worker("pt", TASK, {}, program("exit 0"))
+
+
+def test_worker_without_room_for_its_answer_says_so_in_a_line(tmp_path, monkeypatch):
+    (tmp_path / "task.json").write_text('{"kind": "probe"}')
+    np.savez(tmp_path / "task.npz")
+    monkeypatch.setattr(np, "savez", _full)
+    monkeypatch.setattr(worker, "_teller", lambda stopped: print)
+    monkeypatch.setattr(messages, "watch_lifeline", lambda gone: None)
+    monkeypatch.setattr(worker, "load", lambda name: None)
+    monkeypatch.setitem(HANDLERS, "probe", lambda request: ({}, {}))
+    with pytest.raises(SystemExit, match=r"cannot hold the answer .*No space left on device"):
+        worker.main("pt", tmp_path)
+
+
+# --------------------------------------------------------------------------------------- one of the two is gone
+
+
+def test_process_notices_that_its_lifeline_is_cut():
+    """It is not cut by what is said elsewhere, nor where there is none."""
+    code = (
+        "import os, sys, time; from harness.backends import messages; messages.watch_lifeline(lambda: os._exit(7))\n"
+        "print(flush=True); time.sleep(float(sys.argv[1]))"
+    )
+    words = [sys.executable, "-c", code]
+    with messages.lifeline() as line:
+        watching = subprocess.Popen([*words, "20"], cwd=ROOT, stdin=line, stdout=subprocess.PIPE)
+        watching.stdout.readline()
+        assert watching.poll() is None
+    with watching:
+        assert watching.wait(15) == 7
+    assert (
+        subprocess.run([*words, "0.1"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode == 0
+    )
+
+
+def test_training_whose_command_is_gone_has_time_to_save(monkeypatch):
+    done = []
+    stopped = threading.Event()
+    monkeypatch.setattr(worker.time, "sleep", lambda seconds: done.append((seconds, stopped.is_set())))
+    monkeypatch.setattr(worker.os, "_exit", done.append)
+    worker._end(stopped, 60.0)
+    assert done == [(60.0, True), 1]
+
+
+def test_comparison_that_is_interrupted_ends_its_workers(program, tmp_path, monkeypatch):
+    """Their standard input ends then; one that waits for a processor is not started."""
+    python = program(f"echo $4 >> {tmp_path}/started; exec timeout 30 cat")
+
+    def interrupted(*_: object) -> None:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "expect", interrupted)
+    monkeypatch.setattr(comparison, "processors", lambda: 1)
+    batch = Batch(np.zeros((2, 1, 28, 28)), np.zeros(2, np.int64), "zeros")
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        comparison.compare(
+            spec.preset("lenet"),
+            batch,
+            backends=["pt", "mx"],
+            dtype="float64",
+            device="cpu",
+            seed=0,
+            pythons={"pt": python, "mx": python},
+        )
+    assert time.monotonic() - begun < 20
+    assert (tmp_path / "started").read_text() == "pt\n"
+
+
+def test_training_that_has_not_begun_is_interrupted_at_once(program):
+    """From its first message on a signal is the worker's (`tests/test_parallel.py`)."""
+    wait = program("echo Welcome; exec sleep 30")
+    Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_worker("pt", {"kind": "train"}, {}, wait, print)
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_a_command_in_order_with_a_word(number, tmp_path, monkeypatch):
+    monkeypatch.setattr("support.here", lambda *_, **__: os.kill(os.getpid(), number))
+    words = ["train", FIRST, "--recipe", "lenet-bn", "--run", str(tmp_path / "run")]
+    done = googlenet(*words, status=128 + number, XDG_CACHE_HOME=str(tmp_path))
+    assert done.stderr.endswith("interrupted\n")
+    assert not (tmp_path / "run").exists()  # nothing was trained: the name can be taken again
+
+
+def test_refusal_in_training_gives_the_terminal_back():
+    console = Console(file=io.StringIO(), force_terminal=True)
+    part = Part("pt", Path("run"), SimpleNamespace(steps=3))
+    with suppress(spec.InvalidInput), Screen(console) as screen:
+        screen.begin(part)
+        raise spec.InvalidInput("no")
+    hidden, shown = (console.file.getvalue().count(f"\x1b[?25{end}") for end in "lh")
+    assert hidden == shown == 1
 
 
 def test_worker_sees_our_packages_and_nothing_else_of_this_environment(program, tmp_path):
