@@ -27,7 +27,7 @@ from harness.backends import messages
 from harness.backends.registry import PACKAGES, Backend, NotInstalled, load, processors
 from harness.backends.threads import busy_threads, ticks_by_thread
 
-_BATCH = 32  # images of a prediction that are computed together
+_BATCH = 32  # images that are computed together
 _SAVING = 60.0  # seconds for a training to finish its step and save, when the command that started it is gone
 
 Tell = Callable[[dict[str, Any]], None]
@@ -144,22 +144,19 @@ def _train(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
 
 
 def _evaluate(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
-    """The scores of a checkpoint on a prepared dataset."""
+    """The scores of a network on a prepared dataset."""
     from harness.images.batches import open_dataset
     from harness.training.evaluate import evaluate
-    from harness.weights import checkpoint
 
-    package, task = request.package, request.task
-    saved = checkpoint.load(Path(task["checkpoint"]))
+    task = request.task
     dataset = open_dataset(Path(task["dataset"]))
-    model = package.build(saved.config, dtype=task["dtype"], device=task["device"], params=saved.params)
     split = {"train": dataset.train, "test": dataset.test}[task["part"]]
     scores = evaluate(
-        package,
-        model,
+        request.package,
+        _built(request, request.arrays),
         split,
-        batch=task["batch"],
-        classes=saved.config.num_classes,
+        batch=_BATCH,
+        classes=len(dataset.classes),
         dtype=task["dtype"],
         mean=task["mean"],
         std=task["std"],

@@ -578,6 +578,15 @@ def test_pixels_are_computed_in_float64_and_rounded_once(dtype):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_pixels_of_each_channel_have_numbers_of_their_own():
+    images = np.arange(192, dtype=np.uint8).reshape(1, 3, 8, 8)
+    found = pixels(images, "float64", (0.1, 0.2, 0.3), 0.5)
+    for channel, mean in enumerate((0.1, 0.2, 0.3)):
+        np.testing.assert_array_equal(found[:, channel], (images[:, channel] / 255 - mean) / 0.5)
+    with pytest.raises(spec.InvalidInput, match="mean and std: expected 1 or 3 numbers, got 2"):
+        pixels(images, "float64", 0.1, (0.5, 0.4))
+
+
 def test_pixels_refuses_other_types_and_settings_out_of_range():
     with pytest.raises(spec.InvalidInput, match="images: expected uint8, got float64"):
         pixels(np.zeros((1, 1, 8, 8)), "float32", 0, 1)

@@ -138,9 +138,10 @@ def test_published_recipes_have_the_published_settings(name):
     assert row == COME_ALONG[name]
     assert found.source
     assert found.published
+    assert found.data == "fashion-mnist"
     plain = Recipe(*row[:4], optimizer=found.optimizer, init=found.init)
     assert found.partial_batch == ("nominal" if name in OF_GLUON else "mean")
-    assert replace(found, source="", published="", partial_batch="mean") == plain  # nothing else is set
+    assert replace(found, source="", data="", published="", partial_batch="mean") == plain  # nothing else is set
 
 
 def test_the_fast_recipe_trains_on_28_pixels_and_ten_classes():
@@ -151,7 +152,7 @@ def test_the_fast_recipe_trains_on_28_pixels_and_ten_classes():
 
 
 def test_all_that_come_along_are_known():
-    assert recipes() == tuple(sorted([*COME_ALONG, "fast"]))
+    assert recipes() == tuple(sorted([*COME_ALONG, "digits", "fast", "fine-tune"]))
     for name in recipes():
         found = recipe(name)
         config = found.config()
@@ -257,6 +258,7 @@ def test_a_table_has_every_key_that_is_set():
         aux_weight=0.3,
         dropout=0.5,
         aux=True,
+        channels=3,
         norm_momentum=0.2,
     )
     assert set(made.as_table()) == {field.name for field in fields(Recipe)}
@@ -335,10 +337,14 @@ PRESET_NAMES = ", ".join(spec.PRESETS)
         (PLAIN | {"size": "96"}, "size: expected a whole number, got '96'"),
         (PLAIN | {"size": 96.0}, "size: expected a whole number, got 96.0"),
         (PLAIN | {"batch": True}, "batch: expected a whole number, got True"),
-        (PLAIN | {"std": True}, "std: expected a number, got True"),
-        (PLAIN | {"mean": "0"}, "mean: expected a number, got '0'"),
+        (PLAIN | {"std": True}, "std: expected a number, or a list of one for each channel, got True"),
+        (PLAIN | {"mean": [0.1, "0"]}, "mean: expected a number, or a list of one for each channel, got [0.1, '0']"),
+        (PLAIN | {"mean": [0.1, 0.2]}, "mean: expected 1 or 1 numbers, got 2"),
+        (PLAIN | {"std": [0.1, 0.0]}, "std: expected numbers above 0, got (0.1, 0.0)"),
+        (PLAIN | {"channels": 2}, "channels: expected 1 (grey) or 3 (RGB), got 2"),
+        (PLAIN | {"mean": "0"}, "mean: expected a number, or a list of one for each channel, got '0'"),
         (PLAIN | {"dropout": "half"}, "dropout: expected a number, got 'half'"),
-        (PLAIN | {"mean": 10**400}, "mean: expected a finite number, got inf"),
+        (PLAIN | {"mean": 10**400}, "mean: expected finite numbers, got inf"),
         (PLAIN | {"aux": 1}, "aux: expected true or false, got 1"),
         (PLAIN | {"aux": True}, "preset d2l has no auxiliary heads"),
         (PLAIN | {"source": 1}, "source: expected a text, got 1"),
@@ -350,9 +356,9 @@ PRESET_NAMES = ", ".join(spec.PRESETS)
         (PLAIN | {"size": 0}, "size: expected at least 1, got 0"),
         (PLAIN | {"batch": -1}, "batch: expected at least 1, got -1"),
         (PLAIN | {"epochs": 0}, "epochs: expected at least 1, got 0"),
-        (PLAIN | {"mean": math.nan}, "mean: expected a finite number, got nan"),
-        (PLAIN | {"std": 0}, "std: expected a number above 0, got 0"),
-        (PLAIN | {"std": math.inf}, "std: expected a number above 0, got inf"),
+        (PLAIN | {"mean": math.nan}, "mean: expected finite numbers, got nan"),
+        (PLAIN | {"std": 0}, "std: expected numbers above 0, got 0"),
+        (PLAIN | {"std": math.inf}, "std: expected numbers above 0, got inf"),
         (PLAIN | {"label_smoothing": 1}, "label_smoothing: expected a share from 0 to below 1, got 1"),
         (PLAIN | {"dropout": 1.5}, "dropout: expected a fraction from 0 to below 1, got 1.5"),
         (PLAIN | {"aux_weight": -1}, "aux_weight: expected a number of at least 0, got -1"),

@@ -187,7 +187,7 @@ def test_training_without_options_trains_on_digits(home):
     """One step of it; the network is smaller than the default."""
     done = googlenet(home, "train", FIRST, "--steps", "1", "--preset", "lenet", "--json")
     said = json.loads(done.stdout)
-    assert said["run"].startswith("runs/fast-digits-")
+    assert said["run"].startswith("runs/digits-digits-")
     assert said["backends"][0]["step"] == 1
     assert said["backends"][0]["complete"] is False
 

@@ -25,6 +25,8 @@ from harness.cli.options import (
     notes,
     progress,
     say,
+    task_runner,
+    tell_pictures,
 )
 from harness.shown import shown
 
@@ -37,7 +39,13 @@ def train(
     backends: Annotated[
         list[str] | None, typer.Argument(help="pt, mx, jax: one or several, one after the other.", show_default="all")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="See `googlenet recipes`, or a TOML file.")] = "fast",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="See `googlenet recipes`, or a TOML file.",
+            show_default="digits; fast with other data; fine-tune with --weights",
+        ),
+    ] = None,
     data: Annotated[
         str, typer.Option(help="digits, fashion-mnist, or folder:PATH with one subfolder a class.")
     ] = "digits",
@@ -46,6 +54,12 @@ def train(
     preset: Annotated[str | None, typer.Option(help="See `googlenet presets`.", show_default="the recipe's")] = None,
     epochs: Annotated[int | None, typer.Option(help="Over all images.", show_default="the recipe's")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="the recipe's")] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Of the images: 1 (grey) or 3 (RGB).", show_default="the recipe's")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Begin with these: a file of any format.", show_default="made from the seed")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.", show_default="the recipe's")] = None,
     heads: Annotated[
         bool | None, typer.Option("--aux/--no-aux", help="With auxiliary heads.", show_default="as the preset")
@@ -81,6 +95,10 @@ def train(
 
     googlenet train pt mx jax --recipe d2l --data fashion-mnist --run runs/d2l
 
+    googlenet train pt --data folder:photos --size 96 --channels 3
+
+    googlenet train pt --data folder:photos --weights model.pt
+
     googlenet train --resume runs/d2l
 
     googlenet train --resume runs/d2l/pt --backend jax
@@ -90,28 +108,49 @@ def train(
     from harness.backends.registry import BACKENDS, check_names
     from harness.training import display
     from harness.training.recipe import recipe as read_recipe
+    from harness.training.start import fitted, recipe_for, start_of
     from harness.training.train import check_data, create, default_name, discard, reopen, settings_for
     from harness.training.train import train as train_parts
+    from harness.weights.convert import fingerprint, read_weights
+    from harness.weights.preprocessing import preprocessing_of
     from spec import InvalidInput, stage_shapes
 
     pythons = interpreters(python or [], list(BACKENDS))
     if resume is None:
         if backend is not None:
             raise InvalidInput("--backend: only with --resume; name backends before the options: googlenet train jax")
-        changes: dict[str, Any] = {"preset": preset, "epochs": epochs, "size": size, "batch": batch, "aux": heads}
-        chosen = replace(read_recipe(recipe), **{key: value for key, value in changes.items() if value is not None})
+        name = recipe or ("fine-tune" if weights else "digits" if data == "digits" else "fast")
+        typed = {"preset": preset, "epochs": epochs, "size": size, "batch": batch, "aux": heads, "channels": channels}
+        changes: dict[str, Any] = {key: value for key, value in typed.items() if value is not None}
+        chosen = read_recipe(name)
+        if weights is None:
+            chosen = replace(chosen, **changes | ({"published": ""} if preset else {}))  # that was another network
+        else:
+            source = read_weights(weights, task_runner(python), preset=preset).weights
+            start = start_of(source)
+            chosen = recipe_for(start, chosen, changes)
         config = chosen.config()
         stage_shapes(config, (config.in_channels, chosen.size, chosen.size))  # refuse before any work is done
         names = check_names(backends or list(BACKENDS))
         dataset = _prepare(data, config.in_channels, chosen.size, data_dir, skip_damaged)
-        settings = settings_for(chosen, dataset, seed, dtype, device)
-        folder = run or default_name(recipe, data)
-        parts = create(folder, names, settings)
+        settings = settings_for(chosen, dataset, seed, dtype, device, fingerprint(source) if weights else "")
+        if data.startswith("folder:"):
+            kind = "grey" if config.in_channels == 1 else "RGB"
+            count = f"{settings.train_images:,} training and {settings.test_images:,} test pictures"
+            read_as = f"read as {kind}, {chosen.size} x {chosen.size} pixels (--channels, --size)"
+            say([f"{count} of {len(settings.classes)} classes, {read_as}"])
+        params = None
+        if weights is not None:
+            params, anew = fitted(start, settings)
+            tell_pictures(preprocessing_of(source))
+            say([f"{shown(weights)}: {start.config}; initialized anew: {', '.join(anew) or 'nothing'}"])
+        folder = run or default_name(name, data)
+        parts = create(folder, names, settings, params)
     else:
         sources = {option.opts[0]: context.get_parameter_source(option.name) for option in context.command.params}
         allowed = {option.opts[0] for option in context.command.params if option.name in _WITH_RESUME}
-        typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-        if refused := [name for name in typed if name not in allowed]:
+        given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        if refused := [name for name in given if name not in allowed]:
             raise InvalidInput(f"--resume goes on with a run as it is: leave out {', '.join(refused)}")
         parts = reopen(resume, backend)
         folder = parts[0].folder.parent
@@ -139,10 +178,18 @@ def train(
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of one backend's run.")],
-    data: Annotated[str | None, typer.Option(help="As for `train`.", show_default="what it was trained on")] = None,
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Weights of any format, or the folder of one backend's run.")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="As for `train`.", show_default="what the run was trained on")
+    ] = None,
     data_dir: DataDir = None,
     skip_damaged: SkipDamaged = False,
+    preset: Annotated[
+        str | None, typer.Option(help="The network, where the file does not say.", show_default="detected")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="as stored")] = None,
     part: Annotated[Literal["test", "train"], typer.Option(help="The images to evaluate on.")] = "test",
     backend: Annotated[
         str | None, typer.Option(help="pt, mx or jax.", show_default="the one that trained last")
@@ -151,51 +198,61 @@ def evaluate(
     device: Device = "auto",
     picture: Annotated[
         Path | None,
-        typer.Option(help="File for the confusion matrix.", show_default="confusion.png beside the checkpoint"),
+        typer.Option(help="File for the confusion matrix.", show_default="confusion.png beside the weights"),
     ] = None,
     python: Python = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a trained network: loss, accuracy, each class, and the confusion matrix.
 
-    Example: googlenet eval runs/d2l/pt --backend jax
+    Examples:
+
+    googlenet eval runs/d2l/pt --backend jax
+
+    googlenet eval model.pt --data folder:photos
     """
     from harness.backends.process import run_worker
     from harness.backends.registry import check_names
     from harness.images.batches import open_dataset
     from harness.training import display
     from harness.training.curves import draw_confusion
-    from harness.training.runs import CHECKPOINT, of_checkpoint
-    from harness.weights.checkpoint import load
-    from spec import InvalidInput
+    from harness.training.runs import CHECKPOINT, Position, of_checkpoint
+    from harness.training.start import check_classes, listed, start_of
+    from harness.weights.checkpoint import config_table, holds_training
+    from harness.weights.convert import read_weights
+    from harness.weights.preprocessing import preprocessing_of
+    from spec import InvalidInput, param_shapes
 
-    path = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
-    weights = load(path)
-    settings, position = of_checkpoint(weights, path)
-    recipe = settings.recipe
-    (name,) = check_names([backend or position.lineage[-1]["backend"]])
-    channels = weights.config.in_channels
-    folder = _prepare(data or settings.data, channels, recipe.size, data_dir, skip_damaged, settings.classes)
+    path = checkpoint / CHECKPOINT if (checkpoint / CHECKPOINT).is_file() else checkpoint
+    weights = read_weights(path, task_runner(python), preset=preset).weights
+    run, position = of_checkpoint(weights, path) if holds_training(path) else (None, Position())
+    start = start_of(weights)
+    data = data or (run.data if run else None)
+    if data is None:
+        raise InvalidInput(f"{path}: expected --data, since weights that are no run's do not say what to evaluate on")
+    (name,) = check_names([backend or (position.lineage[-1]["backend"] if position.lineage else "pt")])
+    channels = start.config.in_channels
+    folder = _prepare(data, channels, size or start.size, data_dir, skip_damaged, start.classes)
     dataset = open_dataset(folder)
-    if dataset.classes != settings.classes:
-        raise InvalidInput(
-            f"{dataset.source} has the classes {', '.join(dataset.classes)}; {path} was trained on "
-            f"{', '.join(settings.classes)}"
-        )
+    check_classes(start, path, dataset)
+    if not start.classes:
+        say([f"{shown(path)}: its classes have no names, and are taken for {listed(dataset.classes)} in this order"])
+    tell_pictures(preprocessing_of(weights))
+    config = replace(start.config, aux=False)
     task = {
         "kind": "evaluate",
-        "checkpoint": str(path.resolve()),
+        "config": config_table(config),
         "dataset": str(folder.resolve()),
         "part": part,
+        "dtype": dtype or (run.dtype if run else "float32"),
         "device": device,
-        "batch": recipe.batch,
-        **settings.normalization,
+        "mean": start.mean,
+        "std": start.std,
     }
-    if dtype is not None:
-        task["dtype"] = dtype
+    params = {key: start.params[key] for key in param_shapes(config)}
     interpreter = interpreters(python or [], [name]).get(name, sys.executable)
     with progress([name]) as advance:
-        answer = run_worker(name, task, {}, interpreter, lambda said: advance(name, said["images"], said["of"]))
+        answer = run_worker(name, task, params, interpreter, lambda said: advance(name, said["images"], said["of"]))
     if answer.refused is not None:
         raise InvalidInput(answer.refused)
     if answer.crash is not None:
@@ -206,7 +263,8 @@ def evaluate(
     title = f"{path.resolve().parent.name}/{path.name} on {dataset.source}, {part} images"
     say(draw_confusion(confusion, dataset.classes, picture, title))
     if as_json:
-        facts = {"checkpoint": str(path), "step": position.step, "backend": name, "data": dataset.source, "part": part}
+        step = position.step if run else None
+        facts = {"checkpoint": str(path), "step": step, "backend": name, "data": dataset.source, "part": part}
         facts |= answer.facts | {"classes": display.class_table(confusion, dataset.classes)}
         print(json.dumps(facts | {"confusion": confusion.tolist(), "picture": str(picture)}, indent=2))
         return

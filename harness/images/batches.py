@@ -10,7 +10,7 @@ import json
 import math
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -33,6 +33,7 @@ _FIELDS = {  # of dataset.json
     "sha256": str,
 }
 _LISTS = ("remarks", "damaged")  # of dataset.json too; those of before have none
+Numbers = float | Sequence[float]  # one for all channels, or one for each
 _Batches = Generator[tuple[Array, Array], None, None]
 _npy: Any = np.lib.format  # NumPy 1.26 has no types for it
 
@@ -127,30 +128,38 @@ def shuffled(count: int, seed: int, epoch: int) -> Array:
     return np.argsort(bits.random_raw(count), kind="stable").astype(np.int64)
 
 
-def pixels(images: Array, dtype: str, mean: float, std: float) -> Array:
+def pixels(images: Array, dtype: str, mean: Numbers, std: Numbers) -> Array:
     """(x / 255 - mean) / std of 8-bit images, computed in float64 and rounded once to `spec.array_dtype(dtype)`.
 
+    Images are (..., C, H, W).
+
     Raises:
-        InvalidInput: unless images are uint8, `dtype` is a floating type, and the numbers are finite with std > 0.
+        InvalidInput: unless images are uint8, `dtype` is a floating type, and the numbers are finite with std > 0, one
+            of each or as many as channels.
     """
     table = _table(dtype, mean, std)
     if images.dtype != np.uint8:
         raise InvalidInput(f"images: expected uint8, got {images.dtype}; pixels are turned into numbers only once")
-    return np.asarray(table[images])
+    if len(table) == 1:
+        return np.asarray(table[0][images])
+    if len(table) != images.shape[-3]:
+        raise InvalidInput(f"mean and std: expected 1 or {images.shape[-3]} numbers, got {len(table)}")
+    return np.asarray(table[np.arange(len(table))[:, None, None], images])
 
 
-def _table(dtype: str, mean: float, std: float) -> Array:
-    """The number for each of the 256 values of a pixel, (256,)."""
+def _table(dtype: str, mean: Numbers, std: Numbers) -> Array:
+    """The numbers for each of the 256 values of a pixel, (1 or C, 256)."""
     problems = []
     if dtype not in ("float32", "float64", "bfloat16"):
         problems.append(f"dtype: expected float32, float64 or bfloat16, got {dtype!r}")
-    if not math.isfinite(mean):
-        problems.append(f"mean: expected a finite number, got {mean}")
-    if not (math.isfinite(std) and std > 0):
-        problems.append(f"std: expected a finite number above 0, got {std}")
+    if not np.isfinite(mean).all():
+        problems.append(f"mean: expected finite numbers, got {mean}")
+    if not (np.isfinite(std).all() and np.min(std) > 0):
+        problems.append(f"std: expected finite numbers above 0, got {std}")
     if problems:
         raise InvalidInput("; ".join(problems))
-    return ((np.arange(256) / 255 - mean) / std).astype(array_dtype(dtype))
+    means, stds = (np.reshape(numbers, (-1, 1)) for numbers in (mean, std))
+    return np.asarray(((np.arange(256) / 255 - means) / stds).astype(array_dtype(dtype)))
 
 
 def training_batches(
@@ -161,8 +170,8 @@ def training_batches(
     epoch: int,
     first: int = 0,
     dtype: str,
-    mean: float,
-    std: float,
+    mean: Numbers,
+    std: Numbers,
 ) -> _Batches:
     """The batches of one epoch in shuffled order; the last one may be smaller.
 
@@ -176,12 +185,12 @@ def training_batches(
     return _batches(split, batch, shuffled(len(split), seed, epoch), first, dtype, mean, std)
 
 
-def evaluation_batches(split: Split, batch: int, *, dtype: str, mean: float, std: float) -> _Batches:
+def evaluation_batches(split: Split, batch: int, *, dtype: str, mean: Numbers, std: Numbers) -> _Batches:
     """All images in stored order; the rest is as in `training_batches`."""
     return _batches(split, batch, np.arange(len(split)), 0, dtype, mean, std)
 
 
-def _batches(split: Split, batch: int, order: Array, first: int, dtype: str, mean: float, std: float) -> _Batches:
+def _batches(split: Split, batch: int, order: Array, first: int, dtype: str, mean: Numbers, std: Numbers) -> _Batches:
     problems = [f"batch: expected at least 1, got {batch}"] if batch < 1 else []
     number = math.ceil(len(order) / max(batch, 1))
     if not 0 <= first <= number:

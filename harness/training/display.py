@@ -163,9 +163,9 @@ def show_run(view: Overview, console: Console) -> None:
         return
     say(console, f"{shown(view.run)}: {_title(view.settings)}", "bold")
     print_table(console, results_table(view.results))
-    published = view.settings.recipe.published
-    if published:
-        say(console, f"published: {shown(published)}", "dim")
+    recipe = view.settings.recipe
+    if recipe.published and recipe.data == view.settings.data:
+        say(console, f"published: {shown(recipe.published)}", "dim")
 
 
 def results_table(results: Sequence[Result]) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.backends.registry import Backend, Model
 from harness.backends.team import Team
-from harness.images.batches import Split, evaluation_batches
+from harness.images.batches import Numbers, Split, evaluation_batches
 from spec import Array
 
 
@@ -35,8 +35,8 @@ def evaluate(
     batch: int,
     classes: int,
     dtype: str,
-    mean: float,
-    std: float,
+    mean: Numbers,
+    std: Numbers,
     done: Callable[[int], None] = lambda images: None,
 ) -> Scores:
     """Run a model over all images, in inference mode.

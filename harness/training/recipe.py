@@ -129,6 +129,9 @@ def _without_name(table: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key != "name"}
 
 
+Numbers = float | tuple[float, ...]  # one for all channels, or one for each
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One way to train. The fields are the keys of the file."""
@@ -143,31 +146,40 @@ class Recipe:
     schedule: Annotated[Schedule, _Section("schedule")] = Constant()
     partial_batch: str = "mean"  # one of PARTIAL_BATCHES
     init: str = "xavier"  # one of spec.SCHEMES
-    mean: float = 0.0  # of the pixels, 0 to 1: the network sees (pixel - mean) / std
-    std: float = 1.0
+    mean: Numbers = 0.0  # of the pixels, 0 to 1: the network sees (pixel - mean) / std
+    std: Numbers = 1.0
     label_smoothing: float = 0.0
     aux_weight: float | None = None  # None: the preset's
     dropout: float | None = None  # None: the preset's
     norm_momentum: float | None = None  # share of the batch in batch norm's running statistics; None: the preset's
     aux: bool | None = None  # with auxiliary heads; None: where the preset has them
+    channels: int | None = None  # of the images: 1 (grey) or 3 (RGB); None: the preset's
     source: str = ""  # where the recipe comes from
-    published: str = ""  # the result that the source reports
+    data: str = ""  # what the source trained on, as `googlenet train --data` takes it
+    published: str = ""  # the result that the source reports on that data
 
     def __post_init__(self) -> None:
         """Refuse values out of range, all of them at once, and settings that the preset does not take."""
         problems = _out_of_range(_flat(asdict(self)))
         if not problems:
             try:
-                self.config()
+                channels = self.config().in_channels
             except InvalidInput as error:
                 problems.append(str(error))
+            else:
+                problems += [
+                    f"{key}: expected 1 or {channels} numbers, got {count}"
+                    for key in ("mean", "std")
+                    if (count := len(_several(getattr(self, key)))) not in (1, channels)
+                ]
         if problems:
             raise _refusal(problems)
 
     def config(self, **changed: Any) -> Config:
         """The preset's configuration with the recipe's settings; `changed` are further settings of `spec.preset`."""
         names = ("aux", "aux_weight", "label_smoothing", "dropout", "norm_momentum")
-        return preset(self.preset, **({name: getattr(self, name) for name in names} | changed))
+        settings = {name: getattr(self, name) for name in names} | {"in_channels": self.channels}
+        return preset(self.preset, **(settings | changed))
 
     def steps_per_epoch(self, images: int) -> int:
         """The batches in an epoch of so many images."""
@@ -192,6 +204,10 @@ class Recipe:
         return table
 
 
+def _several(numbers: Numbers) -> tuple[float, ...]:
+    return numbers if isinstance(numbers, tuple) else (numbers,)
+
+
 def _rising(epochs: Sequence[float]) -> bool:
     return all(before < after for before, after in pairwise([0, *epochs]))
 
@@ -202,12 +218,10 @@ _RANGES: list[tuple[str, Callable[[Any], bool], list[str]]] = [
     (f"one of {', '.join(SCHEMES)}", SCHEMES.__contains__, ["init"]),
     (f"one of {', '.join(PARTIAL_BATCHES)}", PARTIAL_BATCHES.__contains__, ["partial_batch"]),
     ("at least 1", lambda n: n >= 1, ["size", "batch", "epochs", "schedule.every"]),
-    ("a finite number", lambda x: -math.inf < x < math.inf, ["mean"]),
-    (
-        "a number above 0",
-        lambda x: 0 < x < math.inf,
-        ["std", "optimizer.clip_norm", "optimizer.epsilon", "schedule.drop"],
-    ),
+    ("1 (grey) or 3 (RGB)", lambda n: n in (1, 3), ["channels"]),
+    ("finite numbers", lambda x: all(map(math.isfinite, _several(x))), ["mean"]),
+    ("numbers above 0", lambda x: all(0 < number < math.inf for number in _several(x)), ["std"]),
+    ("a number above 0", lambda x: 0 < x < math.inf, ["optimizer.clip_norm", "optimizer.epsilon", "schedule.drop"]),
     (
         "a number of at least 0",
         lambda x: 0 <= x < math.inf,
@@ -297,7 +311,7 @@ def recipe_of(table: dict[str, Any]) -> Recipe:
         problems = error.errors()
     if problems[0]["type"] == "value_error":  # from `Recipe.__post_init__`
         raise problems[0]["ctx"]["error"]
-    wrong = _wrong_types(problems)
+    wrong = _wrong_types(problems, table)
     values = _flat({key: value for key, value in table.items() if key not in wrong})
     raise _refusal([*wrong.values(), *_out_of_range({key: x for key, x in values.items() if key not in wrong})])
 
@@ -311,16 +325,18 @@ _TYPES = {
 }
 
 
-def _wrong_types(problems: list[ErrorDetails]) -> dict[str, str]:
+def _wrong_types(problems: list[ErrorDetails], values: Mapping[str, Any]) -> dict[str, str]:
     """A message for each key that is unknown, missing or of another type."""
     wrong = {}
     for problem in problems:
         kind = problem["type"]
         value = problem["input"]
         place = problem["loc"]
-        section = place[0] if len(place) > 1 else ""
-        key = f"{section}.{place[2]}" if section else ".".join(map(str, place))  # place[1] is the section's name
-        if kind == "missing":
+        section = place[0] if len(place) > 1 and place[0] in _SECTIONS else ""
+        key = f"{section}.{place[2]}" if section else str(place[0])  # place[1] is the section's name
+        if key in ("mean", "std"):
+            wrong[key] = f"{key}: expected a number, or a list of one for each channel, got {values[key]!r}"
+        elif kind == "missing":
             wrong[key] = f"{key}: missing"
         elif kind == "unexpected_keyword_argument":
             owner = _SECTIONS[str(section)][str(place[1])] if section else Recipe

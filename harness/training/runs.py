@@ -47,6 +47,7 @@ class Settings:
     seed: int  # decides initial parameters, order of the images, dropout
     dtype: str
     device: str
+    weights: str = ""  # SHA-256 of the weights that it started from; empty: of the seed's
 
     @property
     def config(self) -> spec.Config:

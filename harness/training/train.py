@@ -7,12 +7,15 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
+import spec
 from harness.backends.process import run_worker
 from harness.backends.registry import BACKENDS, check_names
 from harness.backends.team import processes, started_here
@@ -21,7 +24,8 @@ from harness.shown import as_text, shown
 from harness.training import runs
 from harness.training.recipe import Recipe
 from harness.training.runs import CHECKPOINT, CONFIG, Position, Settings
-from spec import InvalidInput
+from harness.weights import checkpoint
+from spec import Arrays, InvalidInput
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,11 @@ class Listener(Protocol):
         """The backend's process has ended."""
 
 
-def create(run: Path, backends: Sequence[str], settings: Settings) -> list[Part]:
+def create(run: Path, backends: Sequence[str], settings: Settings, params: Arrays | None = None) -> list[Part]:
     """Make the folder of a new run, with a subfolder for each backend.
 
-    Where several processes train together, each of them calls this, and the folders of the backends may exist already.
+    With `params` the run begins with them, in a checkpoint before the first step; else with those of the seed. Where
+    several processes train together, each of them calls this, and the folders of the backends may exist already.
 
     Raises:
         InvalidInput: when the run exists already, or its folder cannot be made.
@@ -78,6 +83,11 @@ def create(run: Path, backends: Sequence[str], settings: Settings) -> list[Part]
     together = any(processes(name) > 1 for name in backends)
     if any((run / name / CHECKPOINT).exists() if together else (run / name).exists() for name in BACKENDS):
         raise InvalidInput(f"{run}: there is a run of that name; go on with --resume {run}, or take another")
+    if together and params is not None:
+        raise InvalidInput(
+            "--weights: several processes cannot begin from a file together: run one with --steps 1, "
+            "then all of them with --resume"
+        )
     try:
         for name in backends:
             (run / name).mkdir(parents=True, exist_ok=together)
@@ -85,13 +95,18 @@ def create(run: Path, backends: Sequence[str], settings: Settings) -> list[Part]
         raise InvalidInput(f"{run}: cannot be made ({error.strerror})") from error
     for name in backends if not together else ():  # the first process will write it
         runs.write_json(run / name / CONFIG, {"backend": name, **settings.as_json()})
+        if params is not None:
+            shapes = spec.state_shapes(settings.config, settings.recipe.optimizer.slots)
+            state = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+            metadata = {"run": settings.as_json(), "position": asdict(Position())}
+            checkpoint.save(run / name / CHECKPOINT, params, settings.config, metadata, state)
     return [Part(name, run / name, settings) for name in backends]
 
 
 def discard(parts: Sequence[Part]) -> None:
     """Remove the folders of parts that were refused before they began, so that they can be used again."""
     for part in parts:
-        if {path.name for path in part.folder.glob("*")} <= {CONFIG, ".lock"}:
+        if {path.name for path in part.folder.glob("*")} <= {CONFIG, CHECKPOINT, ".lock"}:
             shutil.rmtree(part.folder, ignore_errors=True)
         with suppress(OSError):  # something else is in it
             part.folder.parent.rmdir()
@@ -163,8 +178,8 @@ def check_data(parts: Sequence[Part], dataset: Path) -> None:
             )
 
 
-def settings_for(recipe: Recipe, folder: Path, seed: int, dtype: str, device: str) -> Settings:
-    """The settings of a new run on the prepared dataset in a folder.
+def settings_for(recipe: Recipe, folder: Path, seed: int, dtype: str, device: str, weights: str = "") -> Settings:
+    """The settings of a new run on the prepared dataset in a folder, from the weights of that SHA-256, if any.
 
     Raises:
         InvalidInput: when the recipe leaves out the only batch that there is, or the images' folder is no text.
@@ -189,6 +204,7 @@ def settings_for(recipe: Recipe, folder: Path, seed: int, dtype: str, device: st
         seed=seed,
         dtype=dtype,
         device=device,
+        weights=weights,
     )
 
 

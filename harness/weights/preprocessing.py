@@ -129,7 +129,7 @@ def preprocessing_of(weights: Checkpoint) -> Preprocessing:
             table |= {"source": "", "assumed": False} | metadata["preprocessing"]
         elif "run" in metadata:
             recipe, labels = metadata["run"]["recipe"], metadata["run"]["classes"]
-            table |= {"size": recipe["size"], "mean": [recipe["mean"]], "std": [recipe["std"]]}
+            table |= {"size": recipe["size"], "mean": np.ravel(recipe["mean"]), "std": np.ravel(recipe["std"])}
             table |= {"source": "", "assumed": False}
         made = Preprocessing(
             size=table["size"],
