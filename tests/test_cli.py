@@ -44,7 +44,7 @@ REFUSED = {
     f"{SMALL} --size 0": "it is empty",
     f"{SMALL} --batch 0": "expected at least 1 image",
     f"{SMALL} --data nowhere.png": "there is no nowhere.png",
-    f"{SMALL} --data pyproject.toml": "not a picture that can be read (mend or remove it): pyproject.toml: expected a picture",
+    f"{SMALL} --data pyproject.toml": "pyproject.toml: expected a picture",
     f"{SMALL} --data fashion-mnist --data-dir tests": "expected a folder with the four files",
     f"{SMALL} --python pt": "--python: expected BACKEND=PATH with one of pt, got 'pt'",
     f"{SMALL} --python mx=/bin/sh": "--python: expected BACKEND=PATH with one of pt, got 'mx=/bin/sh'",

@@ -120,8 +120,8 @@ def train(
         if backend is not None:
             raise InvalidInput("--backend: only with --resume; name backends before the options: googlenet train jax")
         name = recipe or ("fine-tune" if weights else "digits" if data == "digits" else "fast")
-        typed = {"preset": preset, "epochs": epochs, "size": size, "batch": batch, "aux": heads, "channels": channels}
-        changes: dict[str, Any] = {key: value for key, value in typed.items() if value is not None}
+        named = {"preset": preset, "epochs": epochs, "size": size, "batch": batch, "aux": heads, "channels": channels}
+        changes: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
         chosen = read_recipe(name)
         if weights is None:
             chosen = replace(chosen, **changes | ({"published": ""} if preset else {}))  # that was another network
@@ -149,8 +149,8 @@ def train(
     else:
         sources = {option.opts[0]: context.get_parameter_source(option.name) for option in context.command.params}
         allowed = {option.opts[0] for option in context.command.params if option.name in _WITH_RESUME}
-        given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-        if refused := [name for name in given if name not in allowed]:
+        typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        if refused := [name for name in typed if name not in allowed]:
             raise InvalidInput(f"--resume goes on with a run as it is: leave out {', '.join(refused)}")
         parts = reopen(resume, backend)
         folder = parts[0].folder.parent

@@ -895,8 +895,8 @@ FAULTS = [
     Fault(
         "a run's deviation is its mean",
         "harness/weights/preprocessing.py",
-        '"std": [recipe["std"]]',
-        '"std": [recipe["mean"]]',
+        '"std": np.ravel(recipe["std"])',
+        '"std": np.ravel(recipe["mean"])',
         (f"{_P}::test_preprocessing_of_a_run_is_its_recipes",),
     ),
     Fault(

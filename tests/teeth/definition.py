@@ -1538,15 +1538,15 @@ FAULTS = [
     Fault(
         "loader: std before mean",
         _LOAD,
-        "(np.arange(256) / 255 - mean) / std)",
-        "(np.arange(256) / 255 / std - mean))",
+        "(np.arange(256) / 255 - means) / stds)",
+        "(np.arange(256) / 255 / stds - means))",
         (f"{_set}::test_pixels_are_computed_in_float64_and_rounded_once",),
     ),
     Fault(
         "loader: pixels are computed in float32",
         _LOAD,
-        "((np.arange(256) / 255 - mean) / std).astype(array_dtype(dtype))",
-        "((np.arange(256, dtype=np.float32) / 255 - mean) / std).astype(array_dtype(dtype))",
+        "((np.arange(256) / 255 - means) / stds).astype(array_dtype(dtype))",
+        "((np.arange(256, dtype=np.float32) / 255 - means) / stds).astype(array_dtype(dtype))",
         (f"{_set}::test_pixels_are_computed_in_float64_and_rounded_once",),
     ),
     Fault(

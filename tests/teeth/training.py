@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from teeth.fault import Fault
 
-LOOP, TRAIN, PARALLEL, BENCH = (f"tests/test_{name}.py::" for name in ("loop", "train", "parallel", "bench"))
+LOOP, TRAIN, START, PARALLEL, BENCH = (
+    f"tests/test_{name}.py::" for name in ("loop", "train", "start", "parallel", "bench")
+)
 
 
 def _resumed(moment):
@@ -301,11 +303,37 @@ _command = [
         "if refused := []:",
         [f"{TRAIN}TestFailures::test_wrong_usage_is_refused"],
     ),
+]
+_start = [
     (
         "a network is evaluated on other classes",
-        "    if dataset.classes != settings.classes:",
-        "    if False:",
+        "len(dataset.classes) and start.classes in ((), dataset.classes):",
+        "len(dataset.classes):",
         [f"{TRAIN}test_evaluation_on_other_classes_is_refused"],
+    ),
+    (
+        "weights for BGR see RGB",
+        "params[first][:, ::-1]",
+        "params[first]",
+        [f"{START}test_batches_mean_to_the_rewritten_weights_what_pictures_mean_to_the_file[BGR]"],
+    ),
+    (
+        "weights for pixels up to 255 see pixels up to 1",
+        "x / (255 * prepare.scale)",
+        "x",
+        [f"{START}test_batches_mean_to_the_rewritten_weights_what_pictures_mean_to_the_file[BGR]"],
+    ),
+    (
+        "a classifier of other classes goes on",
+        " and start.classes in ((), settings.classes)",
+        "",
+        [f"{START}test_what_gives_the_logits_is_new_where_the_classes_are_others[other names]"],
+    ),
+    (
+        "a training on weights begins elsewhere",
+        "(x if name in anew else start.params[name])",
+        "x",
+        [f"{START}test_a_training_begins_with_the_weights_of_a_file"],
     ),
 ]
 _state = [
@@ -653,6 +681,7 @@ FAULTS = [
         "harness/training/runs.py": _runs,
         "harness/training/train.py": _train,
         "harness/cli/train.py": _command,
+        "harness/training/start.py": _start,
         "harness/weights/checkpoint.py": _state,
         "harness/training/evaluate.py": _scores,
         "harness/training/display.py": _screen,
