@@ -809,6 +809,7 @@ def test_bars_are_as_long_as_the_median_speed_with_the_quartiles_around(referee,
     (axis,) = drawn["throughput"]
     (bar,) = axis.patches
     assert bar.get_width() == 8
+    assert [text.get_text() for text in axis.texts] == ["8"]
     (segment,) = axis.collections[0].get_segments()
     assert segment[:, 0].tolist() == pytest.approx([2 / 0.375, 2 / 0.1875])
 
@@ -826,7 +827,9 @@ def test_tables_fit_the_terminal(shown, width):
     console = Console(width=width, file=io.StringIO())
     tables.render(shown, console)
     text = console.file.getvalue()
-    lines = [line.strip() for line in text.splitlines() if re.match(r" *(pt|mx) (textbook|tuned)  ", line)]
+    rows = [line.strip() for line in text.splitlines() if re.match(r" *(pt|mx) (textbook|tuned)  ", line)]
+    ratios = (" pt textbook", " mx textbook", "to 2.00", "to 1.00")
+    lines = [line for line in rows if not line.endswith(ratios)]
     assert len(lines) % 14 == 0  # of 16 in each block: in inference mx tuned was refused
     assert (len(lines) == 14) == (width == 200)
     assert all(len(line) <= width for line in lines)
@@ -841,8 +844,8 @@ def test_markdown_holds_tables_environment_and_command(shown):
     assert "    $ googlenet bench" in text
     assert "mx tuned | not timed, since it differs" in text
     assert "**" not in text  # nobody wins
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.count(" |") + line.count("|---") for line in lines if not line.startswith("|---")}) == 1
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({re.sub("\\|-", " |", line).count(" |") for line in table.splitlines()}) == 1
 
 
 def test_a_row_is_shown_in_the_units_of_its_columns(shown):
@@ -866,6 +869,54 @@ def test_a_row_is_shown_in_the_units_of_its_columns(shown):
     }
     assert tables.describe_peak(shown.peaks[0]) == "pt, float32, matrix product: 200 GFLOP/s"
     assert tables.describe_peak(shown.peaks[1]) == "pt, float32, copy: 10 GB/s"
+
+
+def _at(record: Record, rounds: dict[str, float]) -> Record:
+    """The record, whose rows take so long in each of five rounds, within a hundredth."""
+    for row in record.rows:
+        spread = (1.0, 1.002, 0.998, 1.01, 0.99)
+        row.samples = [Sample(i, 0, 0.0, rounds[row.candidate.label] * x, 2) for i, x in enumerate(spread)]
+    return record
+
+
+def test_the_verdict_names_the_fastest_those_like_it_and_what_cannot_be_said():
+    given = candidates(["pt", "mx", "jax"], ["tuned"], ["infer"], [2], ["float32"])
+    rounds = {"pt tuned": 0.5, "mx tuned": 0.1, "jax tuned": 0.2}
+    assert tables.verdict(_at(recorded(given), rounds)) == [
+        "Inference, batch 2: mx tuned was the fastest with 20 images a second, 2.00 times as fast as jax tuned."
+    ]
+    (alike,) = tables.verdict(_at(recorded(given), rounds | {"jax tuned": 0.1}))
+    assert "images a second, with no difference shown from jax tuned, 5.00 times as fast as pt tuned." in alike
+    starved = _taking(_at(recorded(given), rounds), "mx tuned", [0.1, 3.0, 47.0])
+    assert tables.verdict(starved) == [
+        "Inference, batch 2: jax tuned was the fastest with 10 images a second, 2.50 times as fast as pt tuned; "
+        "of mx tuned nothing can be said, the machine was busy."
+    ]
+    for label in ("pt tuned", "jax tuned"):
+        _taking(starved, label, [0.1, 3.0, 47.0])
+    assert tables.verdict(starved) == ["Inference, batch 2: not measured, the machine was busy."]
+    assert tables.verdict(recorded(given)) == ["Inference, batch 2: nothing was measured."]
+
+
+def test_ratios_are_a_table_and_the_report_begins_with_the_verdict(tmp_path):
+    given = candidates(["pt", "mx"], ["textbook", "tuned"], ["infer"], [2], ["float32"])
+    rounds = {"pt textbook": 0.5, "pt tuned": 0.25, "mx textbook": 0.5, "mx tuned": 0.1}
+    record = _at(recorded(given), rounds)
+    (section,) = tables.sections(record)
+    assert [(line.label, *line.cells[:2]) for line in section.ratios] == [
+        ("pt tuned", "2.00", "pt textbook"),
+        ("mx textbook", "1.00 =", "pt textbook"),
+        ("mx tuned", "5.00", "mx textbook"),
+        ("mx tuned", "5.00", "pt textbook"),
+    ]
+    console = Console(width=50, file=io.StringIO())
+    tables.render(record, console)
+    assert re.search(r"^ *mx tuned +5\.00 +pt textbook", console.file.getvalue(), re.MULTILINE)
+    write_folder(record, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    body = text[text.index("</h1>") :]
+    assert body.index("mx tuned was the fastest with 20 images a second") < body.index("googlenet bench")
+    assert body.index("<details>") < body.index("relative error") < body.rindex("</details>")
 
 
 def test_several_runs_go_into_one_markdown_file(shown, tmp_path):

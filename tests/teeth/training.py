@@ -611,6 +611,18 @@ _record = [
     ),
 ]
 _shown = [
+    (
+        "the verdict names the slowest",
+        "key=lambda row: -row.images_per_second",
+        "key=lambda row: row.images_per_second",
+        [f"{BENCH}test_the_verdict_names_the_fastest_those_like_it_and_what_cannot_be_said"],
+    ),
+    (
+        "the verdict counts what was starved",
+        "steady = [row for row in rows if not row.starved]",
+        "steady = list(rows)",
+        [f"{BENCH}test_the_verdict_names_the_fastest_those_like_it_and_what_cannot_be_said"],
+    ),
     ("memory is shown in GB under GiB", "row.peak_memory_bytes / 2**30", "row.peak_memory_bytes / 1e9", COLUMNS),
     (
         "microseconds are shown as milliseconds",

@@ -13,7 +13,7 @@ from harness.atomic import write_atomically
 from harness.bench.profiles import Profile
 from harness.bench.record import Record
 from harness.bench.report import plots
-from harness.bench.report.tables import COLUMNS, LEGEND, Line, facts, sections
+from harness.bench.report.tables import COLUMNS, LEGEND, RATIOS, Line, facts, sections, verdict
 
 _DATA = "bench.json"
 _VARIANTS = {
@@ -75,7 +75,8 @@ def page(record: Record, pictures: list[tuple[str, str]]) -> str:
         sections=sections(record),
         columns=COLUMNS,
         legend=LEGEND[0].upper() + LEGEND[1:],
-        ratios=[str(comparison) for comparison in record.comparisons()],
+        verdict=verdict(record),
+        ratio_columns=RATIOS,
         pictures=[(name, Markup(plots.inline(svg))) for name, svg in pictures],
         differences=differences,
         checks=checks,

@@ -78,7 +78,9 @@ def _bars(axis: Any, record: Record, rows: Sequence[Row]) -> None:
         [speed - batch / s.upper_quartile_seconds for speed, s in zip(speeds, summaries, strict=True)],
         [batch / s.lower_quartile_seconds - speed for speed, s in zip(speeds, summaries, strict=True)],
     ]
-    axis.barh(at, speeds, xerr=errors, color=[_COLORS[row.candidate.backend] for row in rows], alpha=0.75)
+    bars = axis.barh(at, speeds, xerr=errors, color=[_COLORS[row.candidate.backend] for row in rows], alpha=0.75)
+    axis.bar_label(bars, [f"{speed:,.3g}" if speed < 100 else f"{speed:,.0f}" for speed in speeds], padding=4)
+    axis.margins(x=0.15)
     _name_rows(axis, [label(record, row) for row in rows])
     axis.set(xlabel="images a second (median, quartiles)")
 

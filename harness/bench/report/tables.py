@@ -22,7 +22,9 @@ LEGEND = (
     "spread: between the quartiles, as a share of the median (!: more than 10 %). start: import and build. first call: "
     "with compilation. threads: busy while measured. Training is counted as three times the forward pass's operations. "
     "peak: of products and convolutions, by any of the frameworks in this run; roof: that, or what memory lets through."
+    " times: of the medians; 95 %: a bootstrap interval over the rounds; =: it holds 1, no difference was shown."
 )
+RATIOS = ("times", "as fast as", "95 %")
 COLUMNS = (
     "images/s",
     "spread",
@@ -39,7 +41,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table: a figure for each of `COLUMNS`, or the reason why there are none, or both."""
+    """A row of a table: a figure for each column, or the reason why there are none, or both."""
 
     label: str
     cells: list[str]  # empty without measurements
@@ -48,10 +50,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """The table of one task and batch."""
+    """The tables of one task and batch."""
 
     heading: str
     lines: list[Line]
+    ratios: list[Line]  # a figure for each of `RATIOS`
 
 
 def sections(record: Record) -> list[Section]:
@@ -62,6 +65,7 @@ def sections(record: Record) -> list[Section]:
         Section(
             f"{record.config.preset}, {size}, {TASKS[task]}, batch {batch}, {threads} threads, {record.rounds} rounds",
             [_line(record, row) for row in rows],
+            _ratios(record, rows),
         )
         for (task, batch), rows in record.groups().items()
     ]
@@ -75,11 +79,10 @@ def _line(record: Record, row: Row) -> Line:
 def cells(record: Record, row: Row) -> list[str]:
     """The figures of a measured row in the units of `COLUMNS`; empty where one is unknown."""
     summary = row.summary
-    speed = row.images_per_second
     work = record.work(row) or {}
     start = (row.import_seconds or 0.0) + (row.build_seconds or 0.0)
     return [
-        f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}",
+        _speed(row),
         f"{summary.spread:.0%}{' !' if summary.unsteady else ''}",
         _milliseconds(summary.median_seconds),
         _share(work["share_of_peak"]),
@@ -90,6 +93,59 @@ def cells(record: Record, row: Row) -> list[str]:
         _giga(work["flops_per_second"] or 0.0),
         _share(work["share_of_roof"]),
     ]
+
+
+def verdict(record: Record) -> list[str]:
+    """What came of it, a sentence for each task and batch."""
+    return [
+        f"{TASKS[task].capitalize()}, batch {batch}: {_verdict(record, [row for row in rows if row.samples])}."
+        for (task, batch), rows in record.groups().items()
+    ]
+
+
+def _verdict(record: Record, rows: Sequence[Row]) -> str:
+    steady = [row for row in rows if not row.starved]
+    if not steady:
+        return "not measured, the machine was busy" if rows else "nothing was measured"
+    first, *others = sorted(steady, key=lambda row: -row.images_per_second)
+    text = f"{label(record, first)} was the fastest with {_speed(first)} images a second"
+    if not others:
+        text = f"{label(record, first)} computed {_speed(first)} images a second"
+    ratios = [(other, record.compared(first, other).ratio) for other in others]
+    alike = [label(record, other) for other, ratio in ratios if ratio and not ratio.difference_shown]
+    behind = [(label(record, other), ratio) for other, ratio in ratios if ratio and ratio.difference_shown]
+    if alike:
+        text += f", with no difference shown from {_and(alike)}"
+    if behind:
+        text += f", {behind[0][1].ratio:.2f} times as fast as {behind[0][0]}"
+    if starved := [label(record, row) for row in rows if row.starved]:
+        text += f"; of {_and(starved)} nothing can be said, the machine was busy"
+    return text
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _ratios(record: Record, rows: Sequence[Row]) -> list[Line]:
+    """The comparisons of these rows under `RATIOS`."""
+    lines = []
+    for comparison in record.comparisons():
+        ratio, other = comparison.ratio, label(record, comparison.other)
+        if comparison.row not in rows:
+            continue
+        if ratio is None:
+            cells, problem = [], f"not measured against {other}, {comparison.starved}"
+        else:
+            times = f"{ratio.ratio:.2f}" if ratio.difference_shown else f"{ratio.ratio:.2f} ="
+            cells, problem = [times, other, f"{ratio.low:.2f} to {ratio.high:.2f}"], None
+        lines.append(Line(label(record, comparison.row), cells, problem))
+    return lines
+
+
+def _speed(row: Row) -> str:
+    speed = row.images_per_second
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
 
 
 def _share(value: float | None) -> str:
@@ -118,18 +174,20 @@ def label(record: Record, row: Row) -> str:
 
 
 def render(record: Record, console: Console) -> None:
-    """Print the sections, every problem, the ratios, the peaks and the warnings."""
+    """Print the verdict, the sections, every problem, the ratios, the peaks and the warnings."""
+    for sentence in verdict(record):
+        say(console, sentence)
+    console.print()
     for section in sections(record):
         say(console, section.heading, "bold")
-        measured = [line for line in section.lines if line.cells]
-        if measured:
-            print_table(console, _table(COLUMNS, measured))
-        for line in section.lines:
-            if line.problem is not None:
-                say(console, f"{line.label}: {line.problem}", "red")
+        for columns, lines in ((COLUMNS, section.lines), (RATIOS, section.ratios)):
+            measured = [line for line in lines if line.cells]
+            if measured:
+                print_table(console, _table(columns, measured))
+            for line in lines:
+                if line.problem is not None:
+                    say(console, f"{line.label}: {line.problem}", "red")
         console.print()
-    for comparison in record.comparisons():
-        say(console, str(comparison))
     for peak in record.peaks:
         say(console, describe_peak(peak), "dim")
     _say_warnings(record, console)
@@ -192,16 +250,22 @@ def markdown(record: Record) -> str:
     batches = ", ".join(dict.fromkeys(str(row.candidate.batch) for row in record.rows))
     dtypes = ", ".join(dict.fromkeys(row.candidate.dtype for row in record.rows))
     lines = [f"## {record.config.preset} at {record.size} pixels: {tasks}, batch {batches}, {dtypes}", ""]
+    lines += [*map(_escaped, verdict(record)), ""]
     for section in sections(record):
-        lines += [f"{section.heading}:", "", f"| | {' | '.join(COLUMNS)} |", "|---" + "|---:" * len(COLUMNS) + "|"]
-        for line in section.lines:
-            columns = line.cells or [line.problem or "", *[""] * (len(COLUMNS) - 1)]
-            lines.append(f"| {line.label} | {' | '.join(map(_escaped, columns))} |")
-        lines.append("")
-    lines += [f"- {_escaped(str(comparison))}" for comparison in record.comparisons()]
+        lines += [f"{section.heading}:", "", *_markdown_table(COLUMNS, section.lines), ""]
+        if section.ratios:
+            lines += [*_markdown_table(RATIOS, section.ratios), ""]
     lines += [f"- warning: {_escaped(warning)}" for warning in record.warnings]
     lines += ["", *[f"    {fact}" for fact in facts(record)], ""]
     return "\n".join(lines)
+
+
+def _markdown_table(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
+    rows = [f"| | {' | '.join(columns)} |", "|---" + "|---:" * len(columns) + "|"]
+    for line in lines:
+        cells = line.cells or [line.problem or "", *[""] * (len(columns) - 1)]
+        rows.append(f"| {line.label} | {' | '.join(map(_escaped, cells))} |")
+    return rows
 
 
 def _escaped(text: str) -> str:
