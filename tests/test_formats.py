@@ -482,7 +482,7 @@ def test_a_format_is_told_by_its_content_before_its_suffix(form, tmp_path):
         assert detect(path) == ("onnx" if undecided else form), suffix
 
 
-@pytest.mark.parametrize("content", [b"", b"\0", b"\xff" * 100])
+@pytest.mark.parametrize("content", [b"\0", b"\xff" * 100])
 def test_a_format_is_told_by_its_suffix_where_the_content_says_nothing(content, tmp_path):
     for name, form in FORMATS.items():
         for suffix in form.suffixes:
@@ -503,11 +503,11 @@ SAID = {
     "a page of small letters": (b"\n\n" + PAGE.lower(), "download that again"),
     "a page without a type": (b"<HTML><body>Sign in</body></HTML>", "download that again"),
     "gzip": (b"\x1f\x8b\x08\x00" + bytes(100), "gunzip it first"),
-    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "save its arrays as safetensors first"),
-    "a pickle": (pickle.dumps({"a": [0.5]}, 2), "save its arrays as safetensors"),
-    "a newer pickle": (pickle.dumps({"a": [0.5]}, 3), "save its arrays as safetensors"),
-    "a still newer pickle": (pickle.dumps({"a": [0.5]}, 4), "save its arrays as safetensors"),
-    "the newest pickle": (pickle.dumps({"a": [0.5]}, 5), "save its arrays as safetensors"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "save its arrays with numpy.savez as .npz"),
+    "a pickle": (pickle.dumps({"a": [0.5]}, 2), "save its arrays with numpy.savez as .npz"),
+    "a newer pickle": (pickle.dumps({"a": [0.5]}, 3), "save its arrays with numpy.savez as .npz"),
+    "a still newer pickle": (pickle.dumps({"a": [0.5]}, 4), "save its arrays with numpy.savez as .npz"),
+    "the newest pickle": (pickle.dumps({"a": [0.5]}, 5), "save its arrays with numpy.savez as .npz"),
 }
 
 
@@ -538,7 +538,7 @@ def test_a_path_that_is_no_file_is_refused(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.params")
-    assert "expected a file or a folder, got something else; make it a file first" in refusal(tmp_path / "pipe.params")
+    assert "expected a file, got a pipe or a device; save what comes from it first" in refusal(tmp_path / "pipe.params")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -744,7 +744,7 @@ def test_a_symbol_is_refused_unless_it_stands_beside_its_own_parameters(tmp_path
     assert_same(read(path).arrays, TINY)
     with path.open("wb") as file:
         file.truncate(2**40)  # a hole: it takes no room
-    assert "expected a JSON file of 4194304 bytes at most (1099511627776 bytes)" in refusal(path, "mxnet")
+    assert "expected at most 4,294,967,296 bytes, as no network here has more, got 1,099" in refusal(path, "mxnet")
     path.unlink()
     assert "No such file" in refusal(path, "mxnet")
     path.write_bytes(SYMBOL)
@@ -1292,14 +1292,14 @@ def test_texts_beside_an_orbax_checkpoint_are_read_only_from_a_small_file(tmp_pa
     path = place(tmp_path, "orbax", tiny("orbax"))
     with (path / TEXTS).open("wb") as file:
         file.truncate(2**40)  # a hole: it takes no room
-    assert "expected a JSON file of 4194304 bytes at most (1099511627776 bytes)" in refusal(path)
+    assert "expected at most 4,294,967,296 bytes, as no network here has more, got 1,099" in refusal(path)
     (path / TEXTS).unlink()
     assert read(path).texts == {}
     (path / TEXTS).symlink_to(tmp_path / "nothing")
     assert "No such file" in refusal(path)
     (path / TEXTS).unlink()
     (path / TEXTS).mkdir()
-    assert "Is a directory" in refusal(path)
+    assert "expected a file, got a folder" in refusal(path)
 
 
 # ------------------------------------------------------------------------------------- safetensors, of other people

@@ -26,7 +26,7 @@ from harness.cli.options import (
 )
 from harness.shown import shown
 
-Format = Literal["safetensors", "huggingface", "pytorch", "gluon", "mxnet", "flax", "orbax", "onnx"]
+Format = Literal["safetensors", "huggingface", "npz", "pytorch", "gluon", "mxnet", "flax", "orbax", "onnx"]
 From = Annotated[
     Format | None,
     typer.Option("--from", help="Format of the source; see docs/porting.md.", show_default="detected"),
@@ -94,7 +94,7 @@ def convert(
         read = conversion.read_weights(source, run_task, from_format, preset)
         done(f"reading {source}")
         pictures = chosen(read.weights, labels, size=size, order=order, scale=scale, mean=mean, std=std)
-        weights = conversion.prepared(read, dtype, aux=heads, pictures=pictures)
+        weights = conversion.prepared(read, dtype, aux=heads, form=form, pictures=pictures)
         verification = conversion.convert(read, target, form, weights, run_task, verify=verify)
     tell_pictures(pictures)
     passed = verification is None or verification.passed
@@ -118,6 +118,8 @@ def convert(
     for note in read.notes:
         tell(note)
     tell(f"{len(weights.params)} tensors, bit for bit; SHA-256 {conversion.fingerprint(weights)}")
+    if (half := conversion.widened(read.weights, weights)) is not None:
+        tell(half)
     if verification is None:
         tell("not run (--no-verify)")
     elif verification.missing is not None:

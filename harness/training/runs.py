@@ -22,10 +22,10 @@ import spec
 from harness.atomic import write_atomically
 from harness.backends.registry import BACKENDS
 from harness.training.recipe import Recipe
+from harness.weights.checkpoint import CHECKPOINT as CHECKPOINT
 from harness.weights.checkpoint import Checkpoint, read_metadata
 from spec import InvalidInput
 
-CHECKPOINT = "checkpoint.safetensors"
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 ENVIRONMENT = "environment.json"

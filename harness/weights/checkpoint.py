@@ -26,6 +26,8 @@ from spec.params import check_params, check_state
 from spec.presets import PRESETS, preset
 
 FORMAT = "googlenet-1"
+CHECKPOINT = "checkpoint.safetensors"  # its name in the folder of a run
+MOST_ARRAYS = 10_000  # in a file; a GoogLeNet with an optimizer's state has 1,000
 STATE = "optimizer/"  # stands before the names of an optimizer's state
 
 
@@ -82,13 +84,41 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         if not path.is_file():
             raise InvalidInput(f"{path}: expected a checkpoint (a .safetensors file), and there is no such file")
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            names = list(file.keys())
+            if len(names) > MOST_ARRAYS:
+                raise InvalidInput(
+                    f"{path}: expected {MOST_ARRAYS:,} arrays at most, as a network has, got {len(names):,}"
+                )
+            halves = [name for name in names if file.get_slice(name).get_dtype() == "BF16"]
+            widened = _widened(path, halves)
+            arrays = {name: widened[name] if name in widened else file.get_tensor(name) for name in names}
+            return arrays, dict(file.metadata() or {})
     except InvalidInput:
         raise
     except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:  # the last three: its dtypes
         raise InvalidInput(
             f"{path}: not a safetensors file, or a truncated one ({shown(error)}); restore it from a copy"
         ) from error
+
+
+def _widened(path: Path, names: list[str]) -> dict[str, Array]:
+    """Arrays of bfloat16, which NumPy does not have, in float32; the file's header has been checked."""
+    arrays: dict[str, Array] = {}
+    if not names:
+        return arrays
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+        for name in names:
+            begin, end = header[name]["data_offsets"]
+            file.seek(start + begin)
+            arrays[name] = of_bfloat16(file.read(end - begin)).reshape(header[name]["shape"])
+    return arrays
+
+
+def of_bfloat16(content: bytes) -> Array:
+    """Numbers of bfloat16, (n,), in float32, which holds them exactly."""
+    return (np.frombuffer(content, "<u2").astype("<u4") << 16).view("<f4")
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

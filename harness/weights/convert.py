@@ -29,7 +29,7 @@ from harness.weights.checkpoint import (
     plain,
     understand,
 )
-from harness.weights.formats import FORMATS, RunTask, answer_of, detect, params_of
+from harness.weights.formats import FORMATS, RunTask, answer_of, detect, params_of, read
 from harness.weights.formats.contents import Contents
 from harness.weights.preprocessing import Preprocessing, preprocessing_of, published
 from harness.weights.recognition import recognize
@@ -83,8 +83,7 @@ def read_weights(path: Path, run_task: RunTask, form: str | None = None, preset:
     Raises:
         InvalidInput: when the file is damaged, or fits no network, or several and `preset` does not say which.
     """
-    form = form or detect(path)
-    contents = FORMATS[form].read(path, run_task)
+    path, form, contents = read(path, run_task, form)
     try:
         if "format" in contents.texts:
             return Source(path, form, FORMATS[form].scheme, understood(contents, FORMATS[form].scheme, preset))
@@ -115,11 +114,14 @@ def understood(contents: Contents, scheme: str, preset: str | None = None) -> Ch
     return understand(names.rename(params, names.SCHEMES[scheme], config) | state, contents.texts)
 
 
-def prepared(source: Source, dtype: str | None, *, aux: bool, pictures: Preprocessing | None = None) -> Checkpoint:
+def prepared(
+    source: Source, dtype: str | None, *, aux: bool, form: str | None = None, pictures: Preprocessing | None = None
+) -> Checkpoint:
     """What is to be written: the parameters, how pictures are prepared for them, and the classes' names.
 
     An optimizer's state and a run's position stay behind, and the auxiliary heads where `aux` is False. Arrays are
-    rounded to `dtype`; None leaves them as they are. Pictures are prepared as the source says, unless `pictures` does.
+    rounded to `dtype`; None leaves them as they are, or widens float16 to float32 where the format `form` does not hold
+    it. Pictures are prepared as the source says, unless `pictures` does.
 
     Raises:
         InvalidInput: when rounding makes a number infinite.
@@ -127,12 +129,29 @@ def prepared(source: Source, dtype: str | None, *, aux: bool, pictures: Preproce
     weights = source.weights
     config = weights.config if aux else replace(weights.config, aux=False)
     params = {name: weights.params[name] for name in spec.param_shapes(config)}
+    if dtype is None and form is not None and not FORMATS[form].half and _dtypes(weights) == {"float16"}:
+        dtype = "float32"
     if dtype is not None:
         with np.errstate(over="ignore"):
             params = {name: x.astype(dtype) for name, x in params.items()}
         spec.check_params(config, params)
     pictures = pictures or preprocessing_of(weights)
     return Checkpoint(params, config, {"preprocessing": pictures.as_json(), "labels": list(pictures.labels)})
+
+
+def widened(source: Checkpoint, result: Checkpoint) -> str | None:
+    """What to say where the result holds half precision in float32, which changes no number."""
+    if _dtypes(source) == {"float16"} and _dtypes(result) == {"float32"}:
+        return "float16 in the source, written as float32, which holds it exactly"
+    # bfloat16 is the upper half of float32; no reader leaves it as it is, for NumPy has none.
+    halves = (plain(x).view("<u4") & 0xFFFF for x in source.params.values() if x.dtype == np.float32)
+    if _dtypes(source) == _dtypes(result) == {"float32"} and not any(half.any() for half in halves):
+        return "bfloat16 in the source, written as float32, which holds it exactly"
+    return None
+
+
+def _dtypes(weights: Checkpoint) -> set[str]:
+    return {x.dtype.name for x in weights.params.values()}
 
 
 def convert(

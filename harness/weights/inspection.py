@@ -16,7 +16,7 @@ import spec
 from harness.screen import cell, new_table, print_table, say
 from harness.shown import shown
 from harness.weights.convert import Source, fingerprint, prepared, understood
-from harness.weights.formats import FORMATS, RunTask, detect
+from harness.weights.formats import FORMATS, RunTask, read
 from harness.weights.preprocessing import preprocessing_of
 from harness.weights.recognition import nearest, recognize
 from spec import Array, Arrays, Config, InvalidInput
@@ -76,8 +76,7 @@ def examine(path: Path, run_task: RunTask, form: str | None = None) -> Inspectio
     Raises:
         InvalidInput: when it cannot be read at all.
     """
-    form = form or detect(path)
-    contents = FORMATS[form].read(path, run_task)
+    path, form, contents = read(path, run_task, form)
     size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
     about_file = (path, form, size)
     tensors = _tensors(contents.arrays)

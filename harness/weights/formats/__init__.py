@@ -10,20 +10,31 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.backends.process import Answer
-from harness.backends.registry import NotInstalled
+from harness.backends.registry import BACKENDS, NotInstalled
 from harness.weights import names
-from harness.weights.checkpoint import Checkpoint, config_table, describe, json_object, read_safetensors, save
-from harness.weights.formats import flax, gluon, huggingface, pytorch
+from harness.weights.checkpoint import (
+    CHECKPOINT,
+    MOST_ARRAYS,
+    Checkpoint,
+    config_table,
+    describe,
+    json_object,
+    read_safetensors,
+    save,
+)
+from harness.weights.formats import flax, gluon, huggingface, npz, others, pytorch
 from harness.weights.formats.contents import LARGEST_JSON, Contents, parse_texts
 from spec import Array, Arrays, InvalidInput, is_statistic
 
 TEXTS = "googlenet.json"  # our texts in the folder of an Orbax checkpoint
 _SYMBOL, _PARAMS = "-symbol.json", "-0000.params"
+_LARGEST = 2**32  # bytes; a VGG-11 in float64 with an optimizer's state has 3.2e9
 
 
 class RunTask(Protocol):
@@ -43,6 +54,7 @@ class Format:
         runner: Backend that runs the file natively, ``onnx``, or ``spec`` for the referee.
         read: Returns the arrays by the file's names.
         write: Writes canonical parameters to a path where nothing stands yet.
+        half: Whether it holds float16.
     """
 
     title: str
@@ -51,6 +63,7 @@ class Format:
     runner: str
     read: Callable[[Path, RunTask], Contents]
     write: Callable[[Path, Checkpoint, RunTask], None]
+    half: bool = True
 
 
 def answer_of(run_task: RunTask, backend: str, path: Path, task: dict[str, Any], arrays: Arrays) -> Answer:
@@ -70,6 +83,11 @@ def answer_of(run_task: RunTask, backend: str, path: Path, task: dict[str, Any],
     return answer
 
 
+def _read_huggingface(path: Path, run_task: RunTask) -> Contents:
+    _check_regular(path / huggingface.WEIGHTS)
+    return Contents(*read_safetensors(path / huggingface.WEIGHTS))
+
+
 def _write_with(run_task: RunTask, backend: str, path: Path, weights: Checkpoint, arrays: Arrays) -> None:
     answer_of(run_task, backend, path, {"kind": "write", "config": config_table(weights.config)}, arrays)
 
@@ -83,6 +101,7 @@ def _texts(weights: Checkpoint) -> dict[str, str]:
 
 
 def _json_file(path: Path, parse: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
+    _check_regular(path)
     try:
         if (size := path.stat().st_size) > LARGEST_JSON:
             raise ValueError(f"{size} bytes")
@@ -111,6 +130,7 @@ def _read_gluon(path: Path, run_task: RunTask) -> Contents:
 
 
 def _read_symbol(path: Path, run_task: RunTask) -> Contents:
+    _check_regular(params_of(path))
     contents = gluon.read(params_of(path))
     graph = _json_file(path, json_object)
     if (expected := contents.texts.pop("symbol", None)) not in (None, _sha256(path)):
@@ -144,6 +164,7 @@ def _sha256(path: Path) -> str:
 
 def _read_orbax(path: Path, run_task: RunTask) -> Contents:
     texts = _json_file(path / TEXTS, parse_texts) if os.path.lexists(path / TEXTS) else {}
+    _check_regular(*(entry for entry in path.rglob("*") if not entry.is_dir()))
     return Contents(answer_of(run_task, "jax", path, {"kind": "read"}, {}).arrays, texts)
 
 
@@ -166,7 +187,7 @@ def _write_onnx(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
 
 FORMATS = {
     "safetensors": Format(
-        title="safetensors, ours",
+        title="a safetensors file",
         suffixes=(".safetensors",),
         scheme="canonical",
         runner="spec",
@@ -178,8 +199,16 @@ FORMATS = {
         suffixes=(),
         scheme="canonical",
         runner="spec",
-        read=lambda path, run_task: Contents(*read_safetensors(path / huggingface.WEIGHTS)),
+        read=_read_huggingface,
         write=lambda path, weights, run_task: huggingface.write_folder(path, weights),
+    ),
+    "npz": Format(
+        title="arrays of NumPy",
+        suffixes=(".npz",),
+        scheme="canonical",
+        runner="spec",
+        read=lambda path, run_task: npz.read(path),
+        write=lambda path, weights, run_task: npz.write(path, weights.params, _texts(weights)),
     ),
     "pytorch": Format("a PyTorch state dict", (".pt", ".pth"), "canonical", "pt", _read_pytorch, _write_pytorch),
     "gluon": Format(
@@ -190,7 +219,7 @@ FORMATS = {
         read=_read_gluon,
         write=lambda path, weights, run_task: gluon.write(path, _renamed(weights, "gluon"), _texts(weights)),
     ),
-    "mxnet": Format("an MXNet symbol", (_SYMBOL,), "canonical", "mx", _read_symbol, _write_symbol),
+    "mxnet": Format("an MXNet symbol", (_SYMBOL,), "canonical", "mx", _read_symbol, _write_symbol, half=False),
     "flax": Format(
         title="Flax msgpack",
         suffixes=(".msgpack",),
@@ -205,19 +234,53 @@ FORMATS = {
 
 _SUFFIXES = ", ".join(suffix for form in FORMATS.values() for suffix in form.suffixes)
 _ORBAX_FILES = ("_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt")
-_PICKLE = "a pickle, which could run any program: save its arrays as safetensors, where it was written"
-_WEB_PAGE = "a web page, not the file itself: download that again"
-_NOT_WEIGHTS = {  # by how the file begins, in small letters
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
-    b"<!doctype": _WEB_PAGE,
-    b"<html": _WEB_PAGE,
-    b"\x1f\x8b": "compressed by gzip: gunzip it first",
-    b"\x80\x02": _PICKLE,
-    b"\x80\x03": _PICKLE,
-    b"\x80\x04": _PICKLE,
-    b"\x80\x05": _PICKLE,
-    b"\x89hdf": "an HDF5 file (Keras), not one of the formats: save its arrays as safetensors first",
-}
+
+
+def read(path: Path, run_task: RunTask, form: str | None = None) -> tuple[Path, str, Contents]:
+    """Read a file or folder of weights, or the checkpoint in a run's folder.
+
+    Returns:
+        What was read, its format, which is detected where `form` is None, and its contents.
+
+    Raises:
+        InvalidInput: when it is damaged, too large, or none of the formats.
+    """
+    with suppress(OSError):  # which the detection names
+        path = _of_run(path)
+    form = form or detect(path)  # a folder of files is checked by its reader
+    _check_regular(*([] if path.is_dir() else [path]))
+    try:
+        contents = FORMATS[form].read(path, run_task)
+    except MemoryError as error:
+        raise InvalidInput(f"{path}: reading it takes more memory than there is; it may be damaged") from error
+    if (number := len(contents.arrays)) > MOST_ARRAYS:
+        raise InvalidInput(f"{path}: expected {MOST_ARRAYS:,} arrays at most, as a network has, got {number:,}")
+    return path, form, contents
+
+
+def _of_run(path: Path) -> Path:
+    """The checkpoint in the folder of a run, or of one backend's part of it; any other path as it is."""
+    if (path / CHECKPOINT).is_file():
+        return path / CHECKPOINT
+    parts = [path / name for name in BACKENDS if (path / name / CHECKPOINT).is_file()]
+    if len(parts) > 1:
+        raise InvalidInput(
+            f"{path}: a run of several backends, each with weights of its own; name one: {', '.join(map(str, parts))}"
+        )
+    return parts[0] / CHECKPOINT if parts else path
+
+
+def _check_regular(*paths: Path) -> None:
+    """Refuse what would never end: pipes, devices, and more bytes than any network has."""
+    for path in paths:
+        if path.exists() and not path.is_file():
+            what = "folder" if path.is_dir() else "pipe or a device; save what comes from it first"
+            raise InvalidInput(f"{path}: expected a file, got a {what}")
+    size = sum(path.stat().st_size for path in paths if path.exists())
+    if size > _LARGEST:
+        raise InvalidInput(
+            f"{paths[0]}: expected at most {_LARGEST:,} bytes, as no network here has more, got {size:,} bytes"
+        )
 
 
 def detect(path: Path) -> str:
@@ -231,19 +294,19 @@ def detect(path: Path) -> str:
             raise InvalidInput(f"{path}: expected weights, and there is no such file or folder; check the path")
         if path.is_dir():
             return _detect_folder(path)
-        if not path.is_file():  # opening a pipe would wait for it
-            raise InvalidInput(f"{path}: expected a file or a folder, got something else; make it a file first")
+        _check_regular(path)
         with path.open("rb") as file:
-            start = file.read(64)
+            start = file.read(512)
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror}); check its name and permissions") from error
     if path.name.endswith(_SYMBOL) and start.lstrip()[:1] == b"{":
         return "mxnet"
-    if start[:4] == b"PK\x03\x04" or start.startswith(pytorch.LEGACY):
+    if start[:4] == b"PK\x03\x04":
+        return _detect_zip(path)
+    if start.startswith(pytorch.LEGACY):
         return "pytorch"
-    for beginning, what in _NOT_WEIGHTS.items():
-        if start.lstrip().lower().startswith(beginning):
-            raise InvalidInput(f"{path}: {what}")
+    if (what := others.describe(path, start)) is not None:
+        raise InvalidInput(f"{path}: {what}")
     if start[:8] == gluon.LIST.to_bytes(8, "little"):
         return "gluon"
     if start[8:9] == b"{":
@@ -259,6 +322,15 @@ def detect(path: Path) -> str:
     if by_suffix is not None:
         return by_suffix  # the file is damaged, and its reader says how
     raise InvalidInput(f"{path}: none of the formats ({_SUFFIXES}, or a folder); name it with --from")
+
+
+def _detect_zip(path: Path) -> str:
+    names = others.zip_names(path)
+    if names is None or others.is_of_pytorch(names):
+        return "pytorch"  # whose reader says what is damaged
+    if names and all(name.endswith(".npy") or name == TEXTS for name in names):
+        return "npz"
+    raise InvalidInput(f"{path}: {others.describe_zip(names)}")
 
 
 def _detect_folder(path: Path) -> str:

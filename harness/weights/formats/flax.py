@@ -16,6 +16,7 @@ import msgpack
 import numpy as np
 
 from harness.atomic import write_atomically
+from harness.weights.checkpoint import of_bfloat16
 from harness.weights.formats.contents import Contents
 from spec import Array, Arrays, InvalidInput
 
@@ -118,7 +119,6 @@ def _unpack(code: int, data: bytes) -> Array:
         raise ValueError(f"an array of shape {str(shape)[:60]}")
     if dtype not in _DTYPES + _COUNTS:
         raise ValueError(f"expected arrays of {', '.join(_DTYPES)}, got {str(dtype)[:20]!r}")
-    if dtype == "bfloat16":  # NumPy has no bfloat16; float32 holds it exactly
-        halves = np.frombuffer(content, "<u2").astype("<u4") << 16
-        return halves.view("<f4").reshape(shape)
+    if dtype == "bfloat16":
+        return of_bfloat16(content).reshape(shape)
     return np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).reshape(shape)

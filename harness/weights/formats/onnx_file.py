@@ -414,7 +414,8 @@ def _texts(model: ModelProto) -> dict[str, str]:
     if len(texts) < len(_TEXTS) or len(pairs) > len(texts) or not all(isinstance(text, str) for text in texts.values()):
         raise InvalidInput(
             f"an ONNX graph of another program: expected {', '.join(_TEXTS)} in its metadata, each once, as this "
-            f"program writes them, got {', '.join(key for key, _ in pairs) or 'none'}"
+            f"program writes them, got {', '.join(key for key, _ in pairs) or 'none'}; convert the weights that it was "
+            "exported from, in the format of their own framework"
         )
     return texts
 
