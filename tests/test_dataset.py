@@ -342,7 +342,7 @@ def test_remarks_on_pictures_are_kept_with_the_dataset(flowers):
     Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(flowers / "rose" / "deep.png")
     for _ in range(2):
         _, lines = _said(flowers)
-        assert lines[-1].startswith("taken as 12 bits in 16, since no pixel needs more: ")
+        assert lines[-1].startswith("taken as 12 bits deep, since no pixel needs more: ")
         assert lines[-1].endswith("deep.png (up to 4,000)")
 
 

@@ -31,8 +31,9 @@ Maker = Callable[[Path], Path]  # makes a file or a folder in a folder
 SILENT = "nothing that needs a word"
 PICTURES, FOLDERS = "Pictures", "Folders of pictures"
 MAKERS: dict[str, dict[str, Maker]] = {PICTURES: {}, FOLDERS: {}}
-# Pictures that are read, and are not the digit of all the others.
-OTHERS = {"black and white", "wider than high", "of one pixel", "white on a transparent color of the palette"}
+# Pictures that are read, and have not the pixels of all the others: those of the digit in black and white, and others.
+INKS = {"16 bits, white on a transparent black", "white on a transparent color of the palette"}
+OTHERS = {"black and white", "wider than high", "of one pixel"}
 
 
 def makes(what: str, section: str = PICTURES) -> Callable[[Maker], Maker]:
@@ -52,6 +53,7 @@ def _digit() -> Image.Image:
 DIGIT = _digit()
 LEVELS = np.asarray(DIGIT)
 COLOR = DIGIT.convert("RGB")
+INK = np.where(LEVELS > 100, 255, 0).astype(np.uint8)  # the digit in black and white
 JPEG = {"format": "JPEG", "quality": 98}
 
 
@@ -98,7 +100,7 @@ def _with_alpha(image: Image.Image, alpha: Image.Image | int) -> Image.Image:
 
 
 def _palette() -> Image.Image:
-    image = Image.fromarray((LEVELS > 100).astype(np.uint8), "P")
+    image = Image.fromarray(INK // 255, "P")
     image.putpalette([0, 0, 0, 255, 255, 255])
     return image
 
@@ -133,6 +135,7 @@ picture("alpha, opaque", "a.png", _with_alpha(COLOR, 255))
 picture("black on nothing, in alpha", "a.png", _with_alpha(BLANK, Image.eval(DIGIT, lambda x: 255 - x)))
 picture("white on nothing, in alpha, color", "a.png", _with_alpha(Image.new("RGB", DIGIT.size, "white"), DIGIT))
 picture("white on nothing, in alpha, grey", "a.png", _with_alpha(Image.new("L", DIGIT.size, 255), DIGIT))
+picture("16 bits, white on a transparent black", "a.png", Image.fromarray(INK * np.uint16(257)), transparency=0)
 picture("white on a transparent color of the palette", "a.png", _palette(), transparency=0)
 for _number, _turn in enumerate(
     [None, T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE, T.ROTATE_90, T.TRANSVERSE, T.ROTATE_270], 1
@@ -249,7 +252,9 @@ def test_what_becomes_of_a_picture(what, tmp_path, network):
     _, images, lines = prediction.read_pictures([str(path)], prepare)
     assert images.shape == (1, 1, 28, 28)
     assert (lines == []) if row.words == SILENT else (row.words in "\n".join(lines))
-    if what not in OTHERS:
+    if what in INKS:
+        np.testing.assert_array_equal(images[0], prepare.apply(Image.fromarray(INK)))
+    elif what not in OTHERS:
         expected = prepare.apply(DIGIT)
         assert np.abs(images[0] - expected).max() < 2.5 / 255
         assert _class(network, images) == _class(network, expected[None])
@@ -268,7 +273,7 @@ def test_one_reader_serves_predict_compare_and_train(tmp_path):
     trained = open_dataset(prepare(f"folder:{tmp_path / 'data'}", 1, 20)).train
     for images in (compared.images, trained.images / 255):
         assert np.abs(images - expected).max() < 1.5 / 255
-    assert compared.remarks[0].startswith("taken as 12 bits in 16")
+    assert compared.remarks[0].startswith("taken as 12 bits deep")
 
 
 def test_an_installed_plugin_is_used(tmp_path, monkeypatch):

@@ -167,7 +167,7 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def left_out(others: Counter[str]) -> str:
-    """``9 .heic files, 1 file without suffix``, and what would help; empty where nothing was left out."""
+    """``9 .heic files, 1 without suffix``, and the package that reads them; empty where nothing was left out."""
     words = []
     for suffix, count in others.most_common():
         if suffix.startswith("."):
@@ -307,21 +307,23 @@ def _check_size(size: tuple[int, int]) -> None:
 
 def _eight_bits(picture: Image.Image) -> tuple[Image.Image, list[tuple[str, str]]]:
     """A frame in mode L or RGB, and what there is to say of it."""
+    said: list[tuple[str, str]] = []
     if picture.mode == "F":
-        return _from_floats(picture), []
-    if picture.mode.startswith("I"):
-        return _from_integers(picture)
-    deep = ";16" in str(getattr(picture, "tile", ""))  # Pillow keeps the high byte of each color
-    if deep and 0 < np.max(picture.getextrema()) < 16:
+        picture = _from_floats(picture)
+    elif picture.mode.startswith("I"):
+        picture, said = _from_integers(picture)
+    elif ";16" in str(getattr(picture, "tile", "")) and 0 < np.max(picture.getextrema()) < 16:
+        # Pillow keeps the high byte of each color.
         raise InvalidInput("expected colors of 16 bits, got none above 4,095, 12 bits in 16; multiply them by 16")
     if not picture.has_transparency_data:
-        return picture.convert("L" if picture.mode in ("1", "L") else "RGB"), []
+        return picture.convert("L" if picture.mode in ("1", "L") else "RGB"), said
     whole = picture.convert("RGBA")
     alpha, colors = whole.getchannel("A"), whole.convert("RGB")
     frame = _over("white", colors, alpha)
     if _spread(frame) < _BLANK <= _spread(alpha):
-        return _over("black", colors, alpha), [("read over black: over white nothing of it would be seen", "")]
-    return frame, []
+        frame = _over("black", colors, alpha)
+        said.append(("read over black: over white nothing of it would be seen", ""))
+    return frame, said
 
 
 def _over(background: str, colors: Image.Image, alpha: Image.Image) -> Image.Image:
@@ -353,11 +355,11 @@ def _from_integers(picture: Image.Image) -> tuple[Image.Image, list[tuple[str, s
         raise InvalidInput(
             f"expected whole numbers of up to 16 bits, got {low:,} to {high:,}; scale them to 0 to 65535"
         )
-    levels = np.rint(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)[values]
+    image = Image.fromarray(np.rint(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)[values])
     if isinstance(transparent := picture.info.get("transparency"), int):
-        levels[values == transparent] = 255
-    remark = (f"taken as {bits} bits in 16, since no pixel needs more", f" (up to {high:,})")
-    return Image.fromarray(levels), [remark] if bits < 16 and high else []
+        image.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    remark = (f"taken as {bits} bits deep, since no pixel needs more", f" (up to {high:,})")
+    return image, [remark] if bits < 16 and high else []
 
 
 def _turned(picture: Image.Image, opened: Image.Image, said: list[tuple[str, str]]) -> Image.Image:
