@@ -41,6 +41,24 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
+def check_target(path: Path) -> None:
+    """Make sure, before the work is done, that a file can be written.
+
+    Raises:
+        InvalidInput: when its folder is missing or takes no files, or when something else has its name.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "a device"
+            raise InvalidInput(f"{path}: expected the name of a file, and this is {kind}; choose another name")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{path}: there is no folder {path.parent}; make it, or choose another one") from error
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
 @contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """A new hidden folder in `parent` that is gone after the context.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.atomic import write_atomically
+from harness.atomic import check_target, write_atomically
 from harness.shown import shown
 from spec import InvalidInput
 
@@ -68,15 +68,27 @@ def new_figure(columns: int, size: tuple[float, float], share_y: bool = False) -
     return figure, list(figure.subplots(1, columns, sharey=share_y, squeeze=False)[0])
 
 
+def check_picture(path: Path) -> None:
+    """Make sure, before the work is done, that a figure can be written there.
+
+    Raises:
+        InvalidInput: for an unknown suffix, or when the file cannot be written.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    suffixes = sorted(f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes())
+    if path.suffix.lower() not in suffixes:
+        raise InvalidInput(f"{path}: expected a name that ends in one of {', '.join(suffixes)}")
+    check_target(path)
+
+
 def save_figure(figure: Any, path: Path) -> None:
     """Write the figure, whole or not at all, in the format that the suffix names.
 
     Raises:
-        InvalidInput: for an unknown suffix, or when the file cannot be written; what was there is unchanged.
+        InvalidInput: as `check_picture`; what was there is unchanged.
     """
+    check_picture(path)
     buffer = io.BytesIO()
-    try:
-        figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=120)
-    except ValueError as error:  # matplotlib names the formats that it supports
-        raise InvalidInput(f"{path}: {error}") from error
+    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=120)
     write_atomically(path, buffer.getvalue())

@@ -36,7 +36,7 @@ from harness.bench.process import Died, Process, environment
 from harness.bench.profiles import Profile
 from harness.bench.proof import BATCH, Referee
 from harness.bench.record import Record, Row, Sample, WarmUp
-from harness.bench.report import plots, tables
+from harness.bench.report import page, plots, tables
 from harness.bench.report.page import write_folder, write_profile
 from harness.bench.roofline import machine_of, stage_flops
 from harness.bench.rounds import Benchmark, enough, warm_up
@@ -835,6 +835,15 @@ def test_tables_fit_the_terminal(shown, width):
     assert all(len(line) <= width for line in lines)
     assert all(re.match(r"(pt|mx) (textbook|tuned) +[\d.,]+", line) for line in lines)
     assert all(text.count(heading) >= 4 for heading in tables.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"stages": [1]}', '{"stages": [{}], "settings": {}}', "[" * 9999], ids=range(6)
+)
+def test_a_foreign_file_with_a_profiles_name_is_refused_before_anything_is_measured(content, tmp_path):
+    (tmp_path / "profile-pt.json").write_text(content)
+    with pytest.raises(spec.InvalidInput, match=r"profile-pt.json: expected what `googlenet profile` writes"):
+        page.check_folder(tmp_path)
 
 
 def test_markdown_holds_tables_environment_and_command(shown):

@@ -218,9 +218,9 @@ def test_the_table_has_a_row_for_each_part_that_there_is():
             "193 to 224 pixels; vgg11 takes 224 to 255 pixels; vgg11-narrow takes 224 to 255 pixels",
         ),
         (["nin", "d2l", "--size", "0"], "nin takes 67 or more pixels; d2l takes 1 or more pixels"),
-        (["nin", "--plot", "sizes.xyz"], "sizes.xyz: Format 'xyz' is not supported (supported formats: "),
-        (["nin", "--plot", "sizes"], "sizes: Format '' is not supported"),
-        (["nin", "--plot", "nowhere/sizes.png"], "sizes.png: cannot be written"),
+        (["nin", "--plot", "sizes.xyz"], "sizes.xyz: expected a name that ends in one of "),
+        (["nin", "--plot", "sizes"], "sizes: expected a name that ends in one of "),
+        (["nin", "--plot", "nowhere/sizes.png"], "sizes.png: there is no folder nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

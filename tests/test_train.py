@@ -159,6 +159,36 @@ def test_evaluation_shows_each_class(finished, home):
     assert (home / "c.png").is_file()
 
 
+def test_evaluation_of_a_run_that_cannot_be_written_shows_its_scores(finished, home, tmp_path):
+    """A folder in the way of the picture stands for a folder that is read-only, which tests may write all the same."""
+    shutil.copy(finished / FIRST / CHECKPOINT, tmp_path)
+    (tmp_path / "confusion.png").mkdir()
+    done = googlenet(home, "eval", str(tmp_path))
+    assert "of 10)" in done.stdout
+    assert "no picture: " in done.stderr
+    assert "--picture FILE draws it elsewhere" in done.stderr
+    said = json.loads(googlenet(home, "eval", str(tmp_path), "--json").stdout)
+    assert (said["picture"], len(said["confusion"])) == (None, 10)
+
+
+@pytest.mark.parametrize("name", ["picture", "picture.doc", "runs", "nowhere/picture.png"])
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_evaluation(name, finished, home, monkeypatch):
+    monkeypatch.setattr(harness.backends.process, "run_worker", None)
+    for words in (["eval", f"runs/all/{FIRST}", "--picture", name], ["runs", "runs/all", "--plot", name]):
+        done = googlenet(home, *words, status=2)
+        assert done.stderr.startswith(f"error: {name}: ")
+        assert not done.stdout
+
+
+def test_results_are_shown_although_the_curves_cannot_be_drawn(home, stopped):
+    for path in (stopped / CURVES, stopped / FIRST / CURVES):
+        path.unlink()
+        path.mkdir()
+    done = googlenet(home, "train", "--resume", str(stopped), status=2)
+    assert "4 of 4" in done.stdout
+    assert f"{FIRST}/{CURVES}: expected the name of a file, and this is a folder" in done.stderr
+
+
 def test_evaluation_on_other_classes_is_refused(finished, home):
     done = googlenet(home, "eval", f"runs/all/{FIRST}", "--data", "digits", status=2)
     assert "digits has the classes 0, 1, 2" in done.stderr

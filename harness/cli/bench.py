@@ -95,16 +95,16 @@ def bench(
         start = _starter(record, referee, device, interpreters(python or [], names))
         with _bar("benchmark") as progress:
             Benchmark(record, referee, start, progress=progress).run()
-    if out is not None:
-        write_folder(record, out)
-    if markdown is not None:
-        tables.append_markdown(record, markdown)
     if as_json:
         print(json.dumps(record.as_json(), indent=2))
     else:
         tables.render(record, console())
-        if out is not None:
+    if out is not None:
+        write_folder(record, out)
+        if not as_json:
             screen.say(console(), f"report: {shown(out / 'report.html')}")
+    if markdown is not None:
+        tables.append_markdown(record, markdown)
     raise typer.Exit(0 if record.passed else 1 if record.complete else 130)
 
 
@@ -145,12 +145,12 @@ def profile(
         start = _starter(profile, referee, device, interpreters(python or [], [name]))
         with _bar(f"profile of {name}") as progress:
             measure(profile, referee, start, progress=progress)
-    if out is not None:
-        write_profile(profile, out)
     if as_json:
         print(json.dumps(profile.as_json(), indent=2))
     else:
         render_profile(profile, console())
+    if out is not None:
+        write_profile(profile, out)
     raise typer.Exit(0 if profile.passed else 1 if profile.complete or profile.problem else 130)
 
 
@@ -183,11 +183,13 @@ def _batches(text: str) -> list[int]:
 
 def _check_outputs(out: Path | None, markdown: Path | None) -> None:
     """Refuse what cannot be written, before hours of work."""
+    from harness.bench.report.page import check_folder
     from spec import InvalidInput
 
     try:
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
+            check_folder(out)
         if markdown is not None:
             markdown.open("a").close()
     except OSError as error:

@@ -73,6 +73,7 @@ def compare(
     import numpy as np
 
     import spec
+    from harness.atomic import check_target, write_atomically
     from harness.backends.registry import check_names
     from harness.compare import comparison
     from harness.compare.table import render
@@ -86,6 +87,8 @@ def compare(
         raise spec.InvalidInput(
             f"--with: expected some of {', '.join(comparison.EVALUATORS)}, got {', '.join(unknown)}"
         )
+    if json_file not in (None, Path("-")):
+        check_target(json_file)
     chosen = None
     prepare: Preprocessing | None = None
     if weights is None:
@@ -105,8 +108,6 @@ def compare(
     say(images.remarks)
     if prepare is not None:
         images = replace(images, images=prepare.numbers(np.rint(255 * images.images)))
-    if json_file not in (None, Path("-")) and not json_file.parent.is_dir():
-        raise spec.InvalidInput(f"--json {json_file}: there is no folder {json_file.parent}")
     with progress(["referee", *names, *others]) as done:
         report = comparison.compare(
             config,
@@ -126,5 +127,5 @@ def compare(
         if json_file == Path("-"):
             sys.stdout.write(text)
         else:
-            json_file.write_text(text)
+            write_atomically(json_file, text.encode())
     raise typer.Exit(0 if report.passed else 1)

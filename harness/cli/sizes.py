@@ -43,11 +43,14 @@ def sizes(
     googlenet sizes alexnet vgg11 nin d2l --size 224 --plot sizes.png
     """
     from harness.compare import sizes as costs
+    from harness.figures import check_picture
 
     networks = costs.measure_all(presets or [], size)
     if plot is not None:
-        costs.draw(networks, plot)
+        check_picture(plot)
     if as_json:
         print(json.dumps(costs.as_json(networks), indent=2))
     else:
         costs.render(networks, console())
+    if plot is not None:
+        costs.draw(networks, plot)

@@ -213,6 +213,7 @@ def evaluate(
     """
     from harness.backends.process import run_worker
     from harness.backends.registry import check_names
+    from harness.figures import check_picture
     from harness.images.batches import open_dataset
     from harness.training import display
     from harness.training.curves import draw_confusion
@@ -224,6 +225,8 @@ def evaluate(
     from spec import InvalidInput, param_shapes
 
     path = checkpoint / CHECKPOINT if (checkpoint / CHECKPOINT).is_file() else checkpoint
+    if picture is not None:
+        check_picture(picture)
     weights = read_weights(path, task_runner(python), preset=preset).weights
     run, position = of_checkpoint(weights, path) if holds_training(path) else (None, Position())
     start = start_of(weights)
@@ -259,18 +262,28 @@ def evaluate(
         screen.say(notes, f"{name}: {answer.crash}", "red")
         raise typer.Exit(1)
     confusion = answer.arrays["confusion"]
-    picture = picture or path.with_name("confusion.png")
     title = f"{path.resolve().parent.name}/{path.name} on {dataset.source}, {part} images"
-    say(draw_confusion(confusion, dataset.classes, picture, title))
+    drawn = picture or path.with_name("confusion.png")
+    problem = None
+    try:
+        say(draw_confusion(confusion, dataset.classes, drawn, title))
+    except InvalidInput as error:  # the scores are shown all the same
+        problem = error
     if as_json:
         step = position.step if run else None
         facts = {"checkpoint": str(path), "step": step, "backend": name, "data": dataset.source, "part": part}
         facts |= answer.facts | {"classes": display.class_table(confusion, dataset.classes)}
-        print(json.dumps(facts | {"confusion": confusion.tolist(), "picture": str(picture)}, indent=2))
-        return
-    out = console()
-    display.show_scores(confusion, answer.facts["loss"], dataset.classes, out)
-    screen.say(out, f"confusion matrix: {shown(picture)}")
+        facts |= {"confusion": confusion.tolist(), "picture": None if problem else str(drawn)}
+        print(json.dumps(facts, indent=2))
+    else:
+        out = console()
+        display.show_scores(confusion, answer.facts["loss"], dataset.classes, out)
+        if problem is None:
+            screen.say(out, f"confusion matrix: {shown(drawn)}")
+    if problem is not None and picture is not None:
+        raise problem
+    if problem is not None:
+        say([f"no picture: {problem}; --picture FILE draws it elsewhere"])
 
 
 def runs(
@@ -288,10 +301,13 @@ def runs(
 
     googlenet runs --plot all.png
     """
+    from harness.figures import check_picture
     from harness.training import display
     from harness.training.runs import backend_folders
     from spec import InvalidInput
 
+    if plot is not None:
+        check_picture(plot)
     if not folder.is_dir():
         raise InvalidInput(f"{folder}: expected a folder of runs; `googlenet train --help` says how to make one")
     folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from teeth.fault import Fault
 
-_FILES = ("compare", "predict", "worker", "cli", "doctor", "readme", "verdict", "screen")
-_C, _P, _W, _L, _D, _R, _V, _S = (f"tests/test_{name}.py" for name in _FILES)
+_FILES = ("compare", "predict", "worker", "cli", "doctor", "readme", "verdict", "screen", "train")
+_C, _P, _W, _L, _D, _R, _V, _S, _T = (f"tests/test_{name}.py" for name in _FILES)
 _ELSE = f"{_C}::test_backend_that_computes_something_else_fails"
 _BOUND = f"{_V}::test_array_fails_outside_its_own_bound_and_passes_inside"
 _TRAIN = f"{_R}::test_shown_command_of_training_runs"
@@ -100,6 +100,34 @@ FAULTS = [
         'screen.say(notes, f"error: {error}", "red")',
         'notes.print(f"error: {error}", style="red", highlight=False)',
         (f"{_S}::test_refusals_obey_no_name",),
+    ),
+    Fault(
+        "a device is written over",
+        "harness/atomic.py",
+        "if path.exists() and not path.is_file():",
+        "if path.is_dir():",
+        (_usage("compare --preset lenet --backends pt --json /dev/null"),),
+    ),
+    Fault(
+        "the picture of an evaluation is looked at after the work",
+        "harness/cli/train.py",
+        "    if picture is not None:\n        check_picture(picture)\n",
+        "",
+        (f"{_T}::test_a_picture_that_cannot_be_drawn_is_refused_before_the_evaluation",),
+    ),
+    Fault(
+        "scores that have no picture are not shown",
+        "harness/cli/train.py",
+        "    except InvalidInput as error:  # the scores are shown all the same\n        problem = error\n",
+        "    finally:\n        pass\n",
+        (f"{_T}::test_evaluation_of_a_run_that_cannot_be_written_shows_its_scores",),
+    ),
+    Fault(
+        "a benchmark is made for a folder that cannot hold it",
+        "harness/bench/report/page.py",
+        "        check_target(folder / name)\n    _profiles(folder)\n",
+        "        check_target(folder / name)\n",
+        ("tests/test_bench.py::test_a_foreign_file_with_a_profiles_name_is_refused_before_anything_is_measured",),
     ),
     Fault(
         "compare exits with 0 where a backend differs",

@@ -9,13 +9,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.atomic import write_atomically
+from harness.atomic import check_target, write_atomically
 from harness.bench.profiles import Profile
 from harness.bench.record import Record
 from harness.bench.report import plots
 from harness.bench.report.tables import COLUMNS, LEGEND, RATIOS, Line, facts, sections, verdict
+from spec import InvalidInput
 
-_DATA = "bench.json"
+_DATA, _PAGE = "bench.json", "report.html"
 _VARIANTS = {
     "textbook": "the network as the framework's tutorials write it, with the framework's own defaults",
     "compiled": "the textbook's network with the framework's own compilation switch",
@@ -31,11 +32,31 @@ def write_folder(record: Record, folder: Path) -> None:
     for name, svg in pictures.items():
         write_atomically(folder / f"{name}.svg", svg.encode())
     shown = [(name.capitalize(), svg) for name, svg in pictures.items()]
+    write_atomically(folder / _PAGE, page(record, [*shown, *_profiles(folder)]).encode())
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure, before hours of work, that `write_folder` can write there.
+
+    Raises:
+        InvalidInput: when a file cannot be written, or one that lies there is not what its name says.
+    """
+    for name in (_DATA, _PAGE):
+        check_target(folder / name)
+    _profiles(folder)
+
+
+def _profiles(folder: Path) -> list[tuple[str, str]]:
+    """Headings and pictures of the profiles that lie in a folder."""
+    pictures = []
     for path in sorted(folder.glob("profile-*.json")):
-        profile = json.loads(path.read_text())
-        if profile["stages"]:
-            shown.append((f"Stages of {profile['settings']['backend']}", plots.draw_stages(profile)))
-    write_atomically(folder / "report.html", page(record, shown).encode())
+        try:
+            profile = json.loads(path.read_text())
+            if profile["stages"]:
+                pictures.append((f"Stages of {profile['settings']['backend']}", plots.draw_stages(profile)))
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise InvalidInput(f"{path}: expected what `googlenet profile` writes; move this file away") from error
+    return pictures
 
 
 def write_profile(profile: Profile, folder: Path) -> None:
