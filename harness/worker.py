@@ -59,10 +59,11 @@ def main(backend: str, folder: Path) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
     try:
-        np.savez(folder / "answer.npz", **results)
-        (folder / "answer.json").write_text(messages.written(answer))
-    except OSError as error:
-        sys.exit(f"{folder}: cannot hold the answer ({error}); make room, or set TMPDIR to a folder with room")
+        messages.write_arrays(folder / "answer.npz", results)
+        with messages.temporary_files():
+            (folder / "answer.json").write_text(messages.written(answer))
+    except spec.InvalidInput as error:
+        sys.exit(str(error))
 
 
 def handle(

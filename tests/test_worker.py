@@ -235,6 +235,13 @@ def test_full_folder_for_temporary_files_is_refused(program, monkeypatch):
         run_worker("pt", TASK, {}, program("exit 0"))
 
 
+def test_arrays_that_the_disk_cannot_hold_are_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=79))
+    with pytest.raises(spec.InvalidInput, match=r"No space left on device: '.*/x.npz'"):
+        messages.write_arrays(tmp_path / "x.npz", {"a": np.zeros(4), "b": np.zeros(6)})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_worker_without_room_for_its_answer_says_so_in_a_line(tmp_path, monkeypatch):
     (tmp_path / "task.json").write_text('{"kind": "probe"}')
     np.savez(tmp_path / "task.npz")
@@ -243,7 +250,7 @@ def test_worker_without_room_for_its_answer_says_so_in_a_line(tmp_path, monkeypa
     monkeypatch.setattr(messages, "watch_lifeline", lambda gone: None)
     monkeypatch.setattr(worker, "load", lambda name: None)
     monkeypatch.setitem(HANDLERS, "probe", lambda request: ({}, {}))
-    with pytest.raises(SystemExit, match=r"cannot hold the answer .*No space left on device"):
+    with pytest.raises(SystemExit, match=r"temporary files cannot be written .*No space left on device"):
         worker.main("pt", tmp_path)
 
 

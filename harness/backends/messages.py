@@ -6,14 +6,18 @@ prints on the way is none, nor is what another version of this project says.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
+
+import numpy as np
 
 import spec
 from harness.shown import shown
@@ -35,6 +39,30 @@ def read(line: str) -> dict[str, Any] | None:
     if not isinstance(message, dict) or message.pop("code", None) != CODE:
         return None
     return message
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """A context in which an `OSError` is that the folder for temporary files has no room, or cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise spec.InvalidInput(
+            f"temporary files cannot be written ({error}); make room there, or set TMPDIR to a folder with room"
+        ) from error
+
+
+def write_arrays(path: Path, arrays: spec.Arrays) -> None:
+    """Write a temporary file of arrays by name, which NumPy reads.
+
+    Raises:
+        spec.InvalidInput: when it cannot be written.
+    """
+    with temporary_files():
+        # NumPy begins what cannot be ended, and complains once more when it drops the file.
+        if sum(x.nbytes for x in arrays.values()) > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        np.savez(path, **arrays)
 
 
 def refusal(python: str, said: str) -> str:

@@ -36,17 +36,6 @@ _GRACE = 10.0  # seconds for a process to notice that another one has ended
 _WORDS = 12  # lines of a process's last words
 
 
-@contextmanager
-def temporary_files() -> Iterator[None]:
-    """A context in which an `OSError` is that the folder for temporary files has no room, or cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise spec.InvalidInput(
-            f"temporary files cannot be written ({error}); make room there, or set TMPDIR to a folder with room"
-        ) from error
-
-
 def scratch_folder() -> AbstractContextManager[Path]:
     """A temporary folder for what this process and a worker exchange."""
     return temporary_folder(Path(tempfile.gettempdir()))
@@ -91,13 +80,13 @@ def run_worker(
     """
     with ExitStack() as stack:
         folders, starts = [], []
-        with temporary_files():
+        with messages.temporary_files():
             parent = stack.enter_context(scratch_folder())
             for rank, variables in enumerate(_environments(backend, devices)):
                 folders.append(folder := parent / str(rank))
                 folder.mkdir()
                 (folder / "task.json").write_text(json.dumps(dict(task)))
-                np.savez(folder / "task.npz", **arrays)
+                messages.write_arrays(folder / "task.npz", arrays)
                 command = [python, "-P", "-m", "harness.worker", backend, str(folder)]
                 starts.append((command, worker_environment(folder) | variables))
         if lifeline is None:
@@ -168,7 +157,7 @@ def _run(
         workers: list[subprocess.Popen[str]] = []
         errors = []
         for command, environment in starts:
-            with temporary_files():
+            with messages.temporary_files():
                 errors.append(stack.enter_context(tempfile.TemporaryFile("w+", errors="replace")))
             out = subprocess.DEVNULL if workers else subprocess.PIPE
             with _start_of(command):

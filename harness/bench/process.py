@@ -18,7 +18,7 @@ import numpy as np
 
 import spec
 from harness.backends import messages
-from harness.backends.process import last_words, scratch_folder, temporary_files, worker_environment
+from harness.backends.process import last_words, scratch_folder, worker_environment
 from harness.bench.candidates import Candidate
 from harness.weights.checkpoint import config_table
 
@@ -60,7 +60,7 @@ class Process:
         """
         self._python = python
         self._files = ExitStack()
-        with temporary_files():
+        with messages.temporary_files():
             folder = self._files.enter_context(scratch_folder())
             self._errors = self._files.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
             variables = environment(folder, candidate, len(processors))

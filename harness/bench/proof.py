@@ -11,7 +11,7 @@ import numpy as np
 
 import spec
 from harness.agreement import probe_params, relative_error, worst_error
-from harness.backends.process import temporary_files
+from harness.backends import messages
 from harness.bench.worker.operations import SGD, pipeline
 from harness.images.sources import Batch
 from spec import Array, Arrays, reference
@@ -81,7 +81,7 @@ class Referee:
         self._images, self._folder = images, folder
         self._params = {name: x.astype(np.float32) for name, x in proof_params(config, seed).items()}
         self.params_file = folder / "params.npz"
-        np.savez(self.params_file, **self._params)
+        messages.write_arrays(self.params_file, self._params)
         self._results: dict[tuple[int, bool], tuple[Array, float]] = {}
         self._training: reference.Training | None = None
 
@@ -90,8 +90,7 @@ class Referee:
         path = self._folder / f"images-{batch}.npz"
         if not path.exists():
             images, labels = self.batch(batch)
-            with temporary_files():
-                np.savez(path, images=images, labels=labels)
+            messages.write_arrays(path, {"images": images, "labels": labels})
         return path
 
     def batch(self, batch: int, *, loaded: bool = False) -> tuple[Array, Array]:

@@ -236,7 +236,8 @@ def _referee(
 
     It refuses a source with too few images before any work is done.
     """
-    from harness.backends.process import scratch_folder, temporary_files
+    from harness.backends import messages
+    from harness.backends.process import scratch_folder
     from harness.bench.proof import BATCH, Referee
     from harness.images.prepared import prepare
     from harness.images.sources import load_batch
@@ -247,7 +248,7 @@ def _referee(
         source = f"folder:{data}" if Path(data).is_dir() else data
         dataset = prepare(source, config.in_channels, size, data_dir).resolve()
     with ExitStack() as stack:
-        with temporary_files():
+        with messages.temporary_files():
             folder = stack.enter_context(scratch_folder())
             referee = Referee(
                 config, lambda n: load_batch([data], config, size, n, data_dir), folder, dataset, report.seed

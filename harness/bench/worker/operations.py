@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import spec
+from harness.backends import messages
 from harness.backends.registry import BACKENDS, PACKAGES, load
 from harness.backends.threads import busy_threads, ticks_by_thread
 from spec import Array
@@ -176,7 +177,7 @@ class Operations:
 
     def _save(self, arrays: dict[str, Array]) -> str:
         path = Path(self.job["folder"]) / "answer.npz"
-        np.savez(path, **{name: np.asarray(x) for name, x in arrays.items()})
+        messages.write_arrays(path, {name: np.asarray(x) for name, x in arrays.items()})
         return str(path)
 
 
