@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx, serialization
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 import spec
 from googlenet_jax.build import build
@@ -58,15 +59,23 @@ def read_file(path: Path) -> dict[str, spec.Array]:
     return {name: _numpy(x) for name, x in _named(path, restored).items()}
 
 
-def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) -> dict[str, spec.Array]:
-    """Every stage's output when Flax or Orbax itself loads the checkpoint or the msgpack file."""
+def run_file(
+    path: Path, config: spec.Config, dtype: str, images: spec.Array, names: Mapping[str, str] | None = None
+) -> dict[str, spec.Array]:
+    """Every stage's output when Flax or Orbax itself loads the checkpoint or the msgpack file.
+
+    `names` has the file's dotted paths by our network's, where these differ.
+    """
     model = build(config, dtype=dtype, device="cpu")
     if path.is_dir():
         with ocp.StandardCheckpointer() as checkpointer:
             tree = checkpointer.restore(path.absolute())
     else:
         tree = serialization.msgpack_restore(path.read_bytes())
-        tree = tree.get("params", tree)
+        tree = tree if names else tree.get("params", tree)
+    if names is not None:
+        leaves = flatten_dict(tree, sep=".")
+        tree = unflatten_dict({name: leaves[file_name] for name, file_name in names.items()}, sep=".")
     state = nnx.state(model, (nnx.Param, nnx.BatchStat))
     tree = jax.tree.map(lambda x: jax.numpy.asarray(x, select_dtype(spec.array_dtype(dtype))), tree)
     nnx.replace_by_pure_dict(state, tree)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import mxnet as mx
@@ -43,8 +44,13 @@ def _fill(model: Network, norm: str) -> None:
     parameters[f"{norm}.beta"]._var = mx.sym.zeros_like(mean)
 
 
-def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) -> dict[str, spec.Array]:
-    """Every stage's output when Gluon itself loads the parameters; of a symbol, with its parameters, only the ends."""
+def run_file(
+    path: Path, config: spec.Config, dtype: str, images: spec.Array, names: Mapping[str, str] | None = None
+) -> dict[str, spec.Array]:
+    """Every stage's output when Gluon itself loads the parameters; of a symbol, with its parameters, only the ends.
+
+    `names` has the file's names by our network's, where these differ.
+    """
     if path.name.endswith("-symbol.json"):
         params = path.with_name(path.name.replace("-symbol.json", "-0000.params"))
         with warnings.catch_warnings():
@@ -56,5 +62,10 @@ def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) ->
         outputs = outputs if isinstance(outputs, list) else [outputs]
         return {name: x.asnumpy() for name, x in zip((config.logits, *spec.head_names(config)), outputs, strict=True)}
     model = build(config, dtype=dtype, device="cpu")
-    model.load_parameters(str(path), cast_dtype=True)
+    if names is None:
+        model.load_parameters(str(path), cast_dtype=True)
+    else:
+        arrays, parameters = nd.load(str(path)), model._collect_params_with_prefix()
+        for name, file_name in names.items():
+            parameters[name].set_data(arrays[file_name].astype(select_dtype(dtype)))
     return activations(model, images)

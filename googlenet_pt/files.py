@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ _SETTINGS += ["numpy.dtype", "numpy.ndarray", "argparse.Namespace"]
 
 
 def write_file(path: Path, arrays: spec.Arrays, config: spec.Config) -> None:
-    """Save canonical arrays, in their own dtype, as the state dict of the network."""
+    """Save arrays by the names of a state dict, in their own dtype."""
     state = {name: torch.from_numpy(np.array(x)) for name, x in arrays.items()}
-    for layer in spec.layers(config):
-        if layer.norm and layer.norm.unbiased:  # PyTorch's own batch norm, which counts batches
-            state[f"{layer.name}.norm.num_batches_tracked"] = torch.tensor(0)
+    if config.batch_norm and config.batch_norm.unbiased:  # PyTorch's own batch norm, which counts batches
+        norms = [name.removesuffix("running_mean") for name in arrays if name.endswith("running_mean")]
+        state |= {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}
     with path.open("wb") as file:  # given a path, PyTorch would put its name into the file
         torch.save(state, file)
 
@@ -66,10 +67,15 @@ def read_file(path: Path) -> dict[str, spec.Array]:
     return {name: _numpy(x) for name, x in tensors.items()}
 
 
-def run_file(path: Path, config: spec.Config, dtype: str, images: spec.Array) -> dict[str, spec.Array]:
-    """Every stage's output when PyTorch itself loads the file."""
+def run_file(
+    path: Path, config: spec.Config, dtype: str, images: spec.Array, names: Mapping[str, str] | None = None
+) -> dict[str, spec.Array]:
+    """Every stage's output when PyTorch itself loads the file; `names` has the file's by our network's."""
     model = build(config, dtype=dtype, device="cpu")
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if names is not None:
+        state = model.state_dict() | {name: state[file_name] for name, file_name in names.items()}
+    model.load_state_dict(state)
     return activations(model, images)
 
 

@@ -190,7 +190,7 @@ def _file(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
         return {}, files.read_file(path)
     config = spec.preset(**task["config"])
     if task["kind"] == "run":
-        return {}, files.run_file(path, config, task["dtype"], request.arrays["images"])
+        return {}, files.run_file(path, config, task["dtype"], request.arrays["images"], task.get("names"))
     files.write_file(path, request.arrays, config)
     return {}, {}
 

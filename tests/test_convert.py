@@ -80,14 +80,14 @@ def weights_for(case: str) -> Checkpoint:
 
 
 def referee(weights: Checkpoint, folder: Path) -> Source:
-    return Source(folder, "safetensors", "canonical", weights)
+    return Source(folder, "safetensors", names.SCHEMES["canonical"], weights)
 
 
 def written(form: str, weights: Checkpoint, folder: Path) -> Source:
     """A file of that format, in the folder."""
     path = folder / FILES[form]
     FORMATS[form].write(path, weights, here)
-    return Source(path, form, FORMATS[form].scheme, weights)
+    return Source(path, form, names.SCHEMES[FORMATS[form].scheme], weights)
 
 
 # --------------------------------------------------------------------------------------------------- every format

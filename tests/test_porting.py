@@ -542,7 +542,9 @@ def test_table_of_foreign_names_is_true():
         for scheme, column in zip(re.findall(r"`([^`]+)`", schemes), columns, strict=True):
             shown[scheme] = shown.get(scheme, set()) | column
             examples = re.findall(r"`([^`]*\.[^`]*)`", whose.replace("`torchvision.models.googlenet`", ""))
-            known = {x for name in column for x in foreign_names(SCHEMES[scheme], spec.preset(name)).values()}
+            heads = {name: SCHEMES[scheme].heads and spec.PRESETS[name].aux for name in column}
+            configs = [spec.preset(name, aux=aux) for name, aux in heads.items()]
+            known = {x for config in configs for x in foreign_names(SCHEMES[scheme], config).values()}
             assert set(examples) <= known | {"nn.Sequential"}, scheme
     foreign = {name: set(scheme.presets) for name, scheme in SCHEMES.items()}
     assert shown == {name: foreign[name] for name in foreign if name not in ("canonical", "gluon", "nnx")}

@@ -68,6 +68,15 @@ def convert(
     scale: Scale = None,
     mean: Mean = None,
     std: Std = None,
+    named: Annotated[
+        str | None,
+        typer.Option(
+            "--names",
+            help="Whose names the arrays get: torchvision, d2l, d2l-today, gluon-prefixed, linen, caffe and others of "
+            "docs/names.md, or canonical.",
+            show_default="as in the source, where the format holds them",
+        ),
+    ] = None,
     python: Python = None,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +94,7 @@ def convert(
     googlenet convert mine.pt model.onnx --labels flowers.txt --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
     from harness.weights import convert as conversion
-    from harness.weights.formats import FORMATS, format_for
+    from harness.weights.formats import FORMATS, foreign, format_for
     from harness.weights.preprocessing import chosen
 
     form = to_format or format_for(target)
@@ -95,7 +104,11 @@ def convert(
         done(f"reading {source}")
         pictures = chosen(read.weights, labels, size=size, order=order, scale=scale, mean=mean, std=std)
         weights = conversion.prepared(read, dtype, aux=heads, form=form, pictures=pictures)
-        verification = conversion.convert(read, target, form, weights, run_task, verify=verify)
+        if named is None:
+            naming = foreign.kept_scheme(read.naming, read.form == form, form, weights.config)
+        else:
+            naming = foreign.asked_scheme(named, form, weights.config)
+        verification = conversion.convert(read, target, form, weights, run_task, verify=verify, naming=naming)
     tell_pictures(pictures)
     passed = verification is None or verification.passed
     if as_json:
@@ -106,6 +119,7 @@ def convert(
             "notes": list(read.notes),
             "target": str(target) if passed else None,
             "to": form,
+            "target_names": naming.name,
             "preset": weights.config.preset,
             "tensors": len(weights.params),
             "sha256": conversion.fingerprint(weights),
@@ -117,6 +131,9 @@ def convert(
     tell(f"{shown(source)}: {FORMATS[read.form].title}, names of {read.scheme}; {weights.config}")
     for note in read.notes:
         tell(note)
+    if naming.name != FORMATS[form].scheme:
+        ours = "" if named else ", as in the source; --names canonical writes ours"
+        tell(f"written with the names of {naming.name}{ours}")
     tell(f"{len(weights.params)} tensors, bit for bit; SHA-256 {conversion.fingerprint(weights)}")
     if (half := conversion.widened(read.weights, weights)) is not None:
         tell(half)

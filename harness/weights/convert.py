@@ -29,10 +29,10 @@ from harness.weights.checkpoint import (
     plain,
     understand,
 )
-from harness.weights.formats import FORMATS, RunTask, answer_of, detect, params_of, read
+from harness.weights.formats import FORMATS, RunTask, answer_of, detect, foreign, params_of, read
 from harness.weights.formats.contents import Contents
 from harness.weights.preprocessing import Preprocessing, preprocessing_of, published
-from harness.weights.recognition import recognize
+from harness.weights.recognition import Recognized, recognize
 from spec import Array, Config, InvalidInput, reference
 from spec.shapes import input_sizes
 from spec.tolerances import TOLERANCES
@@ -47,9 +47,14 @@ class Source:
 
     path: Path
     form: str
-    scheme: str  # the file's names: see `harness.weights.names`
+    naming: names.Scheme  # of the file's arrays
     weights: Checkpoint
     notes: tuple[str, ...] = ()  # what stood around the network, a line each
+
+    @property
+    def scheme(self) -> str:
+        """The name of the file's names."""
+        return self.naming.name
 
 
 @dataclass
@@ -85,23 +90,29 @@ def read_weights(path: Path, run_task: RunTask, form: str | None = None, preset:
     """
     path, form, contents = read(path, run_task, form)
     try:
-        if "format" in contents.texts:
-            return Source(path, form, FORMATS[form].scheme, understood(contents, FORMATS[form].scheme, preset))
+        if contents.ours:
+            weights, naming = understood(contents, FORMATS[form].scheme, preset)
+            return Source(path, form, naming, weights)
         found = recognize(contents.arrays, preset)
         if len(found.configs) > 1:
             fitting = ", ".join(config.preset for config in found.configs)
             raise InvalidInput(f"fits {fitting}: say which with --preset, since the file does not")
-        (config,) = found.configs
-        metadata = {"preprocessing": published(found.scheme.name, config).as_json()}
-        weights = Checkpoint(found.weights(config).params, config, metadata)
-        spec.check_params(weights.config, weights.params)
+        source = foreign_source(path, form, found, found.configs[0])
+        spec.check_params(source.weights.config, source.weights.params)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
-    return Source(path, form, found.scheme.name, weights, tuple(found.notes()))
+    return source
 
 
-def understood(contents: Contents, scheme: str, preset: str | None = None) -> Checkpoint:
-    """The weights in a file that has our texts.
+def foreign_source(path: Path, form: str, found: Recognized, config: Config) -> Source:
+    """A network in a foreign file as one of its configurations, with what its publisher says of pictures."""
+    metadata = {"preprocessing": published(found.scheme.name, config).as_json()}
+    weights = Checkpoint(found.params(config), config, metadata)
+    return Source(path, form, found.scheme, weights, tuple(found.notes()))
+
+
+def understood(contents: Contents, scheme: str, preset: str | None = None) -> tuple[Checkpoint, names.Scheme]:
+    """The weights in a file that has our texts, and its scheme: `scheme`, unless the texts say that it is another.
 
     Raises:
         InvalidInput: when the arrays are not those that the texts describe, or of another preset.
@@ -111,7 +122,12 @@ def understood(contents: Contents, scheme: str, preset: str | None = None) -> Ch
         raise InvalidInput(f"it says that it is preset {config.preset}; leave --preset out, or say the same")
     state = {name: x for name, x in contents.arrays.items() if name.startswith(STATE)}
     params = {name: x for name, x in contents.arrays.items() if name not in state}
-    return understand(names.rename(params, names.SCHEMES[scheme], config) | state, contents.texts)
+    texts = dict(contents.texts)
+    naming = names.SCHEMES[scheme]
+    if texts.pop("names", None) is not None:
+        found = recognize(params, config.preset)
+        params, naming = dict(found.arrays), found.scheme
+    return understand(names.rename(params, naming, config) | state, texts), naming
 
 
 def prepared(
@@ -155,12 +171,20 @@ def _dtypes(weights: Checkpoint) -> set[str]:
 
 
 def convert(
-    source: Source, target: Path, form: str, weights: Checkpoint, run_task: RunTask, *, verify: bool
+    source: Source,
+    target: Path,
+    form: str,
+    weights: Checkpoint,
+    run_task: RunTask,
+    *,
+    verify: bool,
+    naming: names.Scheme | None = None,
 ) -> Verification | None:
     """Write weights from `prepared`, and put them in place once they are verified.
 
     What stood there before stays whole until then. The result is compared bit for bit in any case; source and result
-    run where `verify` is True. Where that verification has not passed, nothing has been written.
+    run where `verify` is True. Where that verification has not passed, nothing has been written. `naming` names the
+    arrays in the result; None for the format's own names.
 
     Raises:
         InvalidInput: when the target cannot be written, or is something else that would be lost, or when a framework
@@ -170,9 +194,12 @@ def convert(
     try:
         with temporary_folder(target.parent) as unfinished:
             written = unfinished / target.name
-            FORMATS[form].write(written, weights, run_task)
-            _check_equal(read_weights(written, run_task, form).weights, weights, target)
-            result = Source(written, form, FORMATS[form].scheme, weights)
+            naming = naming or names.SCHEMES[FORMATS[form].scheme]
+            foreign.write(written, form, weights, naming, run_task)
+            own = naming.name == FORMATS[form].scheme
+            again = read_weights(written, run_task, form, None if own else weights.config.preset)
+            _check_equal(again.weights, weights, target, own=own)
+            result = Source(written, form, naming, weights)
             verification = verified(source, result, run_task) if verify else None
             if verification is None or verification.passed:
                 _publish(written, target)
@@ -202,10 +229,11 @@ def _check_target(source: Path, target: Path, form: str) -> None:
         raise InvalidInput(f"{target}: there is no folder {target.parent}")
 
 
-def _check_equal(read: Checkpoint, weights: Checkpoint, target: Path) -> None:
-    """Check that not a bit has changed."""
+def _check_equal(read: Checkpoint, weights: Checkpoint, target: Path, *, own: bool) -> None:
+    """Check that not a bit has changed. Files without our own names do not all say what has no parameters."""
     changed = [name for name, x in weights.params.items() if not _same(x, read.params.get(name))]
-    if changed or read.config != weights.config:
+    whole = read.config == weights.config or (not own and read.config.preset == weights.config.preset)
+    if changed or not whole or len(read.params) > len(weights.params):
         what = ", ".join(changed[:5]) or "the configuration"
         raise InvalidInput(f"{target}: read again, it holds something else ({what}); nothing was written")
 
@@ -242,7 +270,7 @@ def verified(source: Source, result: Source, run_task: RunTask) -> Verification:
     """
     config = result.weights.config
     params = source.weights.params
-    runners = [_runner(source), _runner(result)]
+    runners = [_runner(source), FORMATS[result.form].runner]
     if any(x.dtype != params[name].dtype for name, x in result.weights.params.items()):
         runners[0] = "spec"
     bound = TOLERANCES["float32" if "onnx" in runners else "float64"].activations
@@ -284,7 +312,9 @@ def _stages(source: Source, runner: str, config: Config, images: Array, run_task
         from harness.weights import onnx_run
 
         return onnx_run.onnx_runtime(source.path, images)
-    task = {"kind": "run", "config": config_table(config), "dtype": "float64"}
+    task: dict[str, Any] = {"kind": "run", "config": config_table(config), "dtype": "float64"}
+    if source.scheme != FORMATS[source.form].scheme:
+        task["names"] = foreign.own_names(source.naming, source.form, config)
     return answer_of(run_task, runner, source.path, task, {"images": images}).arrays
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 import spec
 from harness.screen import cell, new_table, print_table, say
 from harness.shown import shown
-from harness.weights.convert import Source, fingerprint, prepared, understood
+from harness.weights.convert import fingerprint, foreign_source, prepared, understood
 from harness.weights.formats import FORMATS, RunTask, read
 from harness.weights.preprocessing import preprocessing_of
 from harness.weights.recognition import nearest, recognize
@@ -81,9 +81,9 @@ def examine(path: Path, run_task: RunTask, form: str | None = None) -> Inspectio
     about_file = (path, form, size)
     tensors = _tensors(contents.arrays)
     problem = None
-    if "format" in contents.texts:
+    if contents.ours:
         try:
-            weights = understood(contents, FORMATS[form].scheme)
+            weights, naming = understood(contents, FORMATS[form].scheme)
         except InvalidInput as error:
             problem = str(error)
         else:
@@ -91,7 +91,7 @@ def examine(path: Path, run_task: RunTask, form: str | None = None) -> Inspectio
             return Inspection(
                 *about_file,
                 tensors,
-                FORMATS[form].scheme,
+                naming.name,
                 [weights.config],
                 sha256=contents.texts["sha256"],
                 preprocessing=preprocessing.as_json() | {"labels": list(preprocessing.labels)},
@@ -104,7 +104,7 @@ def examine(path: Path, run_task: RunTask, form: str | None = None) -> Inspectio
         return Inspection(*about_file, tensors, best.scheme.name, [], str(best.config), differences, problem=problem)
     if found.notes():
         tensors = _tensors(found.arrays)
-    converted = [Source(path, form, found.scheme.name, found.weights(config)) for config in found.configs]
+    converted = [foreign_source(path, form, found, config) for config in found.configs]
     return Inspection(
         *about_file,
         tensors,

@@ -463,23 +463,21 @@ def identify(arrays: Arrays, preset: str | None = None) -> tuple[Scheme, list[sp
     """
     if preset is not None:
         spec.preset(preset)  # refuses an unknown one
-    every = list(candidates(arrays))
-    if fitting := [candidate for candidate in every if candidate.fits]:
-        return accepted(fitting, preset)
-    raise misfit(arrays, every, preset)
+    if fits := fitting(arrays):
+        return accepted(fits, preset)
+    raise misfit(arrays, candidates(arrays), preset)
 
 
-def accepted(fitting: list[Candidate], preset: str | None) -> tuple[Scheme, list[spec.Config]]:
+def accepted(fits: list[Candidate], preset: str | None) -> tuple[Scheme, list[spec.Config]]:
     """The first scheme of the candidates, and all its networks among them; those of the preset where there is one.
 
     Raises:
         InvalidInput: when none is of that preset.
     """
-    chosen = [candidate for candidate in fitting if preset in (None, candidate.config.preset)]
+    chosen = [candidate for candidate in fits if preset in (None, candidate.config.preset)]
     if not chosen:
-        first, *_ = fitting
-        others = ", ".join(dict.fromkeys(candidate.config.preset for candidate in fitting))
-        raise InvalidInput(f"expected arrays of preset {preset}, got ones of {others} (scheme {first.scheme.name})")
+        others = ", ".join(dict.fromkeys(candidate.config.preset for candidate in fits))
+        raise InvalidInput(f"expected arrays of preset {preset}, got ones of {others} (scheme {fits[0].scheme.name})")
     scheme = chosen[0].scheme
     return scheme, [candidate.config for candidate in chosen if candidate.scheme is scheme]
 
@@ -502,12 +500,27 @@ def closest(every: Iterable[Candidate]) -> Candidate:
     return min(every, key=lambda candidate: candidate.distance)
 
 
+def fitting(arrays: Arrays) -> list[Candidate]:
+    """The candidates that fit."""
+    named = (
+        (scheme, config)
+        for scheme, config in _networks(arrays)
+        if all(name in arrays for name in foreign_names(scheme, config).values())
+    )
+    return [candidate for scheme, config in named if (candidate := candidate_of(arrays, scheme, config)).fits]
+
+
 def candidates(arrays: Arrays) -> Iterator[Candidate]:
+    """How the arrays differ from every network in every scheme."""
+    return (candidate_of(arrays, scheme, config) for scheme, config in _networks(arrays))
+
+
+def _networks(arrays: Arrays) -> Iterator[tuple[Scheme, spec.Config]]:
     """Every scheme and preset, with and without heads, with the channels and classes of the arrays."""
     for scheme in _SCHEMES:
         for preset in scheme.presets:
             for aux in (True, False) if spec.PRESETS[preset].aux and scheme.heads else (False,):
-                yield candidate_of(arrays, scheme, _config(arrays, scheme, preset, aux))
+                yield scheme, _config(arrays, scheme, preset, aux)
 
 
 def _config(arrays: Arrays, scheme: Scheme, preset: str, aux: bool) -> spec.Config:

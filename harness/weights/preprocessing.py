@@ -98,6 +98,16 @@ _PUBLISHERS = {
     "d2l-sequential": _BOOK,
     "d2lzh-sequential": _BOOK,
     "gluon-sequential": _BOOK,
+    "d2l-today": _BOOK,
+    "d2l-today-sequential": _BOOK,
+    "d2l-attributes": _BOOK,
+    "d2l-today-attributes": _BOOK,
+    "gluon-today": _BOOK,
+    "gluon-today-sequential": _BOOK,
+    "linen-today": _BOOK,
+    "gluoncv": _Publisher(
+        "as for GluonCV's own weights", 3, 1000, {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    ),
 }
 
 

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import spec
 from harness.shown import shown
 from harness.weights import names, structure
-from harness.weights.checkpoint import Checkpoint
 from harness.weights.names import Candidate, Scheme
-from spec import Arrays, Config
+from spec import Array, Arrays, Config
 
-STRUCTURE = "structure"  # the scheme's name where shapes have told the names
+ITSELF = "the file itself"  # the scheme's name where shapes have told the names
 _MOST = 10_000  # arrays: a file of more is no network's
 _SHARE = 8  # a part of fewer than one of so many arrays in the file is not tried
 _COPIES = re.compile(r"ema|swa|avg|average|best|opt|moment|slow")  # of a network, and sums of its gradients
@@ -34,13 +33,15 @@ class Recognized:
     taken_off: str  # what stood before all names
     left_out: list[str]  # the names of the other arrays
 
-    def weights(self, config: Config) -> Checkpoint:
-        """The network as one of the configurations, by canonical names."""
-        return Checkpoint(names.rename(self.arrays, self.scheme, config), config)
+    def params(self, config: Config) -> dict[str, Array]:
+        """The parameters as those of one of the configurations, by canonical names."""
+        return names.rename(self.arrays, self.scheme, config)
 
     def notes(self) -> list[str]:
         """What a user should know of it, a line each."""
         lines = [f"took off `{shown(self.taken_off)}`, which stands before all names"] if self.taken_off else []
+        if self.scheme.name == ITSELF:
+            lines.append("no known names: shapes, and the order of numbers, tell which array is which")
         if self.left_out:
             more = f" and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
             lines.append(f"left out what is not the network: {shown(self.left_out[0])}{more}")
@@ -61,21 +62,22 @@ def recognize(arrays: Arrays, preset: str | None = None) -> Recognized:
     """
     if preset is not None:
         spec.preset(preset)  # refuses an unknown one
-    every: list[Candidate] = []
-    for candidates in (names.candidates, _by_structure):
+    for fitting in (names.fitting, _fitting_by_structure):
         for prefix, part in _parts(arrays):
-            some = list(candidates(part))
-            if fitting := [candidate for candidate in some if candidate.fits]:
-                scheme, configs = names.accepted(fitting, preset)
+            if fits := fitting(part):
+                scheme, configs = names.accepted(fits, preset)
                 left_out = [name for name in arrays if not name.startswith(_beginnings(prefix))]
-                return Recognized(fitting[0].arrays, scheme, configs, prefix[:-1], left_out)
-            every += some
-    raise names.misfit(arrays, every, preset)
+                return Recognized(fits[0].arrays, scheme, configs, prefix[:-1], left_out)
+    raise names.misfit(arrays, _candidates(arrays), preset)
 
 
 def nearest(arrays: Arrays) -> Candidate:
     """The part, scheme and network that differ least, where `recognize` finds none."""
-    return names.closest(candidate for _, part in _parts(arrays) for candidate in names.candidates(part))
+    return names.closest(_candidates(arrays))
+
+
+def _candidates(arrays: Arrays) -> Iterator[Candidate]:
+    return (candidate for _, part in _parts(arrays) for candidate in names.candidates(part))
 
 
 def _parts(arrays: Arrays) -> Iterator[tuple[str, Arrays]]:
@@ -105,18 +107,20 @@ def _beginnings(prefix: str) -> tuple[str, ...]:
     return prefix, re.sub(r"params([./])$", r"batch_stats\1", prefix)
 
 
-def _by_structure(part: Arrays) -> Iterator[Candidate]:
+def _fitting_by_structure(part: Arrays) -> list[Candidate]:
     """Every network that has exactly these shapes, where these tell the names."""
     arrays = {name: x for name, x in part.items() if not name.endswith("num_batches_tracked")}
+    fits = []
     by_names: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
     for preset in spec.PRESETS:
         config = spec.preset(preset, aux=False)
         if told := structure.told_by_shapes(arrays, config):
             by_names.setdefault(tuple(told.values()), {})[preset] = told
     for whole in by_names.values():
-        scheme = names.scheme_of_file(STRUCTURE, whole)
+        scheme = names.scheme_of_file(ITSELF, whole)
         for preset, told in whole.items():
             channels, classes = structure.sides(arrays, told, spec.preset(preset, aux=False))
             config = spec.preset(preset, aux=False, in_channels=channels, num_classes=classes)
             if scheme.kind != "linen" or preset in names.SCHEMES["linen"].presets:
-                yield names.candidate_of(arrays, scheme, config)
+                fits.append(names.candidate_of(arrays, scheme, config))
+    return [candidate for candidate in fits if candidate.fits]

@@ -17,6 +17,11 @@ class Contents:
     arrays: dict[str, Array]
     texts: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def ours(self) -> bool:
+        """Whether the texts are ours, of any version; other people's safetensors may say a format, too."""
+        return "sha256" in self.texts or self.texts.get("format", "").startswith("googlenet")
+
 
 def parse_texts(content: bytes) -> dict[str, str]:
     """Parse our texts, which most formats hold as JSON.

@@ -32,6 +32,19 @@ def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
     Raises:
         InvalidInput: for an array that is not of floats, or where nothing can be written.
     """
+    write_atomically(path, *_packed({**texts, "params": _tree(arrays)}))
+
+
+def write_tree(path: Path, arrays: Arrays) -> None:
+    """Write arrays by dotted paths that begin with their collection, as ``params.Conv_0.kernel``, and nothing else.
+
+    Raises:
+        InvalidInput: for an array that is not of floats, or where nothing can be written.
+    """
+    write_atomically(path, *_packed(_tree(arrays)))
+
+
+def _tree(arrays: Arrays) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, x in arrays.items():
         *keys, leaf = name.split(".")
@@ -39,7 +52,7 @@ def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
         for key in keys:
             branch = branch.setdefault(key, {})
         branch[leaf] = x
-    write_atomically(path, *_packed({**texts, "params": tree}))
+    return tree
 
 
 def read(path: Path) -> Contents:

@@ -1,0 +1,110 @@
+"""Files with other people's names, which load into the classes that these belong to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.numpy import save as to_bytes
+
+from harness.atomic import write_atomically
+from harness.weights import names
+from harness.weights.checkpoint import Checkpoint, config_table, describe, plain
+from harness.weights.formats import FORMATS, TEXTS, RunTask, answer_of, flax, gluon, pytorch
+from harness.weights.names import SCHEMES, Kind, Scheme
+from spec import Array, Arrays, Config, InvalidInput, is_statistic
+
+_KINDS: dict[str, tuple[Kind, ...]] = {  # by format, whose names it holds
+    "pytorch": ("torch",),
+    "safetensors": ("torch",),
+    "gluon": ("gluon",),
+    "flax": ("linen", "nnx"),
+    "orbax": ("linen", "nnx"),
+}
+_SHORT = {  # one name for the libraries' editions of the same class
+    "canonical": ("canonical", "gluon", "nnx"),
+    "d2l": ("d2l-sequential", "d2lzh-sequential", "gluon-sequential"),
+    "d2l-today": ("d2l-today", "gluon-today", "linen-today"),
+}
+NAMES = tuple(dict.fromkeys([*_SHORT, *SCHEMES]))  # what a user may ask for
+
+
+def asked_scheme(asked: str, form: str, config: Config) -> Scheme:
+    """The scheme of a name from `NAMES`, for a network in a format.
+
+    Raises:
+        InvalidInput: when that format does not hold it, or it has no names for that network.
+    """
+    possible = [scheme for scheme in SCHEMES.values() if scheme.kind in _KINDS.get(form, ())]
+    possible = [scheme for scheme in possible if config.preset in scheme.presets and (scheme.heads or not config.aux)]
+    for scheme in possible:
+        if scheme.name in _SHORT.get(asked, (asked,)):
+            return scheme
+    if SCHEMES[FORMATS[form].scheme].name in _SHORT.get(asked, (asked,)):
+        return SCHEMES[FORMATS[form].scheme]
+    known = ", ".join(scheme.name for scheme in possible) or f"{FORMATS[form].scheme}, its own"
+    raise InvalidInput(f"--names {asked}: expected names that {FORMATS[form].title} holds of {config}: {known}")
+
+
+def kept_scheme(source: Scheme, same_form: bool, form: str, config: Config) -> Scheme:
+    """The names of the source where the format of the result can hold them, and else the format's own.
+
+    Files of safetensors have our names, which training and comparing ask for.
+    """
+    own = SCHEMES[FORMATS[form].scheme]
+    foreign = source.name not in ("canonical", "gluon", "nnx")
+    holds = source.kind in _KINDS.get(form, ()) or (source.whole is not None and same_form and form in _KINDS)
+    fits = config.preset in source.presets and (source.heads or not config.aux)
+    return source if foreign and holds and fits and form != "safetensors" else own
+
+
+def write(path: Path, form: str, weights: Checkpoint, scheme: Scheme, run_task: RunTask) -> None:
+    """Write weights with a scheme's names, to a path where nothing stands yet.
+
+    How pictures are prepared, and the classes' names, stand in such a file as in ours; there is no place for them in
+    safetensors and msgpack.
+    """
+    if scheme.name == FORMATS[form].scheme:
+        FORMATS[form].write(path, weights, run_task)
+        return
+    config, arrays = weights.config, renamed(weights.params, scheme, weights.config)
+    texts = describe(weights.params, config, weights.metadata) | {"names": scheme.name}
+    if form == "safetensors":
+        write_atomically(path, to_bytes({name: plain(x) for name, x in arrays.items()}, {"format": "pt"}))
+    elif form == "gluon":
+        gluon.write(path, arrays, texts)
+    elif form == "flax":
+        flax.write_tree(path, arrays)
+    else:
+        backend = FORMATS[form].runner
+        answer_of(run_task, backend, path, {"kind": "write", "config": config_table(config)}, arrays)
+        if form == "pytorch":
+            pytorch.add_texts(path, texts)
+        else:
+            (path / TEXTS).write_text(json.dumps(texts))
+
+
+def renamed(params: Arrays, scheme: Scheme, config: Config) -> dict[str, Array]:
+    """Parameters by their full names in a file of the scheme, in its layouts.
+
+    Raises:
+        InvalidInput: when the parameters do not fit the network, or the scheme has no names for it.
+    """
+    full = _full_names(scheme, config)
+    return {full.get(name, name): x for name, x in names.foreign(params, scheme, config).items()}
+
+
+def _full_names(scheme: Scheme, config: Config) -> dict[str, str]:
+    """The full name in a file of every array, by the scheme's name: Flax keeps statistics apart."""
+    found = {}
+    for name, file_name in names.foreign_names(scheme, config).items():
+        collection = "batch_stats." if is_statistic(name) else "params."
+        found[file_name] = f"{collection}{file_name}" if scheme.kind == "linen" else file_name
+    return found
+
+
+def own_names(scheme: Scheme, form: str, config: Config) -> dict[str, str]:
+    """The full name in a file of every array, by the name that the format's framework has for it in our network."""
+    full = _full_names(scheme, config)
+    own = names.foreign_names(SCHEMES[FORMATS[form].scheme], config)
+    return {own[name]: full[file_name] for name, file_name in names.foreign_names(scheme, config).items()}
