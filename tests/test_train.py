@@ -670,6 +670,19 @@ def test_results_are_shown_with_four_digits_and_the_time(dataset):
     assert rows[1].split() == "mx 1 of 2,000 0:01:00".split()
 
 
+def test_off_a_terminal_a_training_tells_its_step_now_and_then(part, monkeypatch):
+    now = SimpleNamespace(monotonic=lambda: now.time, time=0.0)
+    monkeypatch.setattr(display, "time", now)
+    console = Console(width=200, file=io.StringIO())
+    screen = display.Screen(console)
+    screen.begin(part)
+    for now.time, step in ((1.0, 1), (59.0, 2), (60.0, 3), (119.0, 4), (121.0, 5)):
+        screen.message(part, {"event": "progress", "step": step, "loss": 2.5, "accuracy": 0.25})
+    _, *lines = console.file.getvalue().splitlines()
+    steps = f"of {part.settings.steps:,}: loss 2.5000  accuracy 0.250"
+    assert lines == [f"{FIRST}: step 3 {steps}", f"{FIRST}: step 5 {steps}"]
+
+
 CONFUSION = np.array([[2, 1, 0], [0, 1, 3], [0, 0, 0]])  # rows are labels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,9 +20,11 @@ from harness.training.runs import CURVES, Settings, backend_folders, read_metric
 from harness.training.train import Part, Result, summarize
 from spec import Array, InvalidInput
 
+_SILENCE = 60.0  # seconds between two lines off a terminal
+
 
 class Screen:
-    """Shows the progress of runs (`harness.training.train.Listener`): a bar on a terminal, a line for each epoch."""
+    """Shows the progress of runs (`harness.training.train.Listener`): a bar on a terminal, else a line now and then."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -50,6 +53,7 @@ class Screen:
 
     def begin(self, part: Part) -> None:
         self.speed = ""
+        self.told = time.monotonic()
         self.task = self.progress.add_task(part.backend, total=part.settings.steps, state="starting")
         self.progress.start()
         if part.note is not None:
@@ -65,6 +69,9 @@ class Screen:
         elif event == "progress":
             state = f"loss {message['loss']:.4f}  accuracy {message['accuracy']:.3f}{self.speed}"
             self.progress.update(self.task, completed=message["step"], state=state)
+            if not self.console.is_terminal and time.monotonic() - self.told >= _SILENCE:
+                self.told = time.monotonic()
+                say(self.console, f"{part.backend}: step {message['step']:,} of {part.settings.steps:,}: {state}")
         elif event == "evaluating":
             self.progress.update(self.task, state=f"evaluating {message['images']:,} of {message['of']:,}")
         elif event == "warning":
@@ -74,6 +81,7 @@ class Screen:
             if self.events is not None:
                 self.events.add(record)
             if record["kind"] == "epoch":
+                self.told = time.monotonic()
                 say(self.console, f"{part.backend}: {_epoch(record)}")
             elif record["images_per_second"]:
                 self.speed = f"  {record['images_per_second']:.0f} images/s"
