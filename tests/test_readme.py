@@ -110,7 +110,8 @@ def test_shown_command_runs(command, monkeypatch, tmp_path):
     monkeypatch.setattr(harness.compare.comparison, "compare", _reached)
     monkeypatch.setattr(harness.images.sources, "fashion_mnist", _few_of_fashion_mnist)
     if "--weights" in words:
-        _write(tmp_path / words[words.index("--weights") + 1], weights_of("lenet"))
+        weights = replace(weights_of("lenet"), metadata={})  # whose size is the preset's
+        _write(tmp_path / words[words.index("--weights") + 1], weights)
     if words[0] == "compare":
         with pytest.raises(_Reached):
             googlenet(*words, cwd=tmp_path)
@@ -144,6 +145,7 @@ def test_shown_command_of_porting_runs(command, frameworks, tmp_path):
     for name in ("runs/fast/pt/checkpoint.safetensors", "model.pt", "model.onnx"):
         if name in words[1:] and words[2:3] != [name]:  # where it is the second word, it is the command's to make
             _write(tmp_path / name, weights)
+    (tmp_path / "labels.txt").write_text("\n".join("abcdefghij"))
     (tmp_path / "photos").mkdir()
     for name in ("coat.png", "photos/1.png"):
         Image.fromarray(np.full((30, 20), 90, np.uint8)).save(tmp_path / name)

@@ -83,7 +83,7 @@ class _Publisher:
 
 
 _BOOK = _Publisher("as in the book's notebooks, on Fashion-MNIST", 1, 10)
-# By scheme of `harness.weights.names`. Sources: docs/names.md, "Other people's files".
+# By scheme of `harness.weights.names`. Sources: docs/names.md, "Other people's files"; gluoncv/data/transforms/presets.
 _PUBLISHERS = {
     "torchvision": _Publisher(
         "as for torchvision's own weights, which have transform_input=True",
