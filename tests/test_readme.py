@@ -172,6 +172,11 @@ def folder_of_the_docs(tmp_path, cache, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(harness.images.sources, "fashion_mnist", _few_of_fashion_mnist)
     shutil.copy(recipe_path("fast"), tmp_path / "mine.toml")
+    for name in (f"photos/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(3)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), "brown").save(tmp_path / name)
+    two = spec.preset("lenet-bn", num_classes=2)
+    save(tmp_path / "model.safetensors", spec.init_params(two), two)
     settings = settings_for(recipe("lenet-bn"), prepare("fashion-mnist", 1, 28), 0, "float32", "auto")
     for part in create(tmp_path / "runs" / "d2l", ["pt", "mx"], settings):
         position = Position(lineage=[{"backend": part.backend, "from_step": 0}])

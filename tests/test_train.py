@@ -686,6 +686,29 @@ def test_off_a_terminal_a_training_tells_its_step_now_and_then(part, monkeypatch
 CONFUSION = np.array([[2, 1, 0], [0, 1, 3], [0, 0, 0]])  # rows are labels
 
 
+def losses_of(*values: float) -> list[dict[str, Any]]:
+    return [{"kind": "step", "step": 10 * i, "loss": x} for i, x in enumerate(values, 1)] + [{"kind": "epoch"}]
+
+
+def test_where_rounding_has_parted_the_backends_is_said():
+    runs = {"pt": losses_of(2.0, 1.0, 0.5, 0.1), "mx": losses_of(2.0, 1.00001, 0.4)}
+    assert display.parted(runs, "float32") == (
+        "float32 parts the backends: their training losses differ by more than 5e-06 (relatively) from step 20 on, "
+        "and by 2.0e-01 at step 30"
+    )
+    assert display.parted(runs | {"mx": losses_of(2.0, 1.000001)}, "float32") == ""
+    assert display.parted({"pt": losses_of(2.0)}, "float32") == ""
+    assert display.parted({"pt": losses_of(2.0), "mx": []}, "float32") == ""
+
+
+@pytest.mark.parametrize(("data", "shows"), [("fashion-mnist", True), ("digits", False)])
+def test_a_published_result_stands_beside_what_was_published_for_that_data(data, shows, dataset, tmp_path):
+    settings = replace(settings_for(recipe("lenet-bn"), dataset, 0, "float32", "cpu"), data=data)
+    console = Console(width=120, file=io.StringIO())
+    display.show_run(display.Overview(tmp_path, settings, [], []), console)
+    assert ("published: 5 epochs" in console.file.getvalue()) is shows
+
+
 def test_classes_are_shown_with_recall_precision_and_the_commonest_mistake():
     keys = ("class", "images", "recall", "precision", "taken_for", "taken_for_count")
     assert [tuple(row[key] for key in keys) for row in display.class_table(CONFUSION, "abc")] == [

@@ -19,6 +19,7 @@ from harness.training.curves import Events, draw_curves
 from harness.training.runs import CURVES, Settings, backend_folders, read_metrics, read_settings
 from harness.training.train import Part, Result, summarize
 from spec import Array, InvalidInput
+from spec.tolerances import TOLERANCES
 
 _SILENCE = 60.0  # seconds between two lines off a terminal
 
@@ -174,6 +175,30 @@ def show_run(view: Overview, console: Console) -> None:
     recipe = view.settings.recipe
     if recipe.published and recipe.data == view.settings.data:
         say(console, f"published: {shown(recipe.published)}", "dim")
+    records = {result.backend: read_metrics(view.run / result.backend) for result in view.results}
+    if line := parted(records, view.settings.dtype):
+        say(console, line, "dim")
+
+
+def parted(runs: Mapping[str, Sequence[Mapping[str, Any]]], dtype: str) -> str:
+    """How far the training losses of the backends are apart; empty where no more than rounding is in one step.
+
+    `runs` holds each backend's records. They are compared at the steps that every backend has recorded.
+    """
+    losses = [{line["step"]: line["loss"] for line in records if line["kind"] == "step"} for records in runs.values()]
+    if len(losses) < 2:
+        return ""
+    bound = TOLERANCES[dtype].loss
+    common = sorted(set.intersection(*map(set, losses)))
+    values = [[own[step] for own in losses] for step in common]
+    apart = [(max(row) - min(row)) / max(row) if max(row) > 0 else 0.0 for row in values]
+    first = next((step for step, distance in zip(common, apart, strict=True) if distance > bound), None)
+    if first is None:
+        return ""
+    return (
+        f"{dtype} parts the backends: their training losses differ by more than {bound:g} (relatively) from step "
+        f"{first:,} on, and by {apart[-1]:.1e} at step {common[-1]:,}"
+    )
 
 
 def results_table(results: Sequence[Result]) -> Table:
