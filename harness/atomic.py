@@ -12,10 +12,11 @@ from pathlib import Path
 
 from spec import InvalidInput
 
+StrPath = str | os.PathLike[str]
 _TEMPORARY = ".googlenet"  # the end of a temporary folder's name, by which the next process knows it
 
 
-def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
+def write_atomically(path: StrPath, *parts: bytes | memoryview) -> None:
     """Write the parts to a file beside `path`, bring it to the disk, then rename it.
 
     One process at a time may write a path. A killed process may leave a file ``.partial``, which is overwritten.
@@ -23,6 +24,7 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     Raises:
         InvalidInput: when it cannot be written; the file at `path` is unchanged.
     """
+    path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
@@ -41,12 +43,13 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
-def check_target(path: Path) -> None:
+def check_target(path: StrPath) -> None:
     """Make sure, before the work is done, that a file can be written.
 
     Raises:
         InvalidInput: when its folder is missing or takes no files, or when something else has its name.
     """
+    path = Path(path)
     try:
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else "a device"
@@ -60,11 +63,12 @@ def check_target(path: Path) -> None:
 
 
 @contextmanager
-def temporary_folder(parent: Path) -> Iterator[Path]:
+def temporary_folder(parent: StrPath) -> Iterator[Path]:
     """A new hidden folder in `parent` that is gone after the context.
 
     Those that killed processes have left there are removed first: each is locked as long as its process lives.
     """
+    parent = Path(parent)
     for left in parent.glob(f".*{_TEMPORARY}"):
         with suppress(OSError), _opened(left) as descriptor:  # it is in use, or somebody else's
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,8 +94,9 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: StrPath) -> None:
     """Bring a folder's entries, such as a new name, to the disk, if the file system can."""
+    folder = Path(folder)
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         try:

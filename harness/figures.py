@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.atomic import check_target, write_atomically
+from harness.atomic import StrPath, check_target, write_atomically
 from harness.shown import shown
 from spec import InvalidInput
 
@@ -68,12 +68,13 @@ def new_figure(columns: int, size: tuple[float, float], share_y: bool = False) -
     return figure, list(figure.subplots(1, columns, sharey=share_y, squeeze=False)[0])
 
 
-def check_picture(path: Path) -> None:
+def check_picture(path: StrPath) -> None:
     """Make sure, before the work is done, that a figure can be written there.
 
     Raises:
         InvalidInput: for an unknown suffix, or when the file cannot be written.
     """
+    path = Path(path)
     from matplotlib.backend_bases import FigureCanvasBase
 
     suffixes = sorted(f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes())
@@ -82,12 +83,13 @@ def check_picture(path: Path) -> None:
     check_target(path)
 
 
-def save_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: StrPath) -> None:
     """Write the figure, whole or not at all, in the format that the suffix names.
 
     Raises:
         InvalidInput: as `check_picture`; what was there is unchanged.
     """
+    path = Path(path)
     check_picture(path)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=120)

@@ -13,12 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import weights_of
 
 import spec
 from harness import atomic
 from harness.atomic import write_atomically
-from harness.weights import checkpoint
+from harness.training.curves import draw_confusion
+from harness.training.runs import backend_folders, read_metrics, read_settings
+from harness.weights import checkpoint, formats
 from harness.weights.checkpoint import Checkpoint, load, save
+from harness.weights.convert import read_weights
+from harness.weights.inspection import examine
 
 # A network with every kind of array: formats do not know topologies.
 LENET = spec.preset("lenet-bn")
@@ -666,3 +671,21 @@ def test_saving_takes_twice_the_memory_of_the_file_and_little_more(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2.5 * (tmp_path / "a").stat().st_size
+
+
+def test_a_path_may_be_a_string(tmp_path):
+    """In every function that a user's program calls with one."""
+    weights = weights_of("lenet")
+    path = f"{tmp_path}/a.safetensors"
+    checkpoint.save(path, weights.params, weights.config)
+    assert checkpoint.load(path).config == weights.config
+    assert not checkpoint.holds_training(path)
+    assert formats.detect(path) == formats.format_for(path) == "safetensors"
+    assert read_weights(path, run_task=None).weights.config == weights.config
+    assert examine(path, run_task=None).sound
+    assert read_metrics(str(tmp_path)) == []
+    assert backend_folders(str(tmp_path)) == {}
+    with pytest.raises(spec.InvalidInput, match="expected the folder of a run"):
+        read_settings(str(tmp_path))
+    draw_confusion(np.eye(2, dtype=np.int64), ["a", "b"], f"{tmp_path}/a.svg", "a run")
+    assert (tmp_path / "a.svg").is_file()

@@ -145,7 +145,7 @@ def test_doctor_refuses_a_device_that_every_backend_refuses(monkeypatch):
         ("compare --data ~/a.png", "there is no {home}/a.png"),
         ("train --data folder:~/a", "folder:{home}/a: expected a folder"),
         (f"{SMALL} --python pt=~/python", "'{home}/python' is not a program"),
-        ("eval ~", "{home}/checkpoint.safetensors: expected"),
+        ("eval ~", "error: {home}: expected"),
     ],
 )
 def test_home_is_meant_wherever_a_path_stands(words, named, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib
 import inspect
 import itertools
 import re
@@ -194,3 +195,27 @@ def test_networks_read_like_translations_of_one_page(file, one, other):
     texts = [(ROOT / package / file).read_text().splitlines() for package in (one, other)]
     changed = [line for line in difflib.ndiff(*texts) if line[0] in "+-"]
     assert len(changed) <= 40, changed
+
+
+HARNESS = [
+    importlib.import_module(f"harness.{'.'.join(path.relative_to(ROOT / 'harness').with_suffix('').parts)}")
+    for path in sorted((ROOT / "harness").rglob("*.py"))
+    if path.parent.name in ("images", "training", "weights") and path.name != "__init__.py"
+] + [importlib.import_module("harness.weights.formats")]
+
+
+def test_functions_that_take_a_path_take_a_string_too():
+    """What a user's program may call says so in its types: `StrPath`, made a `Path` in the first line."""
+    functions = {
+        f"{module.__name__}.{name}": value
+        for module in HARNESS
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
+    }
+    assert len(functions) > 60
+    taking = {
+        name: [str(parameter.annotation) for parameter in inspect.signature(function).parameters.values()]
+        for name, function in functions.items()
+    }
+    assert {name: kinds for name, kinds in taking.items() if {"Path", "Path | None", "Path | bytes"} & {*kinds}} == {}
+    assert sum("StrPath" in kinds for kinds in taking.values()) > 30

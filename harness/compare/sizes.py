@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from harness.atomic import StrPath
 from harness.figures import new_figure, save_figure
 from harness.screen import new_table, print_table
 from spec import PRESETS, Config, InvalidInput, Shape, param_shapes, preset, walk
@@ -170,8 +171,9 @@ def _scaled(count: int, units: Mapping[str, int]) -> str:
     return f"{count / units[unit]:,.{1 if units[unit] > 1 else 0}f} {unit}"
 
 
-def draw(networks: Sequence[Sizes], path: Path) -> None:
+def draw(networks: Sequence[Sizes], path: StrPath) -> None:
     """Draw parameters, multiply-adds and activations as bars; raises as `save_figure` does."""
+    path = Path(path)
     import matplotlib
 
     figure, axes = new_figure(len(_PANELS), (12, 1.7 + 0.5 * len(networks)), share_y=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.atomic import StrPath
 from spec import Array, InvalidInput, array_dtype
 
 _AHEAD = 4  # prepared batches that may wait in memory
@@ -66,12 +67,13 @@ class Dataset:
     damaged: tuple[str, ...] = ()  # pictures that are left out, and why
 
 
-def open_dataset(folder: Path) -> Dataset:
+def open_dataset(folder: StrPath) -> Dataset:
     """Open the dataset that `harness.images.prepared.prepare` wrote; its images are not read.
 
     Raises:
         InvalidInput: when a file is missing or damaged, or does not fit the others. The checksum is not computed.
     """
+    folder = Path(folder)
     try:
         about = json.loads((folder / "dataset.json").read_text())
         wrong = [name for name, kind in _FIELDS.items() if type(about.get(name)) is not kind or not about[name]]

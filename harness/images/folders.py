@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.atomic import StrPath
 from harness.images.pictures import find, ignored, left_out, listing, suffixes
 from harness.shown import as_text, shown
 from spec import InvalidInput
@@ -52,11 +53,13 @@ class PictureFolder:
         return relative(path, self.path), about.st_size, about.st_mtime_ns
 
 
-def relative(path: Path, folder: Path) -> str:
+def relative(path: StrPath, folder: StrPath) -> str:
+    path = Path(path)
+    folder = Path(folder)
     return path.relative_to(folder).as_posix()
 
 
-def read_folder(folder: Path, classes: Sequence[str] = ()) -> PictureFolder:
+def read_folder(folder: StrPath, classes: Sequence[str] = ()) -> PictureFolder:
     """Find the classes in a folder, and the pictures to train and to test on. No picture is read.
 
     The classes are in the order of their names, and of their numbers where all of them are whole numbers; `classes`
@@ -70,6 +73,7 @@ def read_folder(folder: Path, classes: Sequence[str] = ()) -> PictureFolder:
     Raises:
         InvalidInput: naming all that is wrong with the folder.
     """
+    folder = Path(folder)
     try:
         found = PictureFolder(folder.resolve())
         problems = _fill(found, classes)

@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple, NoReturn
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from harness.atomic import StrPath
 from harness.shown import shown
 from spec import InvalidInput
 
@@ -139,7 +140,7 @@ def ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
-def find(folder: Path) -> tuple[list[Path], Counter[str]]:
+def find(folder: StrPath) -> tuple[list[Path], Counter[str]]:
     """Every picture in a folder and below it, sorted, and how many other files there are of each suffix.
 
     Neither counts what is `ignored`. Links to folders are not followed; they count as others.
@@ -147,6 +148,7 @@ def find(folder: Path) -> tuple[list[Path], Counter[str]]:
     Raises:
         OSError: when a folder cannot be read.
     """
+    folder = Path(folder)
     known = suffixes()
     pictures = []
     others: Counter[str] = Counter()
@@ -180,12 +182,13 @@ def left_out(others: Counter[str]) -> str:
     return ", ".join(words)
 
 
-def pictures_in(folder: Path) -> tuple[list[Path], list[str]]:
+def pictures_in(folder: StrPath) -> tuple[list[Path], list[str]]:
     """Every picture in a folder and below it, sorted; and a line on the files that were left out, if any.
 
     Raises:
         InvalidInput: when there is no picture, or the folder cannot be read.
     """
+    folder = Path(folder)
     try:
         paths, others = find(folder)
     except OSError as error:
@@ -202,7 +205,7 @@ def pictures_in(folder: Path) -> tuple[list[Path], list[str]]:
 # ------------------------------------------------------------------------------------------------------ one picture
 
 
-def read(file: Path | BinaryIO, name: str, remarks: Remarks) -> Image.Image:
+def read(file: StrPath | BinaryIO, name: str, remarks: Remarks) -> Image.Image:
     """The picture in a file as a viewer shows it, of mode L or RGB.
 
     It is turned as its EXIF data say; transparent parts are white. Of several frames it is the first that is not
@@ -213,6 +216,8 @@ def read(file: Path | BinaryIO, name: str, remarks: Remarks) -> Image.Image:
         InvalidInput: when the file is not a picture, is damaged, or would fill the memory.
     """
     said: list[tuple[str, str]] = []
+    if isinstance(file, (str, os.PathLike)):
+        file = Path(file)
     try:
         if isinstance(file, Path):
             _check_regular(file)

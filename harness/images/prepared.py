@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from harness.atomic import sync_folder, temporary_folder
+from harness.atomic import StrPath, sync_folder, temporary_folder
 from harness.images import sources
 from harness.images.batches import open_dataset
 from harness.images.folders import read_folder
@@ -60,7 +60,7 @@ def prepare(
     source: str,
     channels: int,
     size: int,
-    data_dir: Path | None = None,
+    data_dir: StrPath | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     say: Callable[[Sequence[str]], None] = lambda lines: None,
@@ -84,6 +84,7 @@ def prepare(
     Raises:
         InvalidInput: when the source does not exist or cannot be read, or the cache cannot be written.
     """
+    data_dir = None if data_dir is None else Path(data_dir)
     sources.check_pictures(channels, size)
     origin = _find(source, data_dir, classes)
     key = hashlib.sha256(json.dumps([_FORMAT, origin.identity]).encode()).hexdigest()[:12]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from harness.atomic import StrPath
 from harness.images.pictures import Remarks, pictures_in, read, unreadable
 from harness.shown import shown
 from spec import Array, Config, InvalidInput
@@ -44,7 +45,7 @@ class Batch:
 
 
 def load_batch(
-    sources: Sequence[str], config: Config, size: int, count: int | None, data_dir: Path | None = None
+    sources: Sequence[str], config: Config, size: int, count: int | None, data_dir: StrPath | None = None
 ) -> Batch:
     """The first images of a source, with the network's channels.
 
@@ -55,6 +56,7 @@ def load_batch(
     Raises:
         InvalidInput: when the source does not exist, cannot be read, or holds too few images.
     """
+    data_dir = None if data_dir is None else Path(data_dir)
     if count is not None and count < 1:
         raise InvalidInput(f"batch: expected at least 1 image, got {count}")
     check_pictures(config.in_channels, size)
@@ -133,8 +135,9 @@ def _read_all(paths: Sequence[Path], channels: int, size: int, remarks: Remarks)
     return pictures
 
 
-def read_picture(path: Path, channels: int, size: int, remarks: Remarks) -> Array:
+def read_picture(path: StrPath, channels: int, size: int, remarks: Remarks) -> Array:
     """One picture file, read and `resized`; raises as `harness.images.pictures.read` does."""
+    path = Path(path)
     return resized(read(path, str(path), remarks), channels, size)
 
 
@@ -144,7 +147,7 @@ def resized(picture: Image.Image, channels: int, size: int) -> Array:
     return np.ascontiguousarray(np.asarray(converted).reshape(size, size, channels).transpose(2, 0, 1))
 
 
-def fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[Array, Array]:
+def fashion_mnist(part: str, data_dir: StrPath | None = None) -> tuple[Array, Array]:
     """Images (N, 28, 28), uint8, and labels (N,) of ``train`` or ``t10k``, the parts of Fashion-MNIST.
 
     Without `data_dir`, the folder of the four official files, they come from the cache, which a download fills.
@@ -152,6 +155,7 @@ def fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[Array, Array
     Raises:
         InvalidInput: when a file is missing, or is not the official one.
     """
+    data_dir = None if data_dir is None else Path(data_dir)
     arrays = []
     for name in (f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz"):
         path = _cached(name) if data_dir is None else data_dir / name

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.atomic import StrPath
 from harness.figures import lettering, new_figure, save_figure
 from harness.training.runs import EVENTS
 from spec import Array
@@ -17,7 +18,7 @@ _COLORS = {"pt": "tab:orange", "mx": "tab:blue", "jax": "tab:green"}
 Records = Sequence[Mapping[str, Any]]
 
 
-def draw_curves(curves: Mapping[str, Records], path: Path, title: str) -> list[str]:
+def draw_curves(curves: Mapping[str, Records], path: StrPath, title: str) -> list[str]:
     """Draw loss and accuracy over the steps: thin lines of training, bold ones with a point for each test.
 
     Args:
@@ -31,6 +32,7 @@ def draw_curves(curves: Mapping[str, Records], path: Path, title: str) -> list[s
     Raises:
         InvalidInput: when it cannot be written.
     """
+    path = Path(path)
     from matplotlib.ticker import MaxNLocator
 
     letters = lettering([title, *curves])
@@ -62,7 +64,7 @@ def draw_curves(curves: Mapping[str, Records], path: Path, title: str) -> list[s
     return letters.notes(path)
 
 
-def draw_confusion(confusion: Array, classes: Sequence[str], path: Path, title: str) -> list[str]:
+def draw_confusion(confusion: Array, classes: Sequence[str], path: StrPath, title: str) -> list[str]:
     """Draw a confusion matrix of counts, (classes, classes), into a file, with the accuracy above it.
 
     Rows are labels, columns are predictions, and shades are shares of the row.
@@ -73,6 +75,7 @@ def draw_confusion(confusion: Array, classes: Sequence[str], path: Path, title: 
     Raises:
         InvalidInput: when it cannot be written.
     """
+    path = Path(path)
     letters = lettering([title, *classes])
     names = [letters.write(name) for name in classes]
     side = max(5.0, 2.0 + 0.55 * len(classes) + 0.06 * max(map(len, names)))  # inches

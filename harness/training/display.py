@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from harness.atomic import StrPath
 from harness.screen import cell, new_table, print_table, say
 from harness.shown import shown
 from harness.training.curves import Events, draw_curves
@@ -112,11 +113,12 @@ def _title(settings: Settings) -> str:
     return f"{recipe.preset} on {images}, batch {recipe.batch}, {settings.dtype}, seed {settings.seed}"
 
 
-def draw_run(run: Path) -> list[str]:
+def draw_run(run: StrPath) -> list[str]:
     """Draw the curves of all backends of a run into one figure; returns what `draw_curves` has to say.
 
     A run without records has no figure.
     """
+    run = Path(run)
     folders = backend_folders(run)
     records = {name: lines for name, folder in folders.items() if (lines := read_metrics(folder))}
     if not records:
@@ -134,12 +136,13 @@ class Overview:
     problems: list[str]  # why other backends have no result
 
 
-def draw_runs(views: Sequence[Overview], path: Path) -> list[str]:
+def draw_runs(views: Sequence[Overview], path: StrPath) -> list[str]:
     """Draw the curves of several runs into one figure; returns what `draw_curves` has to say.
 
     Raises:
         InvalidInput: when there is nothing to draw, or the file cannot be written.
     """
+    path = Path(path)
     curves = {}
     for view in views:
         for result in view.results:
@@ -152,8 +155,9 @@ def draw_runs(views: Sequence[Overview], path: Path) -> list[str]:
     return draw_curves(curves, path, titles.pop() if len(titles) == 1 else f"{len(views)} runs")
 
 
-def overview(run: Path) -> Overview:
+def overview(run: StrPath) -> Overview:
     """The settings of a run, and the results of its backends that are not damaged."""
+    run = Path(run)
     settings = None
     sound, problems = [], []
     for name, folder in backend_folders(run).items():

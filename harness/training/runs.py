@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 import spec
-from harness.atomic import write_atomically
+from harness.atomic import StrPath, write_atomically
 from harness.backends.registry import BACKENDS
 from harness.training.recipe import Recipe
 from harness.weights.checkpoint import CHECKPOINT as CHECKPOINT
@@ -173,21 +173,23 @@ def settings_of(table: Any) -> Settings:
     return _validated(Settings, json.dumps(table))
 
 
-def of_checkpoint(checkpoint: Checkpoint, path: Path) -> tuple[Settings, Position]:
+def of_checkpoint(checkpoint: Checkpoint, path: StrPath) -> tuple[Settings, Position]:
     """Settings and position of the run that wrote a checkpoint.
 
     Raises:
         InvalidInput: when it holds weights only.
     """
+    path = Path(path)
     return _of_metadata(checkpoint.metadata, path)
 
 
-def read_state(folder: Path) -> tuple[Settings, Position] | None:
+def read_state(folder: StrPath) -> tuple[Settings, Position] | None:
     """Settings and position in the checkpoint of one backend's run; None where nothing has been saved yet.
 
     Raises:
         InvalidInput: when it is damaged.
     """
+    folder = Path(folder)
     path = folder / CHECKPOINT
     return _of_metadata(read_metadata(path), path) if path.exists() else None
 
@@ -202,12 +204,13 @@ def _of_metadata(table: dict[str, Any], path: Path) -> tuple[Settings, Position]
     return metadata.run, metadata.position
 
 
-def read_metrics(folder: Path, damaged: list[str] | None = None) -> list[dict[str, Any]]:
+def read_metrics(folder: StrPath, damaged: list[str] | None = None) -> list[dict[str, Any]]:
     """The records of one backend's run, without the unfinished last line that a killed process may leave.
 
     Raises:
         InvalidInput: naming every line that is no record, unless `damaged` takes what would be said.
     """
+    folder = Path(folder)
     path = folder / METRICS
     try:
         lines = path.read_text(errors="replace").split("\n")[:-1]
@@ -236,35 +239,39 @@ def is_past(record: dict[str, Any], position: Position) -> bool:
     return bool(record["step"] <= position.step)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: StrPath, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
+    path = Path(path)
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: StrPath) -> Settings:
     """The settings of one backend's run.
 
     Raises:
         InvalidInput: when the folder is not one, or its ``config.json`` is damaged.
     """
+    folder = Path(folder)
     return _read_config(folder, Settings)
 
 
-def read_devices(folder: Path) -> int:
+def read_devices(folder: StrPath) -> int:
     """The number of devices on each machine when the run began; it may go on with another number.
 
     Raises:
         InvalidInput: as `read_settings`.
     """
+    folder = Path(folder)
     return _read_config(folder, _Beginning).devices
 
 
-def read_starts(folder: Path) -> list[dict[str, Any]]:
+def read_starts(folder: StrPath) -> list[dict[str, Any]]:
     """The entries about each start of one backend's run; none where there is no file yet.
 
     Raises:
         InvalidInput: when the file is damaged.
     """
+    folder = Path(folder)
     try:
         return _read(folder / ENVIRONMENT, list[dict[str, Any]])
     except FileNotFoundError:
@@ -290,11 +297,13 @@ def _read(path: Path, kind: type[_Kind]) -> _Kind:
         raise InvalidInput(f"{path}: damaged ({error}); restore it from a copy") from error
 
 
-def is_begun(folder: Path) -> bool:
+def is_begun(folder: StrPath) -> bool:
     """Whether a folder is one backend's run."""
+    folder = Path(folder)
     return (folder / CONFIG).is_file() or (folder / CHECKPOINT).is_file()
 
 
-def backend_folders(run: Path) -> dict[str, Path]:
+def backend_folders(run: StrPath) -> dict[str, Path]:
     """The folders of a run's backends, in the order of `BACKENDS`."""
+    run = Path(run)
     return {name: run / name for name in BACKENDS if is_begun(run / name)}

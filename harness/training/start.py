@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import spec
+from harness.atomic import StrPath
 from harness.images.batches import Dataset
 from harness.shown import shown
 from harness.training.recipe import Recipe
@@ -88,12 +89,13 @@ def fitted(start: Start, settings: Settings) -> tuple[dict[str, Array], list[str
     return params, list(dict.fromkeys(name.rsplit(".", 1)[0] for name in shapes if name in anew))
 
 
-def check_classes(start: Start, file: Path, dataset: Dataset) -> None:
+def check_classes(start: Start, file: StrPath, dataset: Dataset) -> None:
     """Refuse to evaluate weights on other classes than they have.
 
     Raises:
         InvalidInput: when their number or their names differ.
     """
+    file = Path(file)
     if start.config.num_classes == len(dataset.classes) and start.classes in ((), dataset.classes):
         return
     own = listed(start.classes) if start.classes else f"{start.config.num_classes:,}, without names"

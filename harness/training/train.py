@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import spec
+from harness.atomic import StrPath
 from harness.backends.process import run_worker
 from harness.backends.registry import BACKENDS, check_names
 from harness.backends.team import processes, started_here
@@ -70,7 +71,7 @@ class Listener(Protocol):
         """The backend's process has ended."""
 
 
-def create(run: Path, backends: Sequence[str], settings: Settings, params: Arrays | None = None) -> list[Part]:
+def create(run: StrPath, backends: Sequence[str], settings: Settings, params: Arrays | None = None) -> list[Part]:
     """Make the folder of a new run, with a subfolder for each backend.
 
     With `params` the run begins with them, in a checkpoint before the first step; else with those of the seed. Where
@@ -79,6 +80,7 @@ def create(run: Path, backends: Sequence[str], settings: Settings, params: Array
     Raises:
         InvalidInput: when the run exists already, or its folder cannot be made.
     """
+    run = Path(run)
     check_names(list(backends))
     together = any(processes(name) > 1 for name in backends)
     if any((run / name / CHECKPOINT).exists() if together else (run / name).exists() for name in BACKENDS):
@@ -118,7 +120,7 @@ def default_name(recipe: str, data: str) -> Path:
     return Path("runs", "-".join(parts))
 
 
-def reopen(path: Path, backend: str | None) -> list[Part]:
+def reopen(path: StrPath, backend: str | None) -> list[Part]:
     """The parts that go on: all backends of the run in `path`, or the one whose folder `path` is, or `backend`.
 
     If `backend` has no part in the run yet, it takes the checkpoint of the backend whose folder `path` is, or the only
@@ -127,6 +129,7 @@ def reopen(path: Path, backend: str | None) -> list[Part]:
     Raises:
         InvalidInput: when there is no such run, the checkpoint is ambiguous, or a checkpoint would be lost.
     """
+    path = Path(path)
     named = path.resolve().name if runs.is_begun(path) else None
     run = path.resolve().parent if named else path
     folders = runs.backend_folders(run)
@@ -162,12 +165,13 @@ def _resumed(backend: str, folder: Path, start: Path) -> Part:
     return Part(backend, folder, settings, None if start == folder else start, devices, note)
 
 
-def check_data(parts: Sequence[Part], dataset: Path) -> None:
+def check_data(parts: Sequence[Part], dataset: StrPath) -> None:
     """Refuse to go on with other images than the run began with.
 
     Raises:
         InvalidInput: when the images are others.
     """
+    dataset = Path(dataset)
     sha256 = open_dataset(dataset).sha256
     for part in parts:
         if sha256 != part.settings.data_sha256:
@@ -178,12 +182,13 @@ def check_data(parts: Sequence[Part], dataset: Path) -> None:
             )
 
 
-def settings_for(recipe: Recipe, folder: Path, seed: int, dtype: str, device: str, weights: str = "") -> Settings:
+def settings_for(recipe: Recipe, folder: StrPath, seed: int, dtype: str, device: str, weights: str = "") -> Settings:
     """The settings of a new run on the prepared dataset in a folder, from the weights of that SHA-256, if any.
 
     Raises:
         InvalidInput: when the recipe leaves out the only batch that there is, or the images' folder is no text.
     """
+    folder = Path(folder)
     dataset = open_dataset(folder)
     if as_text(dataset.source) != dataset.source:
         raise InvalidInput(
@@ -210,7 +215,7 @@ def settings_for(recipe: Recipe, folder: Path, seed: int, dtype: str, device: st
 
 def train(
     parts: Sequence[Part],
-    dataset: Path,
+    dataset: StrPath,
     listener: Listener,
     pythons: Mapping[str, str],
     stop_after: int | None = None,
@@ -232,6 +237,7 @@ def train(
     Raises:
         InvalidInput: when the first backend refuses; where others have trained, that is a problem in its result.
     """
+    dataset = Path(dataset)
     results: list[Result] = []
     for part in parts:
         listener.begin(part)
@@ -265,12 +271,13 @@ def train(
     return results
 
 
-def summarize(backend: str, folder: Path, settings: Settings) -> Result:
+def summarize(backend: str, folder: StrPath, settings: Settings) -> Result:
     """The results that a backend's run has saved: what its checkpoint says, and the records from before it.
 
     Raises:
         InvalidInput: when a file is damaged.
     """
+    folder = Path(folder)
     _, position = runs.read_state(folder) or (settings, Position())
     records = [record for record in runs.read_metrics(folder) if runs.is_past(record, position)]
     steps = [record for record in records if record["kind"] == "step"]

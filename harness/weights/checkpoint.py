@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from harness.atomic import write_atomically
+from harness.atomic import StrPath, write_atomically
 from harness.shown import shown
 from spec.arrays import Array, Arrays
 from spec.errors import InvalidInput
@@ -42,13 +42,14 @@ class Checkpoint:
 
 
 def save(
-    path: Path, params: Arrays, config: Config, metadata: dict[str, Any] | None = None, state: Arrays | None = None
+    path: StrPath, params: Arrays, config: Config, metadata: dict[str, Any] | None = None, state: Arrays | None = None
 ) -> None:
     """Write a checkpoint to ``*.safetensors``. An older file stays whole until the new one is whole too.
 
     Raises:
         InvalidInput: when the arrays do not fit the network, or the file cannot be written.
     """
+    path = Path(path)
     state = state or {}
     _check(config, params, state)
     arrays = {name: plain(x) for name, x in params.items()} | {STATE + name: plain(x) for name, x in state.items()}
@@ -61,12 +62,13 @@ def save(
     write_atomically(path, *_sort_metadata(content))
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: StrPath) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
         InvalidInput: when there is none, or it is damaged, or not one of ours.
     """
+    path = Path(path)
     arrays, texts = read_safetensors(path)
     try:
         return understand(arrays, texts)
@@ -74,12 +76,13 @@ def load(path: Path) -> Checkpoint:
         raise InvalidInput(f"{path}: {error}") from error
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+def read_safetensors(path: StrPath) -> tuple[dict[str, Array], dict[str, str]]:
     """Read the arrays and the metadata of any safetensors file.
 
     Raises:
         InvalidInput: when there is none, or it is damaged.
     """
+    path = Path(path)
     try:
         if not path.is_file():
             raise InvalidInput(f"{path}: expected a checkpoint (a .safetensors file), and there is no such file")
@@ -121,8 +124,9 @@ def of_bfloat16(content: bytes) -> Array:
     return (np.frombuffer(content, "<u2").astype("<u4") << 16).view("<f4")
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: StrPath) -> dict[str, Any]:
     """The metadata of a checkpoint, from the file's header alone; empty where it has none, or is no checkpoint."""
+    path = Path(path)
     if not path.is_file():
         return {}
     try:
@@ -132,8 +136,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return {}
 
 
-def holds_training(path: Path) -> bool:
+def holds_training(path: StrPath) -> bool:
     """Whether the file is the checkpoint of a training run, with its position. Reads its header only."""
+    path = Path(path)
     return "position" in read_metadata(path)
 
 

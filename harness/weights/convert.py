@@ -16,7 +16,7 @@ import numpy as np
 
 import spec
 from harness.agreement import finite, relative_error
-from harness.atomic import sync_folder, temporary_folder
+from harness.atomic import StrPath, sync_folder, temporary_folder
 from harness.backends.registry import NotInstalled
 from harness.weights import names
 from harness.weights.checkpoint import (
@@ -80,7 +80,7 @@ class Verification:
         return {**finite(asdict(self)), "passed": self.passed}
 
 
-def read_weights(path: Path, run_task: RunTask, form: str | None = None, preset: str | None = None) -> Source:
+def read_weights(path: StrPath, run_task: RunTask, form: str | None = None, preset: str | None = None) -> Source:
     """Read weights of any format, under any scheme's names.
 
     The format is detected where `form` is None. `preset` names the network where the file does not.
@@ -88,6 +88,7 @@ def read_weights(path: Path, run_task: RunTask, form: str | None = None, preset:
     Raises:
         InvalidInput: when the file is damaged, or fits no network, or several and `preset` does not say which.
     """
+    path = Path(path)
     path, form, contents = read(path, run_task, form)
     try:
         if contents.ours:
@@ -104,8 +105,9 @@ def read_weights(path: Path, run_task: RunTask, form: str | None = None, preset:
     return source
 
 
-def foreign_source(path: Path, form: str, found: Recognized, config: Config) -> Source:
+def foreign_source(path: StrPath, form: str, found: Recognized, config: Config) -> Source:
     """A network in a foreign file as one of its configurations, with what its publisher says of pictures."""
+    path = Path(path)
     metadata = {"preprocessing": published(found.scheme.name, config).as_json()}
     weights = Checkpoint(found.params(config), config, metadata)
     return Source(path, form, found.scheme, weights, tuple(found.notes()))
@@ -172,7 +174,7 @@ def _dtypes(weights: Checkpoint) -> set[str]:
 
 def convert(
     source: Source,
-    target: Path,
+    target: StrPath,
     form: str,
     weights: Checkpoint,
     run_task: RunTask,
@@ -190,6 +192,7 @@ def convert(
         InvalidInput: when the target cannot be written, or is something else that would be lost, or when a framework
             cannot read the source or the result.
     """
+    target = Path(target)
     _check_target(source.path, target, form)
     try:
         with temporary_folder(target.parent) as unfinished:

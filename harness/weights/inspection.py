@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 import spec
+from harness.atomic import StrPath
 from harness.screen import cell, new_table, print_table, say
 from harness.shown import shown
 from harness.weights.convert import fingerprint, foreign_source, prepared, understood
@@ -70,12 +71,13 @@ class Inspection:
         return table | {"tensors": [asdict(tensor) for tensor in self.tensors]}
 
 
-def examine(path: Path, run_task: RunTask, form: str | None = None) -> Inspection:
+def examine(path: StrPath, run_task: RunTask, form: str | None = None) -> Inspection:
     """Look into a file of weights.
 
     Raises:
         InvalidInput: when it cannot be read at all.
     """
+    path = Path(path)
     path, form, contents = read(path, run_task, form)
     size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
     about_file = (path, form, size)

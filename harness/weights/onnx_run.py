@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import spec
+from harness.atomic import StrPath
 from harness.backends.registry import processors
 from harness.weights.formats.onnx_file import decode, load_package
 from spec import Array, InvalidInput
@@ -34,7 +35,7 @@ def open_session(graph: bytes) -> Any:
     return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def onnx_runtime(file: Path | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
+def onnx_runtime(file: StrPath | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
     """Run a graph in ONNX Runtime.
 
     A file in float64 or float16 is computed in float32: for the CPU, ONNX Runtime has no convolution of float64, and
@@ -62,7 +63,7 @@ def onnx_runtime(file: Path | bytes, images: Array, outputs: Sequence[str] = ())
     return dict(zip(names, arrays, strict=True))
 
 
-def onnx_reference(file: Path | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
+def onnx_reference(file: StrPath | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
     """Run a graph in the reference evaluator, in the dtype of the file; otherwise as `onnx_runtime`."""
     model, names = _with_outputs(_model(file), outputs)
     from onnx.reference import ReferenceEvaluator
@@ -87,9 +88,9 @@ def onnx_reference(file: Path | bytes, images: Array, outputs: Sequence[str] = (
     return dict(zip(names, arrays, strict=True))
 
 
-def _model(file: Path | bytes) -> ModelProto:
+def _model(file: StrPath | bytes) -> ModelProto:
     try:
-        model = decode(file if isinstance(file, bytes) else file.read_bytes())
+        model = decode(file if isinstance(file, bytes) else Path(file).read_bytes())
         if len(model.graph.input) != 1:
             raise InvalidInput(f"expected a graph with one input, got {len(model.graph.input)}")
     except OSError as error:

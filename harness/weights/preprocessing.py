@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from harness.atomic import StrPath
 from harness.images.sources import resized
 from harness.weights.checkpoint import Checkpoint
 from spec import Array, Config, InvalidInput
@@ -157,7 +158,7 @@ def preprocessing_of(weights: Checkpoint) -> Preprocessing:
     return made
 
 
-def chosen(weights: Checkpoint, labels: Path | None = None, **options: Any) -> Preprocessing:
+def chosen(weights: Checkpoint, labels: StrPath | None = None, **options: Any) -> Preprocessing:
     """How pictures are prepared: as stored with the weights, except for the options.
 
     Args:
@@ -169,6 +170,7 @@ def chosen(weights: Checkpoint, labels: Path | None = None, **options: Any) -> P
     Raises:
         InvalidInput: when it does not fit the network, or the labels cannot be read.
     """
+    labels = None if labels is None else Path(labels)
     changes = {name: value for name, value in options.items() if value is not None}
     changes |= {name: _parsed(f"--{name}", changes[name]) for name in ("mean", "std") if name in changes}
     if changes.keys() - {"size"}:

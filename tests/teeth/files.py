@@ -89,6 +89,20 @@ FAULTS = [
     ),
     # ------------------------------------------------------------------------------------------------ checkpoints
     Fault(
+        "a checkpoint's name may not be a string",
+        _CK,
+        "    path = Path(path)\n    state = state or {}\n",
+        "    state = state or {}\n",
+        (f"{_ck}::test_a_path_may_be_a_string",),
+    ),
+    Fault(
+        "a function's types say that it takes no string",
+        "harness/training/runs.py",
+        "def backend_folders(run: StrPath)",
+        "def backend_folders(run: Path)",
+        ("tests/test_surface.py::test_functions_that_take_a_path_take_a_string_too",),
+    ),
+    Fault(
         "checkpoint: the hash is not checked",
         _CK,
         "if (actual := _digest(arrays, texts)) != stored:",

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.atomic import check_target, write_atomically
+from harness.atomic import StrPath, check_target, write_atomically
 from harness.bench.profiles import Profile
 from harness.bench.record import Record
 from harness.bench.report import plots
@@ -25,8 +25,9 @@ _VARIANTS = {
 }
 
 
-def write_folder(record: Record, folder: Path) -> None:
+def write_folder(record: Record, folder: StrPath) -> None:
     """Write data, pictures and page; the page also shows the profiles that lie there already."""
+    folder = Path(folder)
     _write_json(folder / _DATA, record.as_json())
     pictures = plots.draw(record)
     for name, svg in pictures.items():
@@ -35,12 +36,13 @@ def write_folder(record: Record, folder: Path) -> None:
     write_atomically(folder / _PAGE, page(record, [*shown, *_profiles(folder)]).encode())
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: StrPath) -> None:
     """Make sure, before hours of work, that `write_folder` can write there.
 
     Raises:
         InvalidInput: when a file cannot be written, or one that lies there is not what its name says.
     """
+    folder = Path(folder)
     for name in (_DATA, _PAGE):
         check_target(folder / name)
     _profiles(folder)
@@ -59,8 +61,9 @@ def _profiles(folder: Path) -> list[tuple[str, str]]:
     return pictures
 
 
-def write_profile(profile: Profile, folder: Path) -> None:
+def write_profile(profile: Profile, folder: StrPath) -> None:
     """Write a profile's data and its bar chart."""
+    folder = Path(folder)
     data = profile.as_json()
     backend = profile.candidate.backend
     _write_json(folder / f"profile-{backend}.json", data)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.atomic import StrPath
 from harness.bench.profiles import Profile
 from harness.bench.record import Record, Report, Row
 from harness.screen import new_table, print_table, say
@@ -272,8 +273,9 @@ def _escaped(text: str) -> str:
     return shown(" ".join(text.split())).replace("|", "\\|")
 
 
-def append_markdown(record: Record, path: Path) -> None:
+def append_markdown(record: Record, path: StrPath) -> None:
     """Add the record's section to a file, which gets a title if it is new."""
+    path = Path(path)
     with path.open("a") as file:
         if file.tell() == 0:
             file.write(f"# Benchmarks\n\nWritten by `googlenet bench --markdown`. {LEGEND[0].upper()}{LEGEND[1:]}\n\n")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.atomic import StrPath
 from harness.backends.process import Answer
 from harness.backends.registry import BACKENDS, NotInstalled
 from harness.weights import names
@@ -66,12 +67,13 @@ class Format:
     half: bool = True
 
 
-def answer_of(run_task: RunTask, backend: str, path: Path, task: dict[str, Any], arrays: Arrays) -> Answer:
+def answer_of(run_task: RunTask, backend: str, path: StrPath, task: dict[str, Any], arrays: Arrays) -> Answer:
     """Run a task on a file in a worker.
 
     Raises:
         InvalidInput: with the worker's reason, when it refuses or dies; `NotInstalled` where the framework is missing.
     """
+    path = Path(path)
     answer = run_task(backend, {"path": str(path.absolute()), **task}, arrays)
     if answer.crash is not None:
         ending, *words = answer.crash.splitlines()
@@ -147,12 +149,13 @@ def _write_symbol(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
     gluon.write(params_of(path), arrays, _texts(weights) | {"symbol": _sha256(path)})
 
 
-def params_of(symbol: Path) -> Path:
+def params_of(symbol: StrPath) -> Path:
     """The parameters beside a symbol, as MXNet names them: ``net-0000.params`` of ``net-symbol.json``.
 
     Raises:
         InvalidInput: when the symbol has another name.
     """
+    symbol = Path(symbol)
     if not symbol.name.endswith(_SYMBOL):
         raise InvalidInput(f"{symbol}: expected a name that ends in {_SYMBOL}, as MXNet exports it")
     return symbol.with_name(symbol.name.removesuffix(_SYMBOL) + _PARAMS)
@@ -236,7 +239,7 @@ _SUFFIXES = ", ".join(suffix for form in FORMATS.values() for suffix in form.suf
 _ORBAX_FILES = ("_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt")
 
 
-def read(path: Path, run_task: RunTask, form: str | None = None) -> tuple[Path, str, Contents]:
+def read(path: StrPath, run_task: RunTask, form: str | None = None) -> tuple[Path, str, Contents]:
     """Read a file or folder of weights, or the checkpoint in a run's folder.
 
     Returns:
@@ -245,6 +248,7 @@ def read(path: Path, run_task: RunTask, form: str | None = None) -> tuple[Path, 
     Raises:
         InvalidInput: when it is damaged, too large, or none of the formats.
     """
+    path = Path(path)
     with suppress(OSError):  # which the detection names
         path = _of_run(path)
     form = form or detect(path)  # a folder of files is checked by its reader
@@ -283,12 +287,13 @@ def _check_regular(*paths: Path) -> None:
         )
 
 
-def detect(path: Path) -> str:
+def detect(path: StrPath) -> str:
     """The name of the format of a file or folder, by its content and, where that is not enough, by its suffix.
 
     Raises:
         InvalidInput: when there is nothing of that name, or it has none of the formats.
     """
+    path = Path(path)
     try:
         if not path.exists():
             raise InvalidInput(f"{path}: expected weights, and there is no such file or folder; check the path")
@@ -343,12 +348,13 @@ def _detect_folder(path: Path) -> str:
     )
 
 
-def format_for(path: Path) -> str:
+def format_for(path: StrPath) -> str:
     """The name of the format to write, by the path's suffix.
 
     Raises:
         InvalidInput: when no format has it.
     """
+    path = Path(path)
     if (name := _by_suffix(path)) is None:
         raise InvalidInput(
             f"{path}: expected a name that ends in one of {_SUFFIXES}; or --to huggingface or orbax, for a folder"

@@ -15,7 +15,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from harness.atomic import write_atomically
+from harness.atomic import StrPath, write_atomically
 from harness.weights.checkpoint import of_bfloat16
 from harness.weights.formats.contents import Contents
 from spec import Array, Arrays, InvalidInput
@@ -26,7 +26,7 @@ _COUNTS = ("int32", "int64", "uint32")  # of a training's steps, which are read 
 _LONGEST_NAME = 1000  # characters; each array below a key repeats it
 
 
-def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
+def write(path: StrPath, arrays: Arrays, texts: dict[str, str]) -> None:
     """Write arrays by dotted paths, in JAX's layouts, and our texts.
 
     Raises:
@@ -55,7 +55,7 @@ def _tree(arrays: Arrays) -> dict[str, Any]:
     return tree
 
 
-def read(path: Path) -> Contents:
+def read(path: StrPath) -> Contents:
     """Read arrays by dotted paths, in JAX's layouts, and our texts where there are any.
 
     Numbers beside the arrays, as a count of steps, are left out; so is ``params`` in the names of a file with our
@@ -64,6 +64,7 @@ def read(path: Path) -> Contents:
     Raises:
         InvalidInput: when the file is damaged, or holds something else.
     """
+    path = Path(path)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.atomic import write_atomically
+from harness.atomic import StrPath, write_atomically
 from harness.weights.checkpoint import plain
 from harness.weights.formats.contents import Contents, parse_texts
 from spec import Array, Arrays, InvalidInput
@@ -27,13 +27,14 @@ _DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64")  
 _SMALLEST_ARRAY, _SMALLEST_NAME = 24, 8  # bytes
 
 
-def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
+def write(path: StrPath, arrays: Arrays, texts: dict[str, str]) -> None:
     """Write arrays by MXNet's names, and our texts.
 
     Raises:
         InvalidInput: for an array of another dtype than float16, float32 or float64, or without dimensions, or where
             nothing can be written.
     """
+    path = Path(path)
     if odd := {name: str(x.dtype) for name, x in arrays.items() if x.dtype.name not in _DTYPES[:3]}:
         raise InvalidInput(f"{path}: MXNet's files hold float16, float32 and float64, got {odd}; convert with --dtype")
     if single := [name for name, x in arrays.items() if x.ndim == 0]:
@@ -49,7 +50,7 @@ def write(path: Path, arrays: Arrays, texts: dict[str, str]) -> None:
     write_atomically(path, *parts, json.dumps(texts).encode())
 
 
-def read(path: Path) -> Contents:
+def read(path: StrPath) -> Contents:
     """Read arrays by MXNet's names (``arg:`` and ``aux:`` before them left out), and our texts where there are any.
 
     The arrays share the memory of the file's bytes.
@@ -57,6 +58,7 @@ def read(path: Path) -> Contents:
     Raises:
         InvalidInput: when the file is damaged, or holds what only MXNet can read.
     """
+    path = Path(path)
     try:
         return _Reader(path.read_bytes()).read()
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import spec
+from harness.atomic import StrPath
 from harness.images.sources import RESAMPLING
 from harness.weights.checkpoint import Checkpoint, save
 from harness.weights.preprocessing import preprocessing_of
@@ -46,12 +47,13 @@ googlenet_pt.load_params(model, found.params)
 """
 
 
-def write_folder(path: Path, weights: Checkpoint) -> None:
+def write_folder(path: StrPath, weights: Checkpoint) -> None:
     """Write a folder as Hugging Face lays it out.
 
     Raises:
         InvalidInput: when it cannot be written.
     """
+    path = Path(path)
     config, prepare = weights.config, preprocessing_of(weights)
     network: dict[str, Any] = {
         "architectures": [config.family],

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import spec
-from harness.atomic import write_atomically
+from harness.atomic import StrPath, write_atomically
 from harness.backends.registry import NotInstalled
 from harness.shown import shown
 from harness.weights.checkpoint import config_of, describe, plain
@@ -272,12 +272,13 @@ def _dtype(params: Arrays) -> str:
     return dtypes[0]
 
 
-def write(path: Path, params: Arrays, config: spec.Config, metadata: dict[str, Any]) -> None:
+def write(path: StrPath, params: Arrays, config: spec.Config, metadata: dict[str, Any]) -> None:
     """Write a network to ``*.onnx``. An older file stays whole until the new one is whole too.
 
     Raises:
         InvalidInput: when the arrays do not fit the network or an ONNX file (see `build`), or it cannot be written.
     """
+    path = Path(path)
     arrays = {name: plain(x) for name, x in params.items()}
     weights = sum(x.nbytes for x in arrays.values())
     try:
@@ -296,7 +297,7 @@ def write(path: Path, params: Arrays, config: spec.Config, metadata: dict[str, A
     write_atomically(path, content)
 
 
-def read(path: Path) -> Contents:
+def read(path: StrPath) -> Contents:
     """Read an ONNX file of ours: its arrays by canonical name, and its texts.
 
     The graph must be the one that `build` makes for the network that the texts name. No other file is opened, whatever
@@ -305,6 +306,7 @@ def read(path: Path) -> Contents:
     Raises:
         InvalidInput: when it is damaged, of another program, or was changed.
     """
+    path = Path(path)
     load_package("onnx")
     try:
         if (size := path.stat().st_size) > _LARGEST_FILE:

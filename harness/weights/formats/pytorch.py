@@ -15,6 +15,7 @@ import pickletools
 import zipfile
 from pathlib import Path
 
+from harness.atomic import StrPath
 from harness.weights.formats.contents import parse_texts
 from spec import InvalidInput
 
@@ -26,7 +27,7 @@ _LEGACY_PICKLES = 5  # number, version, machine, state dict, keys
 _MOST_REPEATED = 32  # tuples; an optimizer's settings share a few
 
 
-def check_file(path: Path) -> dict[str, str]:
+def check_file(path: StrPath) -> dict[str, str]:
     """Check a file before PyTorch opens it. Returns our texts where there are any.
 
     PyTorch does not verify an archive's checksums, unpacks whatever is compressed, and reads pickles that need 60 times
@@ -35,6 +36,7 @@ def check_file(path: Path) -> dict[str, str]:
     Raises:
         InvalidInput: when the file is damaged, or made to take much more memory or time than its size tells.
     """
+    path = Path(path)
     try:
         with path.open("rb") as file:
             if file.read(len(LEGACY)) == LEGACY:
@@ -97,7 +99,8 @@ def _check_pickle(pickles: io.BytesIO) -> None:
         raise InvalidInput(f"expected plain tensors, and it repeats more than {_MOST_REPEATED} tuples")
 
 
-def add_texts(path: Path, texts: dict[str, str]) -> None:
+def add_texts(path: StrPath, texts: dict[str, str]) -> None:
     """Add our texts to an archive that PyTorch has written."""
+    path = Path(path)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(_TEXTS), json.dumps(texts))
