@@ -332,6 +332,16 @@ def test_inspect_says_what_was_taken_off_and_the_hash_that_convert_says(tmp_path
     assert f"SHA-256 {sha256}" in googlenet("inspect", str(target)).stdout
 
 
+def test_inspect_names_the_nearest_network_inside_of_wrappers_and_what_to_do(tmp_path):
+    from safetensors.numpy import save_file
+
+    arrays = {f"module.{name}": np.array(x) for name, x in PLAIN.items() if name != "0.bias"}
+    save_file(arrays, tmp_path / "a.safetensors")
+    shown = googlenet("inspect", str(tmp_path / "a.safetensors"), status=1).stdout
+    nearest = "nearest is preset lenet (in_channels=1, num_classes=10) in the names of d2l-sequential:\n"
+    assert f"{nearest}  missing: 0.bias (6,)\nwhat to do: give the arrays these names and shapes" in shown
+
+
 def assert_marked(arrays: Arrays) -> None:
     found = recognize(arrays, "d2l")
     params = found.params(found.configs[0])

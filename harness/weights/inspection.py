@@ -160,6 +160,7 @@ def render(inspection: Inspection, console: Console) -> None:
         tell(f"fits no network; nearest is {inspection.nearest} in the names of {inspection.names}:", "red")
         for difference in inspection.differences:
             tell(f"  {shown(difference)}", "red")
+        tell("what to do: give the arrays these names and shapes in the program that wrote them, and save them again")
     if inspection.sha256 is not None:
         tell(f"as written: SHA-256 {inspection.sha256}", "green")
     if inspection.problem is not None:
