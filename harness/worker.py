@@ -199,9 +199,9 @@ def _describe(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     """The framework's description of itself, and the number of threads that it really computes with."""
     package = request.package
     description = dataclasses.asdict(package.describe(request.task["device"]))
-    model = package.build(spec.preset("d2l"), device="cpu")
-    images = np.random.default_rng(0).random((32, 1, 96, 96), dtype=np.float32)
-    package.predict(model, images)  # builds, and warms up
+    model = package.build(spec.preset("lenet"), device="cpu")
+    images = np.random.default_rng(0).random((256, 1, 28, 28), dtype=np.float32)
+    package.predict(model, images)  # compiles, and warms up
     before, start = ticks_by_thread(), time.perf_counter()
     while time.perf_counter() - start < 1:
         package.predict(model, images)
