@@ -71,7 +71,7 @@ FAULTS = [
         "harness/shown.py",
         "c if c.isprintable() else ascii(c)[1:-1]",
         "c",
-        (f"{_S}::test_names_are_on_one_line_and_text",),
+        (f"{_S}::test_names_are_on_one_line",),
     ),
     Fault(
         "markup in a line is obeyed",
