@@ -249,10 +249,10 @@ def read(path: StrPath, run_task: RunTask, form: str | None = None) -> tuple[Pat
         InvalidInput: when it is damaged, too large, or none of the formats.
     """
     path = Path(path)
-    with suppress(OSError):  # which the detection names
+    with suppress(OSError):  # which detection and readers name
         path = _of_run(path)
-    form = form or detect(path)  # a folder of files is checked by its reader
-    _check_regular(*([] if path.is_dir() else [path]))
+        _check_regular(*([] if path.is_dir() else [path]))  # the files of a folder are checked by its reader
+    form = form or detect(path)
     try:
         contents = FORMATS[form].read(path, run_task)
     except MemoryError as error:
