@@ -1,8 +1,11 @@
-"""PyTorch's own files: a state dict, read and run the way that its users do."""
+"""PyTorch's own files: a state dict, read and run the way that its users do; and the tensors of TorchScript."""
 
 from __future__ import annotations
 
+import io
 import math
+import pickletools
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,8 +38,8 @@ def write_file(path: Path, arrays: spec.Arrays, config: spec.Config) -> None:
 def read_file(path: Path) -> dict[str, spec.Array]:
     """All tensors of a file by their names, below dictionaries by dotted paths: ``state_dict.conv1.weight``.
 
-    Whatever else stands beside them, as epochs and settings, is left out, and so is what has a number for a name, as an
-    optimizer's state.
+    Of a TorchScript program these are the parameters and buffers; its code is not even loaded. Whatever else stands
+    beside them, as epochs and settings, is left out, and so is what has a number for a name, as an optimizer's state.
 
     Raises:
         spec.InvalidInput: when it holds no plain tensor or one of another kind, or claims to hold more than it does.
@@ -72,7 +75,9 @@ def run_file(
 ) -> dict[str, spec.Array]:
     """Every stage's output when PyTorch itself loads the file; `names` has the file's by our network's."""
     model = build(config, dtype=dtype, device="cpu")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = _load(path)
+    if _is_program(path):
+        state = {name: x for name, x in _leaves(state, "", _DEEPEST) if isinstance(x, torch.Tensor)}
     if names is not None:
         state = model.state_dict() | {name: state[file_name] for name, file_name in names.items()}
     model.load_state_dict(state)
@@ -92,17 +97,55 @@ class _Setting:
         pass
 
 
+class _Part:
+    """Stands for a module of a TorchScript program: its attributes without its code."""
+
+    def __setstate__(self, attributes: Any) -> None:
+        self.attributes = attributes
+
+
 def _load(path: Path) -> Any:
-    """What PyTorch reads without running anything of the file's.
+    """What PyTorch reads without running anything of the file's; of a TorchScript program its modules' attributes.
 
     Raises:
         spec.InvalidInput: when it needs to run something, or is damaged.
     """
     try:
+        if _is_program(path):
+            return _program(path)
         with torch.serialization.safe_globals([(_Setting, name) for name in _SETTINGS]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises of every kind here
         raise spec.InvalidInput(f"{path}: PyTorch refuses it ({_reason(error)}); {_remedy(error)}") from error
+
+
+def _is_program(path: Path) -> bool:
+    """Whether TorchScript wrote the file: it has constants beside its tensors."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _program(path: Path) -> Any:
+    """The attributes of a TorchScript program, by module.
+
+    Without its code and constants it is a file as `torch.save` writes it, whose classes stand in the code.
+    """
+    plain = io.BytesIO()
+    classes: set[str] = set()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(plain, "w") as copy:
+        for name in archive.namelist():
+            _, _, inner = name.partition("/")
+            if inner.startswith("data/") or inner in ("data.pkl", "version", "byteorder"):
+                copy.writestr(name, archive.read(name))
+            if inner == "data.pkl":
+                operations = pickletools.genops(archive.read(name))
+                classes |= {str(x).replace(" ", ".") for operation, x, _ in operations if operation.name == "GLOBAL"}
+    plain.seek(0)
+    with torch.serialization.safe_globals([(_Part, name) for name in classes if name.startswith("__torch__.")]):
+        program = torch.load(plain, map_location="cpu", weights_only=True)
+    return program.attributes if isinstance(program, _Part) else program
 
 
 def _leaves(tree: dict[Any, Any], prefix: str, deepest: int) -> list[tuple[str, Any]]:
@@ -111,6 +154,8 @@ def _leaves(tree: dict[Any, Any], prefix: str, deepest: int) -> list[tuple[str, 
     for name, x in tree.items():
         if not isinstance(name, str):
             continue
+        if isinstance(x, _Part):
+            x = x.attributes
         if isinstance(x, dict):
             pairs += _leaves(x, f"{prefix}{name}.", deepest - 1) if deepest else []
         else:

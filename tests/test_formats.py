@@ -1145,6 +1145,11 @@ def test_a_bomb_is_not_unpacked(tmp_path):
     (tmp_path / "a.pt").write_bytes(file.getvalue())
     assert len(file.getvalue()) < 2**20
     assert "compressed or overlapping entries" in refusal(tmp_path / "a.pt")
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as writer:
+        writer.writestr("archive/code/data/9", bytes(8 * 2**20))
+    (tmp_path / "a.pt").write_bytes(file.getvalue())
+    assert "expected at most 4194304 bytes beside the tensors" in refusal(tmp_path / "a.pt")
     said = {name: b"" for name in entries()}
     (tmp_path / "a.pt").write_bytes(archive(said, attributes(DATA, file_size=2**30, compress_type=8)))
     assert "compressed or overlapping entries" in refusal(tmp_path / "a.pt")

@@ -34,10 +34,6 @@ _BEGINNINGS = {  # in small letters
 }
 _KERAS = f"a model of Keras: in Keras, {_ARRAYS}"
 _TENSORFLOW = f"a checkpoint of TensorFlow: in TensorFlow, {_ARRAYS}"
-_TORCHSCRIPT = (
-    "a program in TorchScript: where you trust it, torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt') saves "
-    "what is read here"
-)
 _EXPORTED = "a program of torch.export: where it was written, save model.state_dict() with torch.save"
 _CAFFE = (
     "a .caffemodel of Caffe: read it with OpenCV 4 (cv2.dnn.readNetFromCaffe), and save its arrays with numpy.savez as "
@@ -62,22 +58,20 @@ def zip_names(path: Path) -> list[str] | None:
 
 
 def is_of_pytorch(names: list[str]) -> bool:
-    """Whether these are the entries of a file that torch.save wrote."""
-    return any(name.endswith(("data.pkl", "/version")) for name in names) and _script(names) is None
+    """Whether these are the entries of a file that torch.save or torch.jit.save wrote."""
+    return any(name.endswith(("data.pkl", "/version")) for name in names) and not _is_exported(names)
 
 
-def _script(names: list[str]) -> str | None:
-    if any(name.endswith("archive_format") for name in names):
-        return _EXPORTED
-    return _TORCHSCRIPT if any(name.endswith("/constants.pkl") for name in names) else None
+def _is_exported(names: list[str]) -> bool:
+    return any(name.endswith("archive_format") for name in names)
 
 
 def describe_zip(names: list[str]) -> str:
     """What a ZIP archive is that is neither PyTorch's nor NumPy's."""
     if any(name.endswith(".weights.h5") for name in names):
         return _KERAS
-    if (what := _script(names)) is not None:
-        return what
+    if _is_exported(names):
+        return _EXPORTED
     few = ", ".join(shown(name) for name in names[:3]) or "nothing"
     return f"a ZIP archive of {few}{' ...' if len(names) > 3 else ''}: unpack it, and name the file of weights in it"
 
