@@ -193,9 +193,9 @@ def test_weights_in_a_file_are_compared_on(tmp_path, report, monkeypatch):
     save(file, weights.params, weights.config, {"preprocessing": {"size": 28, "order": "gray", "mean": [5.0]}})
     batches = []
 
-    def keep(backend, task, arrays, python):
+    def keep(backend, task, arrays, python, **settings):
         batches.append(arrays["images"])
-        return here(backend, task, arrays, python)
+        return here(backend, task, arrays, python, **settings)
 
     monkeypatch.setattr("support.here", keep)
     done = googlenet("compare", "--weights", str(file), "--backends", FIRST, "--json", "-")

@@ -646,7 +646,7 @@ def test_settings_out_of_range_are_refused_at_once_and_together(split):
         training_batches(split, 0, seed=0, epoch=0, first=-1, **PLAIN)
     with pytest.raises(spec.InvalidInput, match="first: expected a batch from 0 to 11, the end of the epoch, got 12"):
         training_batches(split, 10, seed=0, epoch=0, first=12, **PLAIN)
-    with pytest.raises(spec.InvalidInput, match="std: expected a finite number above 0, got 0"):
+    with pytest.raises(spec.InvalidInput, match="std: expected finite numbers above 0, got 0"):
         evaluation_batches(split, 10, dtype="float32", mean=0, std=0)
 
 

@@ -22,7 +22,7 @@ def _answer(devices: list[str], capabilities: list[str], busy: int | None = 8) -
     return Answer(vars(facts) | {"busy_threads": busy, "processors": 8})
 
 
-@pytest.mark.end_to_end
+@pytest.mark.slow
 def test_doctor_says_what_works_on_this_machine():
     findings = json.loads(googlenet_process("doctor", "--json", OMP_NUM_THREADS="").stdout)
     assert set(findings) == {"python", "numpy", "platform", "gpus", "backends"}

@@ -448,11 +448,8 @@ def _wait(what: Callable[[], bool], running: Callable[[], object], seconds: floa
         time.sleep(0.002)
 
 
-@pytest.mark.end_to_end
-@pytest.mark.parametrize(
-    "whole_group",
-    [pytest.param(True, marks=pytest.mark.slow, id="at-a-terminal"), pytest.param(False, id="sent-to-the-command")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [True, False], ids=["at-a-terminal", "sent-to-the-command"])
 def test_an_interrupt_saves_and_the_run_goes_on(home, whole_group):
     run = home / "runs" / f"interrupted-{whole_group}"
     words, env = support.command(
