@@ -84,7 +84,7 @@ def _compared_as_users_do(folder: Path, *words: str) -> tuple[str, dict[str, Any
     return done.stdout, report
 
 
-@pytest.mark.end_to_end
+@pytest.mark.slow
 def test_every_backend_agrees_with_the_referee(tmp_path, monkeypatch):
     """One of them by another interpreter."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
