@@ -42,7 +42,7 @@ from harness.backends.team import Team, assemble, check_shares, shares, started_
 from harness.images.prepared import prepare
 from harness.training import loop
 from harness.training.recipe import recipe
-from harness.training.runs import CHECKPOINT, CONFIG, ENVIRONMENT, of_checkpoint, read_devices
+from harness.training.runs import CHECKPOINT, CONFIG, ENVIRONMENT, METRICS, of_checkpoint, read_devices
 from harness.training.train import Part, settings_for
 from harness.weights import checkpoint
 from spec import reference
@@ -621,13 +621,14 @@ def alive(session: int) -> list[int]:
 
 
 def started(home: Path, run: Path) -> subprocess.Popen:
-    """A long run on two devices, some steps after its start."""
+    """A long run on two devices, an epoch or more after its start."""
     words, env = training(home, FIRST, "--run", str(run), "--devices", "2", recipe="endless")
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home, env=env, start_new_session=True
     )
     end = time.monotonic() + 120
-    while not (run / FIRST / CHECKPOINT).exists():
+    metrics = run / FIRST / METRICS
+    while not (metrics.exists() and metrics.stat().st_size):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.01)

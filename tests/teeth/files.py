@@ -822,9 +822,6 @@ FAULTS = [
         _PT,
         "        if isinstance(x, _Part):\n            x = x.attributes\n",
         "",
-        (
-            "test_field_formats.py::test_what_people_have_has_the_outcome_in_the_table[TorchScript: its tensors, "
-            "without its code]",
-        ),
+        (f"{_field}[TorchScript: its tensors, without its code]",),
     ),
 ]
