@@ -75,9 +75,7 @@ def run_file(
 ) -> dict[str, spec.Array]:
     """Every stage's output when PyTorch itself loads the file; `names` has the file's by our network's."""
     model = build(config, dtype=dtype, device="cpu")
-    state = _load(path)
-    if _is_program(path):
-        state = {name: x for name, x in _leaves(state, "", _DEEPEST) if isinstance(x, torch.Tensor)}
+    state = {name: x for name, x in _leaves(_load(path), "", _DEEPEST) if isinstance(x, torch.Tensor)}
     if names is not None:
         state = model.state_dict() | {name: state[file_name] for name, file_name in names.items()}
     model.load_state_dict(state)

@@ -1120,7 +1120,7 @@ def test_bench_holds_the_textbooks_network_and_onnx_beside_ours(tmp_path):
 
 
 @needs_pt
-@pytest.mark.end_to_end
+@pytest.mark.slow
 def test_control_c_on_the_command_leaves_no_process_and_writes_what_there_is(tmp_path):
     mark = f"GOOGLENET_TEST_{os.getpid()}"
     words = ["bench", "pt", "--preset", "lenet", "--batch", "2", "--rounds", "100000", "--task", "infer"]

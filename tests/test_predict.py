@@ -88,7 +88,7 @@ def _assert_classes(row: dict[str, Any], expected: np.ndarray, engines: list[str
 # ---------------------------------------------------------------------------------------------------- engines
 
 
-@pytest.mark.end_to_end
+@pytest.mark.slow
 def test_engines_in_processes_predict_what_the_referee_does(home):
     engines = [FIRST, "onnx"]
     words = ["--weights", str(home / "weights.safetensors"), str(home / "a picture.png"), str(home / "folder")]

@@ -589,7 +589,7 @@ class TestFailures:
         done = googlenet(home, *words, status=1)
         assert "exit status 1" in done.stderr
 
-    @pytest.mark.end_to_end
+    @pytest.mark.slow
     def test_an_interpreter_without_safetensors_is_told_to_install_it(self, home, stopped, tmp_path):
         """The worker of a backend in another environment: its framework is there, what training needs is not."""
         python = interpreter_without("safetensors", tmp_path)

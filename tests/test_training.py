@@ -75,7 +75,9 @@ def _kept(grads: dict[str, np.ndarray], classifiers: dict[str, str]) -> dict[str
     ("config", "size", "classifiers"),
     [
         (spec.preset("d2l", dropout=0.4), 28, {"fc": "fc"}),
-        (thin("bvlc"), 231, {"fc": "fc", "aux1": "aux1.fc2", "aux2": "aux2.fc2"}),
+        pytest.param(
+            thin("bvlc"), 231, {"fc": "fc", "aux1": "aux1.fc2", "aux2": "aux2.fc2"}, marks=pytest.mark.slow, id="bvlc"
+        ),
     ],
     ids=lambda value: value.preset if isinstance(value, spec.Config) else "",
 )

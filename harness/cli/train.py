@@ -178,9 +178,7 @@ def train(
 
 
 def evaluate(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Weights of any format, or the folder of one backend's run.")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="FILE", help="Weights of any format, or the folder of a run.")],
     data: Annotated[
         str | None, typer.Option(help="As for `train`.", show_default="what the run was trained on")
     ] = None,
@@ -217,17 +215,17 @@ def evaluate(
     from harness.images.batches import open_dataset
     from harness.training import display
     from harness.training.curves import draw_confusion
-    from harness.training.runs import CHECKPOINT, Position, of_checkpoint
+    from harness.training.runs import Position, of_checkpoint
     from harness.training.start import check_classes, listed, start_of
     from harness.weights.checkpoint import config_table, holds_training
     from harness.weights.convert import read_weights
     from harness.weights.preprocessing import preprocessing_of
     from spec import InvalidInput, param_shapes
 
-    path = checkpoint / CHECKPOINT if (checkpoint / CHECKPOINT).is_file() else checkpoint
     if picture is not None:
         check_picture(picture)
-    weights = read_weights(path, task_runner(python), preset=preset).weights
+    source = read_weights(checkpoint, task_runner(python), preset=preset)
+    path, weights = source.path, source.weights
     run, position = of_checkpoint(weights, path) if holds_training(path) else (None, Position())
     start = start_of(weights)
     data = data or (run.data if run else None)

@@ -75,8 +75,8 @@ def read_folder(folder: StrPath, classes: Sequence[str] = ()) -> PictureFolder:
     """
     folder = Path(folder)
     try:
-        found = PictureFolder(folder.resolve())
-        problems = _fill(found, classes)
+        content = PictureFolder(folder.resolve())
+        problems = _fill(content, classes)
     except OSError as error:
         raise InvalidInput(
             f"folder:{shown(folder)}: expected a folder with one subfolder of pictures a class, and it cannot be read "
@@ -84,24 +84,24 @@ def read_folder(folder: StrPath, classes: Sequence[str] = ()) -> PictureFolder:
         ) from error
     if problems:
         raise InvalidInput(
-            "\n  ".join([f"folder:{shown(found.path)}: not a folder with one subfolder a class:", *problems])
+            "\n  ".join([f"folder:{shown(content.path)}: not a folder with one subfolder a class:", *problems])
         )
-    return found
+    return content
 
 
-def _fill(found: PictureFolder, wanted: Sequence[str]) -> list[str]:
+def _fill(content: PictureFolder, wanted: Sequence[str]) -> list[str]:
     """Fill in what the folder holds; returns what is wrong with it."""
-    top = _descend(found.path)
-    if top != found.path:
-        found.lines.append(f"the pictures are those below {shown(relative(top, found.path))}")
-    parts, problems = _split(top, found.lines)
+    top = _descend(content.path)
+    if top != content.path:
+        content.lines.append(f"the pictures are those below {shown(relative(top, content.path))}")
+    parts, problems = _split(top, content.lines)
     others: Counter[str] = Counter()
     pictures = {}
     for name, part in parts.items():
-        pictures[name], wrong = _classes(part, others, found.lines, expected=1 if name == "test" else 2)
+        pictures[name], wrong = _classes(part, others, content.lines, expected=1 if name == "test" else 2)
         problems += wrong
     if without := left_out(+others):
-        found.lines.append(f"left out: {without}")
+        content.lines.append(f"left out: {without}")
     if problems:
         return problems
 
@@ -110,15 +110,15 @@ def _fill(found: PictureFolder, wanted: Sequence[str]) -> list[str]:
         names.sort(key=int)
     if sorted(wanted) == sorted(names):
         names = list(wanted)
-    found.classes = tuple(names)
+    content.classes = tuple(names)
     if "test" in pictures:
-        problems += _check_parts(pictures, found.lines)
+        problems += _check_parts(pictures, content.lines)
     else:
-        pictures = _hold_out(pictures["train"], found)
+        pictures = _hold_out(pictures["train"], content)
         if not any(pictures["test"].values()):
             problems.append("expected a second picture in at least one class, to test on; found one in each")
     for name, by_class in pictures.items():
-        found.parts[name] = [(label, path) for label, key in enumerate(names) for path in by_class.get(key, ())]
+        content.parts[name] = [(label, path) for label, key in enumerate(names) for path in by_class.get(key, ())]
     return problems
 
 
@@ -211,13 +211,13 @@ def _check_parts(pictures: Mapping[str, Mapping[str, list[Path]]], lines: list[s
     return []
 
 
-def _hold_out(pictures: dict[str, list[Path]], found: PictureFolder) -> dict[str, dict[str, list[Path]]]:
+def _hold_out(pictures: dict[str, list[Path]], content: PictureFolder) -> dict[str, dict[str, list[Path]]]:
     """Training and test images of each class."""
     train, test = {}, {}
     for name, paths in pictures.items():
-        ordered = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(relative(path, found.path))).digest())
+        ordered = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(relative(path, content.path))).digest())
         fifth = min(-(-len(ordered) // 5), len(ordered) - 1)
         train[name], test[name] = ordered[fifth:], ordered[:fifth]
     if single := [name for name, paths in pictures.items() if len(paths) == 1]:
-        found.lines.append(f"without test images, since there is one picture only: {listing(single)}")
+        content.lines.append(f"without test images, since there is one picture only: {listing(single)}")
     return {"train": train, "test": test}

@@ -135,17 +135,18 @@ def _fashion_mnist(data_dir: Path | None) -> dict[str, _Part]:
 
 
 def _pictures(folder: Path, classes: Sequence[str]) -> _Source:
-    found = read_folder(folder, classes)
+    content = read_folder(folder, classes)
     return _Source(
         kind="folder",
-        name=f"folder:{found.path}",
-        description=f"pictures in {found.path}",
-        classes=found.classes,
-        identity=[_READER, found.identity()],
+        name=f"folder:{content.path}",
+        description=f"pictures in {content.path}",
+        classes=content.classes,
+        identity=[_READER, content.identity()],
         parts=lambda: {
-            name: _Part([label for label, _ in part], [path for _, path in part]) for name, part in found.parts.items()
+            name: _Part([label for label, _ in part], [path for _, path in part])
+            for name, part in content.parts.items()
         },
-        lines=found.lines,
+        lines=content.lines,
     )
 
 

@@ -138,7 +138,6 @@ def read_metadata(path: StrPath) -> dict[str, Any]:
 
 def holds_training(path: StrPath) -> bool:
     """Whether the file is the checkpoint of a training run, with its position. Reads its header only."""
-    path = Path(path)
     return "position" in read_metadata(path)
 
 

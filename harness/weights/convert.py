@@ -94,23 +94,23 @@ def read_weights(path: StrPath, run_task: RunTask, form: str | None = None, pres
         if contents.ours:
             weights, naming = understood(contents, FORMATS[form].scheme, preset)
             return Source(path, form, naming, weights)
-        found = recognize(contents.arrays, preset)
-        if len(found.configs) > 1:
-            fitting = ", ".join(config.preset for config in found.configs)
+        network = recognize(contents.arrays, preset)
+        if len(network.configs) > 1:
+            fitting = ", ".join(config.preset for config in network.configs)
             raise InvalidInput(f"fits {fitting}: say which with --preset, since the file does not")
-        source = foreign_source(path, form, found, found.configs[0])
+        source = foreign_source(path, form, network, network.configs[0])
         spec.check_params(source.weights.config, source.weights.params)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
     return source
 
 
-def foreign_source(path: StrPath, form: str, found: Recognized, config: Config) -> Source:
+def foreign_source(path: StrPath, form: str, network: Recognized, config: Config) -> Source:
     """A network in a foreign file as one of its configurations, with what its publisher says of pictures."""
     path = Path(path)
-    metadata = {"preprocessing": published(found.scheme.name, config).as_json()}
-    weights = Checkpoint(found.params(config), config, metadata)
-    return Source(path, form, found.scheme, weights, tuple(found.notes()))
+    metadata = {"preprocessing": published(network.scheme.name, config).as_json()}
+    weights = Checkpoint(network.params(config), config, metadata)
+    return Source(path, form, network.scheme, weights, tuple(network.notes()))
 
 
 def understood(contents: Contents, scheme: str, preset: str | None = None) -> tuple[Checkpoint, names.Scheme]:
@@ -127,8 +127,8 @@ def understood(contents: Contents, scheme: str, preset: str | None = None) -> tu
     texts = dict(contents.texts)
     naming = names.SCHEMES[scheme]
     if texts.pop("names", None) is not None:
-        found = recognize(params, config.preset)
-        params, naming = dict(found.arrays), found.scheme
+        network = recognize(params, config.preset)
+        params, naming = dict(network.arrays), network.scheme
     return understand(names.rename(params, naming, config) | state, texts), naming
 
 
@@ -160,11 +160,11 @@ def prepared(
 def widened(source: Checkpoint, result: Checkpoint) -> str | None:
     """What to say where the result holds half precision in float32, which changes no number."""
     if _dtypes(source) == {"float16"} and _dtypes(result) == {"float32"}:
-        return "float16 in the source, written as float32, which holds it exactly"
+        return "numbers of float16, written as float32, which holds them exactly"
     # bfloat16 is the upper half of float32; no reader leaves it as it is, for NumPy has none.
     halves = (plain(x).view("<u4") & 0xFFFF for x in source.params.values() if x.dtype == np.float32)
     if _dtypes(source) == _dtypes(result) == {"float32"} and not any(half.any() for half in halves):
-        return "bfloat16 in the source, written as float32, which holds it exactly"
+        return "numbers of bfloat16, written as float32, which holds them exactly"
     return None
 
 

@@ -99,21 +99,21 @@ def examine(path: StrPath, run_task: RunTask, form: str | None = None) -> Inspec
                 preprocessing=preprocessing.as_json() | {"labels": list(preprocessing.labels)},
             )
     try:
-        found = recognize(contents.arrays)
+        network = recognize(contents.arrays)
     except InvalidInput:
         best = nearest(contents.arrays)
         differences = tuple(best.lines())
         return Inspection(*about_file, tensors, best.scheme.name, [], str(best.config), differences, problem=problem)
-    if found.notes():
-        tensors = _tensors(found.arrays)
-    converted = [foreign_source(path, form, found, config) for config in found.configs]
+    if network.notes():
+        tensors = _tensors(network.arrays)
+    converted = [foreign_source(path, form, network, config) for config in network.configs]
     return Inspection(
         *about_file,
         tensors,
-        found.scheme.name,
-        found.configs,
+        network.scheme.name,
+        network.configs,
         converts_to=tuple(fingerprint(prepared(source, None, aux=True)) for source in converted),
-        notes=tuple(found.notes()),
+        notes=tuple(network.notes()),
         problem=problem,
     )
 

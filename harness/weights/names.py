@@ -252,7 +252,6 @@ _PREFIXED = {
     for preset in spec.PRESETS
     if preset != "lenet-bn-scratch"
 }
-_HAND_WRITTEN_LAYERS = {"cnblogs": _named("cnblogs", _HAND_WRITTEN, column=2)}
 _COUNTER = "norm.num_batches_tracked"
 _SCHEMES = (
     Scheme("canonical", "torch", None, _PLAIN, _PLAIN, _CANONICAL, _COUNTER),
@@ -443,31 +442,6 @@ class Candidate:
         return f"scheme {self.scheme.name}, {self.config}: {'; '.join([*few, *self.advice])}"
 
 
-def identify(arrays: Arrays, preset: str | None = None) -> tuple[Scheme, list[spec.Config]]:
-    """Find the scheme in which the arrays are named, and every network that has exactly these names and shapes.
-
-    Channels, classes and whether there are auxiliary heads follow from the arrays. Several networks may differ only in
-    parts without weights; only the user can tell which it is. Where two schemes name a network alike, the first of
-    `SCHEMES` counts. Values count only for scales and shifts that are not learned, so a square dense layer passes
-    transposed, too.
-
-    Args:
-        arrays: From a file: any names, shapes and dtypes.
-        preset: One of `spec.PRESETS`, to accept no other.
-
-    Returns:
-        The scheme and at least one configuration, in the order of `spec.PRESETS`.
-
-    Raises:
-        InvalidInput: for an unknown preset; when nothing fits, in one line with the nearest and its differences.
-    """
-    if preset is not None:
-        spec.preset(preset)  # refuses an unknown one
-    if fits := fitting(arrays):
-        return accepted(fits, preset)
-    raise misfit(arrays, candidates(arrays), preset)
-
-
 def accepted(fits: list[Candidate], preset: str | None) -> tuple[Scheme, list[spec.Config]]:
     """The first scheme of the candidates, and all its networks among them; those of the preset where there is one.
 
@@ -487,12 +461,6 @@ def misfit(arrays: Arrays, every: Iterable[Candidate], preset: str | None) -> In
     what = "any preset" if preset is None else f"preset {preset}"
     best = closest(candidate for candidate in every if preset in (None, candidate.config.preset))
     return InvalidInput(f"these {len(arrays)} arrays do not fit {what}; nearest is {best}")
-
-
-def nearest(arrays: Arrays) -> tuple[Scheme, spec.Config, list[str]]:
-    """The scheme and network from which the arrays differ least, and every difference as a line of text."""
-    best = closest(candidates(arrays))
-    return best.scheme, best.config, best.lines()
 
 
 def closest(every: Iterable[Candidate]) -> Candidate:

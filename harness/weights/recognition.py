@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import spec
 from harness.shown import shown
 from harness.weights import names, structure
+from harness.weights.checkpoint import MOST_ARRAYS
 from harness.weights.names import Candidate, Scheme
 from spec import Array, Arrays, Config
 
 ITSELF = "the file itself"  # the scheme's name where shapes have told the names
-_MOST = 10_000  # arrays: a file of more is no network's
 _SHARE = 8  # a part of fewer than one of so many arrays in the file is not tried
 _COPIES = re.compile(r"ema|swa|avg|average|best|opt|moment|slow")  # of a network, and sums of its gradients
 
@@ -51,7 +51,10 @@ class Recognized:
 def recognize(arrays: Arrays, preset: str | None = None) -> Recognized:
     """Find the network among a file's arrays.
 
-    Of several the outermost counts, then the first, and copies as ``ema`` come last.
+    Of several parts the outermost counts, then the first, and copies as ``ema`` come last. Channels, classes and
+    whether there are auxiliary heads follow from the arrays. Several networks may differ only in parts without weights;
+    only the user can tell which it is. Where two schemes name a network alike, the first of `names.SCHEMES` counts.
+    Values count only for scales and shifts that are not learned, so a square dense layer passes transposed, too.
 
     Args:
         arrays: From a file: any names, shapes and dtypes.
@@ -88,7 +91,7 @@ def _parts(arrays: Arrays) -> Iterator[tuple[str, Arrays]]:
             yield prefix, level[prefix]
         below: dict[str, dict[str, spec.Array]] = {}
         for prefix, part in level.items():
-            for name, x in part.items() if len(arrays) <= _MOST else ():
+            for name, x in part.items() if len(arrays) <= MOST_ARRAYS else ():
                 if split := re.match(r"[^./]+[./]", name):
                     below.setdefault(prefix + split[0], {})[name[split.end() :]] = x
         for prefix in [prefix for prefix in below if prefix.endswith(_VARIABLES)]:
@@ -109,18 +112,18 @@ def _beginnings(prefix: str) -> tuple[str, ...]:
 
 def _fitting_by_structure(part: Arrays) -> list[Candidate]:
     """Every network that has exactly these shapes, where these tell the names."""
-    arrays = {name: x for name, x in part.items() if not name.endswith("num_batches_tracked")}
+    uncounted = {name: x for name, x in part.items() if not name.endswith("num_batches_tracked")}
     fits = []
     by_names: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
     for preset in spec.PRESETS:
         config = spec.preset(preset, aux=False)
-        if told := structure.told_by_shapes(arrays, config):
+        if told := structure.told_by_shapes(uncounted if config.batch_norm else part, config):
             by_names.setdefault(tuple(told.values()), {})[preset] = told
     for whole in by_names.values():
         scheme = names.scheme_of_file(ITSELF, whole)
         for preset, told in whole.items():
-            channels, classes = structure.sides(arrays, told, spec.preset(preset, aux=False))
-            config = spec.preset(preset, aux=False, in_channels=channels, num_classes=classes)
-            if scheme.kind != "linen" or preset in names.SCHEMES["linen"].presets:
-                fits.append(names.candidate_of(arrays, scheme, config))
+            channels, classes = structure.sides(uncounted, told, spec.preset(preset, aux=False))
+            if channels and classes and (scheme.kind != "linen" or preset in names.SCHEMES["linen"].presets):
+                config = spec.preset(preset, aux=False, in_channels=channels, num_classes=classes)
+                fits.append(names.candidate_of(uncounted, scheme, config))
     return [candidate for candidate in fits if candidate.fits]

@@ -30,14 +30,15 @@ _LEAVES = {  # the last part of a name in the frameworks
 _NAME = re.compile(rf"(.+?)[._/]({'|'.join(sorted(_LEAVES, key=len, reverse=True))})")
 
 Layers = dict[str, dict[str, str]]  # names of arrays, by the layer's part of the name and the canonical last part
-Found = dict[str, str]  # canonical layers, and the file's
+Matches = dict[str, str]  # canonical layers, and the file's
 
 
 def told_by_shapes(arrays: Arrays, config: spec.Config) -> dict[str, str] | None:
     """The name of every array of the network in a file, by canonical name; None where the arrays do not decide that.
 
     Args:
-        arrays: Of the file, in PyTorch's layouts, or in JAX's where a name ends in ``kernel``.
+        arrays: Of the file without counters of batches, in PyTorch's layouts, or in JAX's where a name ends in
+            ``kernel``.
         config: The network, without auxiliary heads. Its numbers of channels and classes do not count.
     """
     parsed = _layers(arrays)
@@ -46,16 +47,16 @@ def told_by_shapes(arrays: Arrays, config: spec.Config) -> dict[str, str] | None
         return None
     layers, norms = parsed
     shapes = {stem: _canonical(arrays, leaves["weight"]) for stem, leaves in layers.items()}
-    found = _matched(_fitted(nodes, shapes), shapes)
-    if found is None:
+    matches = _matched(_fitted(nodes, shapes), shapes)
+    if matches is None:
         return None
-    pairs = _paired([found[node.name] for node in nodes if node.norm], norms)
+    pairs = _paired([matches[node.name] for node in nodes if node.norm], norms)
     if pairs is None:
         return None
     names = {
         f"{node.name}.{leaf}": name
         for node in nodes
-        for part in (layers[found[node.name]], norms.get(pairs.get(found[node.name], ""), {}))
+        for part in (layers[matches[node.name]], norms.get(pairs.get(matches[node.name], ""), {}))
         for leaf, name in part.items()
     }
     wanted = spec.param_shapes(config)
@@ -70,11 +71,9 @@ def sides(arrays: Arrays, names: Mapping[str, str], config: spec.Config) -> tupl
 
 
 def _layers(arrays: Arrays) -> tuple[Layers, Layers] | None:
-    """Convolutions and dense layers, and batch norms; counters of batches are left out."""
+    """Convolutions and dense layers, and batch norms."""
     stems: Layers = {}
     for name, x in arrays.items():
-        if name.endswith("num_batches_tracked"):
-            continue
         parts = _NAME.fullmatch(name)
         if parts is None or not 1 <= x.ndim <= 4 or _LEAVES[parts[2]] in stems.get(parts[1], {}):
             return None
@@ -111,7 +110,7 @@ def _fitted(nodes: Iterable[Node], shapes: Mapping[str, Shape]) -> dict[str, Sha
     return wanted
 
 
-def _matched(wanted: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> Found | None:
+def _matched(wanted: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> Matches | None:
     if Counter(wanted.values()) != Counter(shapes.values()):
         return None
     blocks: dict[str, dict[str, Shape]] = {}
@@ -119,16 +118,16 @@ def _matched(wanted: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> Found 
         block, _, branch = layer.rpartition(".")
         if block:
             blocks.setdefault(block, {})[branch] = shape
-    found = _blocks(blocks, shapes) if blocks else {}
-    if found is None:
+    matches = _blocks(blocks, shapes) if blocks else {}
+    if matches is None:
         return _in_order(wanted, shapes)
-    rest = {layer: shape for layer, shape in wanted.items() if layer not in found}
-    used = set(found.values())
+    rest = {layer: shape for layer, shape in wanted.items() if layer not in matches}
+    used = set(matches.values())
     outside = _in_order(rest, {stem: shape for stem, shape in shapes.items() if stem not in used})
-    return None if outside is None else found | outside
+    return None if outside is None else matches | outside
 
 
-def _in_order(wanted: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> Found | None:
+def _in_order(wanted: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> Matches | None:
     """All layers in the order of their names, convolutions first; or each by a shape that no other has."""
     ordered = sorted(shapes, key=lambda stem: (-len(shapes[stem]), _natural(stem)))
     if [shapes[stem] for stem in ordered] == list(wanted.values()):
@@ -139,14 +138,14 @@ def _in_order(wanted: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> Found
     return {layer: by_shape[shape] for layer, shape in wanted.items()}
 
 
-def _blocks(blocks: Mapping[str, Mapping[str, Shape]], shapes: Mapping[str, Shape]) -> Found | None:
+def _blocks(blocks: Mapping[str, Mapping[str, Shape]], shapes: Mapping[str, Shape]) -> Matches | None:
     """The layers of every block; None where the names do not show blocks, or the branches cannot be told."""
     groups: dict[str, list[str]] = {}  # by what stands before
     for stem in shapes:
         for cut in re.finditer(r"[._/]", stem):
             groups.setdefault(stem[: cut.end()], []).append(stem)
     kinds = {block: Counter(branches.values()) for block, branches in blocks.items()}
-    found: dict[str, tuple[str, frozenset[str]]] = {}
+    matches: dict[str, tuple[str, frozenset[str]]] = {}
     for block, kind in kinds.items():
         matching = {
             frozenset(stems): prefix
@@ -156,12 +155,12 @@ def _blocks(blocks: Mapping[str, Mapping[str, Shape]], shapes: Mapping[str, Shap
         if len(matching) != 1:
             return None
         ((stems, prefix),) = matching.items()
-        found[block] = prefix, stems
-    if len({stems for _, stems in found.values()}) < len(blocks):
+        matches[block] = prefix, stems
+    if len({stems for _, stems in matches.values()}) < len(blocks):
         return None
     # A name inside of the block has one meaning in all blocks.
     possible: dict[str, set[str]] = {}
-    for block, (prefix, stems) in found.items():
+    for block, (prefix, stems) in matches.items():
         for stem in stems:
             branches = {branch for branch, shape in blocks[block].items() if shape == shapes[stem]}
             inner = stem.removeprefix(prefix)
@@ -170,7 +169,7 @@ def _blocks(blocks: Mapping[str, Mapping[str, Shape]], shapes: Mapping[str, Shap
         return None
     return {
         f"{block}.{next(iter(possible[stem.removeprefix(prefix)]))}": stem
-        for block, (prefix, stems) in found.items()
+        for block, (prefix, stems) in matches.items()
         for stem in stems
     }
 

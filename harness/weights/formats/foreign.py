@@ -96,11 +96,11 @@ def renamed(params: Arrays, scheme: Scheme, config: Config) -> dict[str, Array]:
 
 def _full_names(scheme: Scheme, config: Config) -> dict[str, str]:
     """The full name in a file of every array, by the scheme's name: Flax keeps statistics apart."""
-    found = {}
+    names_of_file = {}
     for name, file_name in names.foreign_names(scheme, config).items():
         collection = "batch_stats." if is_statistic(name) else "params."
-        found[file_name] = f"{collection}{file_name}" if scheme.kind == "linen" else file_name
-    return found
+        names_of_file[file_name] = f"{collection}{file_name}" if scheme.kind == "linen" else file_name
+    return names_of_file
 
 
 def own_names(scheme: Scheme, form: str, config: Config) -> dict[str, str]:

@@ -40,9 +40,9 @@ from pathlib import Path
 import googlenet_pt  # or googlenet_mx, googlenet_jax
 from harness.weights import checkpoint
 
-found = checkpoint.load(Path("model.safetensors"))
-model = googlenet_pt.build(found.config)
-googlenet_pt.load_params(model, found.params)
+saved = checkpoint.load(Path("model.safetensors"))
+model = googlenet_pt.build(saved.config)
+googlenet_pt.load_params(model, saved.params)
 ```
 """
 
