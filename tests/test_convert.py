@@ -387,7 +387,7 @@ def test_a_folder_for_hugging_face_explains_itself(preset, channels, kind, tmp_p
     (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     scope: dict = {}
     exec(code.replace("googlenet_pt", load(TESTED[0]).__name__).replace('"model', f'"{tmp_path}/model/model'), scope)
-    assert_equal(scope["found"], weights)
+    assert_equal(scope["saved"], weights)
     assert type(scope["model"]).__name__ == kind
 
 

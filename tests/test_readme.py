@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from support import TESTED, googlenet, here, weights_of
 
+import harness.bench.machine
 import harness.bench.process
 import harness.compare.comparison
 import harness.images.sources
@@ -156,6 +157,7 @@ def test_shown_command_of_porting_runs(command, frameworks, tmp_path):
 def test_shown_command_of_measuring_runs(command, monkeypatch, tmp_path):
     """Up to the point where a backend's process would start; test_bench.py goes through with it."""
     monkeypatch.setattr(harness.bench.process, "Process", _reached)
+    monkeypatch.setattr(harness.bench.machine, "_WATCHED", 0.01)  # seconds
     with pytest.raises(_Reached):
         googlenet(*shlex.split(command)[1:], cwd=tmp_path)
 

@@ -865,6 +865,7 @@ def test_a_training_step_refuses_what_the_gradients_refuse_and_keeps_the_state()
     assert state == {}
 
 
+@pytest.mark.slow
 def test_a_pass_leaves_nothing_for_the_garbage_collector():
     """What it computed may be gigabytes, and would fill the memory before Python looks for cycles."""
     config = spec.preset("lenet")

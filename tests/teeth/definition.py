@@ -1376,7 +1376,7 @@ FAULTS = [
     Fault(
         "dataset: pictures are split in the order of their names",
         _FOLD,
-        "sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(relative(path, found.path))).digest())",
+        "sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(relative(path, content.path))).digest())",
         "sorted(paths)",
         (f"{_set}::test_a_folder_of_folders_is_split_class_by_class",),
     ),

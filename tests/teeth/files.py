@@ -734,7 +734,7 @@ FAULTS = [
     Fault(
         "convert: of several networks that fit the first is taken",
         _CONVERT,
-        "if len(found.configs) > 1:",
+        "if len(network.configs) > 1:",
         "if not found.configs:",
         (f"{_convert}::test_a_file_that_fits_several_presets_asks_which",),
     ),
