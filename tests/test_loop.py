@@ -165,6 +165,7 @@ def test_a_record_holds_the_means_since_the_one_before(first, dataset, expected,
     found = records(tmp_path, "step")
     assert [record["step"] for record in found] == [4, 8]
     for record, part, sizes in zip(found, (slice(0, 4), slice(4, 8)), ([9, 9, 9, 9], [4, 9, 9, 9]), strict=True):
+        assert record["losses"] == pytest.approx(expected.losses[part], rel=1e-12)
         assert record["loss"] == pytest.approx(np.average(expected.losses[part], weights=sizes), rel=1e-12)
         assert record["accuracy"] == pytest.approx(np.average(expected.accuracies[part], weights=sizes), rel=1e-12)
 

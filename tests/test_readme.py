@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 import shutil
@@ -30,7 +31,7 @@ from harness.cli.main import app
 from harness.compare.comparison import BackendReport, Report, StageReport
 from harness.images.prepared import prepare
 from harness.training.recipe import OPTIMIZERS, SCHEDULES, Recipe, recipe, recipe_path, recipes
-from harness.training.runs import CHECKPOINT, Position
+from harness.training.runs import CHECKPOINT, METRICS, Position
 from harness.training.train import create, settings_for
 from harness.weights import names
 from harness.weights.checkpoint import Checkpoint, save
@@ -180,8 +181,10 @@ def folder_of_the_docs(tmp_path, cache, monkeypatch) -> Path:
     two = spec.preset("lenet-bn", num_classes=2)
     save(tmp_path / "model.safetensors", spec.init_params(two), two)
     settings = settings_for(recipe("lenet-bn"), prepare("fashion-mnist", 1, 28), 0, "float32", "auto")
-    for part in create(tmp_path / "runs" / "d2l", ["pt", "mx"], settings):
-        position = Position(lineage=[{"backend": part.backend, "from_step": 0}])
+    step = {"kind": "step", "step": 1, "loss": 2.0, "accuracy": 0.5, "images_per_second": None, "seconds": 1.0}
+    for part in [part for run in ("d2l", "epoch") for part in create(tmp_path / "runs" / run, ["pt", "mx"], settings)]:
+        (part.folder / METRICS).write_text(json.dumps(step | {"losses": [2.0]}) + "\n")
+        position = Position(step=1, lineage=[{"backend": part.backend, "from_step": 0}])
         metadata = {"run": settings.as_json(), "position": dataclasses.asdict(position)}
         save(part.folder / CHECKPOINT, spec.init_params(settings.config), settings.config, metadata)
     return tmp_path
@@ -203,7 +206,7 @@ def test_shown_command_of_training_runs(command, folder_of_the_docs, monkeypatch
     done = googlenet(*words, cwd=folder_of_the_docs, status=0 if words[0] == "runs" else 1)
     if words[0] == "runs":
         assert started == []
-        assert "runs/d2l" in done.stdout
+        assert (words[1] if len(words) > 1 else "runs/d2l") in done.stdout
         return
     named = words[words.index("--backend") + 1] if "--backend" in words else words[1]
     assert started == [(named if named in BACKENDS else "pt", {"train": "train", "eval": "evaluate"}[words[0]])]

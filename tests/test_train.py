@@ -36,6 +36,7 @@ from harness.backends.registry import load
 from harness.figures import lettering
 from harness.images.prepared import prepare
 from harness.training import curves, display, loop
+from harness.training.apart import apart, step_losses
 from harness.training.recipe import recipe, recipes
 from harness.training.runs import CHECKPOINT, CURVES, METRICS, Position, of_checkpoint, read_metrics, read_settings
 from harness.training.train import Part, create, reopen, settings_for, summarize
@@ -684,19 +685,85 @@ def test_off_a_terminal_a_training_tells_its_step_now_and_then(part, monkeypatch
 CONFUSION = np.array([[2, 1, 0], [0, 1, 3], [0, 0, 0]])  # rows are labels
 
 
-def losses_of(*values: float) -> list[dict[str, Any]]:
-    return [{"kind": "step", "step": 10 * i, "loss": x} for i, x in enumerate(values, 1)] + [{"kind": "epoch"}]
+def numbered(*losses: float) -> dict[int, float]:
+    return dict(enumerate(losses, 1))
 
 
 def test_where_rounding_has_parted_the_backends_is_said():
-    runs = {"pt": losses_of(2.0, 1.0, 0.5, 0.1), "mx": losses_of(2.0, 1.00001, 0.4)}
+    runs = {"pt": numbered(2.0, 1.0, 0.5, 0.1), "mx": numbered(2.0, 1.00001, 0.4)}
     assert display.parted(runs, "float32") == (
-        "float32 parts the backends: their training losses differ by more than 5e-06 (relatively) from step 20 on, "
-        "and by 2.0e-01 at step 30"
+        "float32 parts the backends: their losses differ by more than 5e-06 (relatively) from step 2 on, "
+        "and by 2.0e-01 at step 3"
     )
-    assert display.parted(runs | {"mx": losses_of(2.0, 1.000001)}, "float32") == ""
-    assert display.parted({"pt": losses_of(2.0)}, "float32") == ""
-    assert display.parted({"pt": losses_of(2.0), "mx": []}, "float32") == ""
+    assert display.parted(runs | {"mx": numbered(2.0, 1.000001)}, "float32") == ""
+    assert display.parted({"pt": numbered(2.0)}, "float32") == ""
+    assert display.parted({"pt": numbered(2.0), "mx": {}}, "float32") == ""
+
+
+def test_every_steps_loss_is_kept_also_of_those_after_the_last_record(told, finished, home):
+    assert records(home / "runs" / "three" / FIRST, "step") == []
+    expected = numbered(*losses(finished / FIRST)[:3])  # in float64
+    assert step_losses(home / "runs" / "three" / FIRST) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture
+def pair(finished, tmp_path) -> Path:
+    """The same run twice, as if it were another backend's, where the second half of the losses is smaller by a half."""
+    for name in ("pt", "mx"):
+        shutil.copytree(finished / FIRST, tmp_path / "pair" / name)
+    changed = [
+        record | {"losses": [loss / 2 for loss in record["losses"]]} if record.get("losses") and n >= 2 else record
+        for n, record in enumerate(read_metrics(tmp_path / "pair" / "mx"))
+    ]
+    (tmp_path / "pair" / "mx" / METRICS).write_text("".join(json.dumps(record) + "\n" for record in changed))
+    return tmp_path / "pair"
+
+
+def save_weights(folder: Path, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+    """Write a run's checkpoint with other weights."""
+    found = checkpoint.load(folder / CHECKPOINT)
+    checkpoint.save(folder / CHECKPOINT, change(found.params), found.config, found.metadata, found.state)
+
+
+def test_backends_are_apart_by_their_losses_and_weights(pair):
+    save_weights(pair / "mx", lambda params: params | {"fc5.bias": params["fc5.bias"] * 1.25})
+    found = apart(pair)
+    assert found.losses == {1: 0, 2: 0, 3: 0.5, 4: 0.5}
+    weights = {name: error for name, error in found.weights.items() if error}
+    assert weights == {"fc5.bias": pytest.approx(0.2)} or weights == {"fc5.bias": pytest.approx(0.25)}
+    assert found.describe(0.1) == (
+        "losses of 4 steps: at most 5.0e-01 apart (step 3), above 0.1 first at step 3; "
+        f"weights after step 4: at most {weights['fc5.bias']:.1e} (fc5.bias)"
+    )
+    assert "above" not in found.describe(0.5)
+    assert (found.within(0.5), found.within(0.49)) == (True, False)
+    assert not replace(found, losses={1: 0.0}).within(0.1)
+
+
+def test_the_status_says_whether_a_runs_backends_are_within_a_bound(pair, finished, home):
+    (row,) = json.loads(googlenet(home, "runs", str(pair), "--within", "0.6", "--json").stdout)
+    assert row["apart"]["losses"] == {"1": 0, "2": 0, "3": 0.5, "4": 0.5}
+    done = googlenet(home, "runs", str(pair), "--within", "0.4", status=1)
+    assert "above 0.4 first at step 3" in " ".join(done.stdout.split())
+    if len(TESTED) > 1:
+        googlenet(home, "runs", str(finished), "--within", "1e-11")
+
+
+def test_only_what_can_be_compared_is_said_to_be_within_a_bound(pair, told, stopped, home):
+    def refused(folder: Path) -> str:
+        return " ".join(googlenet(home, "runs", str(folder), "--within", "1", status=2).stderr.split())
+
+    assert "expected a run of several backends" in refused(home / "runs" / "three")
+    records = [{key: x for key, x in record.items() if key != "losses"} for record in read_metrics(pair / "mx")]
+    (pair / "mx" / METRICS).write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert "expected the loss of each step" in refused(pair)
+    shutil.rmtree(pair / "mx")
+    shutil.copytree(stopped / FIRST, pair / "mx")
+    assert "the same number of steps, got pt 4, mx 2" in refused(pair)
+    save_settings = checkpoint.load(pair / "pt" / CHECKPOINT)
+    other = save_settings.metadata | {"run": save_settings.metadata["run"] | {"seed": 9}}
+    checkpoint.save(pair / "mx" / CHECKPOINT, save_settings.params, save_settings.config, other, save_settings.state)
+    assert "the same settings" in refused(pair)
 
 
 @pytest.mark.parametrize(("data", "shows"), [("fashion-mnist", True), ("digits", False)])
@@ -751,6 +818,14 @@ def test_curves_show_steps_and_epochs_of_each_backend(figure, tmp_path):
         }
         colors = {line.get_label(): line.get_color() for line in axis.lines}
         assert colors["pt train"] == colors["pt test"] != colors["mx train"] == colors["mx test"]
+
+
+def test_curves_show_how_far_the_losses_are_apart(figure, tmp_path):
+    step = {"kind": "step", "step": 10, "loss": 2.0, "accuracy": 0.5}
+    curves.draw_curves({"pt": [step], "mx": [step]}, tmp_path / CURVES, "a run", {1: 0.0, 2: 1e-9, 3: 1e-3})
+    _, _, axis = figure["axes"]
+    assert (axis.get_ylabel(), axis.get_yscale()) == ("losses apart, relatively", "log")
+    assert axis.lines[0].get_xydata().tolist() == [[1, 0], [2, 1e-9], [3, 1e-3]]
 
 
 def test_the_picture_of_a_confusion_matrix_has_labels_down_and_predictions_across(figure, tmp_path):

@@ -287,6 +287,10 @@ def evaluate(
 def runs(
     folder: Annotated[Path, typer.Argument(help="The folder of the runs, or of one run.")] = Path("runs"),
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the curves of all into one picture.")] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(help="Exit with 1 when backends of a run are further apart: a loss, or an array of weights."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List training runs, their settings and results, side by side.
@@ -298,9 +302,12 @@ def runs(
     googlenet runs
 
     googlenet runs --plot all.png
+
+    googlenet runs runs/epoch --within 1e-9
     """
     from harness.figures import check_picture
     from harness.training import display
+    from harness.training.apart import apart
     from harness.training.runs import backend_folders
     from spec import InvalidInput
 
@@ -310,6 +317,11 @@ def runs(
         raise InvalidInput(f"{folder}: expected a folder of runs; `googlenet train --help` says how to make one")
     folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     views = [display.overview(path) for path in folders if backend_folders(path)]
+    distances = {}
+    if within is not None:
+        distances = {view.run: apart(view.run) for view in views if len(view.results) > 1}
+        if not distances:
+            raise InvalidInput(f"--within: expected a run of several backends, and {folder} has none")
     if as_json:
         rows = [
             {
@@ -317,6 +329,7 @@ def runs(
                 "settings": view.settings.as_json(),
                 "backends": [asdict(result) for result in view.results],
             }
+            | ({"apart": distances[view.run].as_json()} if view.run in distances else {})
             for view in views
             if view.settings is not None
         ]
@@ -325,6 +338,8 @@ def runs(
         out = console()
         for view in views:
             display.show_run(view, out)
+            if within is not None and view.run in distances:
+                screen.say(out, distances[view.run].describe(within))
         if not views:
             screen.say(out, f"no runs in {shown(folder)}")
     if plot is not None:
@@ -332,7 +347,8 @@ def runs(
     problems = [problem for view in views for problem in view.problems]
     for problem in problems:
         screen.say(notes, problem, "red")
-    raise typer.Exit(1 if problems else 0)
+    near = all(distance.within(within) for distance in distances.values()) if within is not None else True
+    raise typer.Exit(0 if near and not problems else 1)
 
 
 def recipes(

@@ -18,13 +18,16 @@ _COLORS = {"pt": "tab:orange", "mx": "tab:blue", "jax": "tab:green"}
 Records = Sequence[Mapping[str, Any]]
 
 
-def draw_curves(curves: Mapping[str, Records], path: StrPath, title: str) -> list[str]:
+def draw_curves(
+    curves: Mapping[str, Records], path: StrPath, title: str, apart: Mapping[int, float] | None = None
+) -> list[str]:
     """Draw loss and accuracy over the steps: thin lines of training, bold ones with a point for each test.
 
     Args:
         curves: The records by name: of each backend, or of each run and backend.
         path: The picture.
         title: Above it.
+        apart: How far the losses are apart at each step, for a third part of the picture.
 
     Returns:
         A line to say where a letter is missing in all fonts.
@@ -36,8 +39,8 @@ def draw_curves(curves: Mapping[str, Records], path: StrPath, title: str) -> lis
     from matplotlib.ticker import MaxNLocator
 
     letters = lettering([title, *curves])
-    figure, axes = new_figure(2, (12, 4.8))
-    for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
+    figure, axes = new_figure(3, (17, 4.8)) if apart else new_figure(2, (12, 4.8))
+    for axis, key in zip(axes, ("loss", "accuracy"), strict=False):
         for number, (name, records) in enumerate(curves.items()):
             steps = [record for record in records if record["kind"] == "step"]
             epochs = [record for record in records if record["kind"] == "epoch"]
@@ -49,8 +52,14 @@ def draw_curves(curves: Mapping[str, Records], path: StrPath, title: str) -> lis
             x = [record["step"] for record in epochs]
             y = [record[f"test_{key}"] for record in epochs]
             axis.plot(x, y, "o-", color=color, linewidth=2.6, markersize=7, label=f"{name} test")
-        axis.set_xlabel("step", fontsize="large")
         axis.set_ylabel(key, fontsize="large")
+    if apart:
+        axes[2].plot(list(apart), list(apart.values()), ".", color="black", markersize=4)
+        axes[2].set_ylabel("losses apart, relatively", fontsize="large")
+        if any(apart.values()):
+            axes[2].set_yscale("log", nonpositive="mask")
+    for axis in axes:
+        axis.set_xlabel("step", fontsize="large")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
     handles = [line for line in axes[0].lines if len(line.get_xdata())]
@@ -111,7 +120,7 @@ class Events:
     def add(self, record: Mapping[str, Any]) -> None:
         """Write one record."""
         for name, value in record.items():
-            if name not in ("kind", "step", "epoch", "seconds") and value is not None:
+            if name not in ("kind", "step", "epoch", "seconds", "losses") and value is not None:
                 self.writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 
     def close(self) -> None:

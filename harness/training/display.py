@@ -16,6 +16,7 @@ from rich.table import Table
 from harness.atomic import StrPath
 from harness.screen import cell, new_table, print_table, say
 from harness.shown import shown
+from harness.training.apart import losses_apart, step_losses
 from harness.training.curves import Events, draw_curves
 from harness.training.runs import CURVES, Settings, backend_folders, read_metrics, read_settings
 from harness.training.train import Part, Result, summarize
@@ -123,7 +124,8 @@ def draw_run(run: StrPath) -> list[str]:
     records = {name: lines for name, folder in folders.items() if (lines := read_metrics(folder))}
     if not records:
         return []
-    return draw_curves(records, run / CURVES, _title(read_settings(next(iter(folders.values())))))
+    apart = losses_apart({name: step_losses(folders[name]) for name in records})
+    return draw_curves(records, run / CURVES, _title(read_settings(next(iter(folders.values())))), apart)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def draw_runs(views: Sequence[Overview], path: StrPath) -> list[str]:
     if not curves:
         raise InvalidInput("--plot: none of these runs has a record yet")
     titles = {_title(view.settings) for view in views if view.settings}
-    return draw_curves(curves, path, titles.pop() if len(titles) == 1 else f"{len(views)} runs")
+    apart = losses_apart({name: step_losses(views[0].run / name) for name in curves}) if len(views) == 1 else {}
+    return draw_curves(curves, path, titles.pop() if len(titles) == 1 else f"{len(views)} runs", apart)
 
 
 def overview(run: StrPath) -> Overview:
@@ -179,29 +182,25 @@ def show_run(view: Overview, console: Console) -> None:
     recipe = view.settings.recipe
     if recipe.published and recipe.data == view.settings.data:
         say(console, f"published: {shown(recipe.published)}", "dim")
-    records = {result.backend: read_metrics(view.run / result.backend) for result in view.results}
-    if line := parted(records, view.settings.dtype):
+    losses = {result.backend: step_losses(view.run / result.backend) for result in view.results}
+    if line := parted(losses, view.settings.dtype):
         say(console, line, "dim")
 
 
-def parted(runs: Mapping[str, Sequence[Mapping[str, Any]]], dtype: str) -> str:
-    """How far the training losses of the backends are apart; empty where no more than rounding is in one step.
+def parted(losses: Mapping[str, Mapping[int, float]], dtype: str) -> str:
+    """How far the losses of the backends are apart; empty where no more than rounding is in one step.
 
-    `runs` holds each backend's records. They are compared at the steps that every backend has recorded.
+    `losses` holds those of each backend's steps.
     """
-    losses = [{line["step"]: line["loss"] for line in records if line["kind"] == "step"} for records in runs.values()]
-    if len(losses) < 2:
-        return ""
     bound = TOLERANCES[dtype].loss
-    common = sorted(set.intersection(*map(set, losses)))
-    values = [[own[step] for own in losses] for step in common]
-    apart = [(max(row) - min(row)) / max(row) if max(row) > 0 else 0.0 for row in values]
-    first = next((step for step, distance in zip(common, apart, strict=True) if distance > bound), None)
+    apart = losses_apart(losses)
+    first = next((step for step, distance in apart.items() if distance > bound), None)
     if first is None:
         return ""
+    last = max(apart)
     return (
-        f"{dtype} parts the backends: their training losses differ by more than {bound:g} (relatively) from step "
-        f"{first:,} on, and by {apart[-1]:.1e} at step {common[-1]:,}"
+        f"{dtype} parts the backends: their losses differ by more than {bound:g} (relatively) from step {first:,} on, "
+        f"and by {apart[last]:.1e} at step {last:,}"
     )
 
 

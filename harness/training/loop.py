@@ -279,6 +279,7 @@ class Run:
                 )
             position.epoch.add(loss, correct, images)
             position.logged.add(loss, correct, images)
+            position.losses.append(loss)
             self.images_done += images
             self.losses.append(loss)
         self.unread.clear()
@@ -312,8 +313,17 @@ class Run:
             loss, accuracy = position.logged.means()
             rate = self.settings.recipe.rate(position.step - 1, self.settings.steps_per_epoch)
             speed = self.images_done / self.step_seconds if self.step_seconds else None
-            self._record("step", epoch=epoch, loss=loss, accuracy=accuracy, rate=rate, images_per_second=speed)
+            self._record(
+                "step",
+                epoch=epoch,
+                loss=loss,
+                accuracy=accuracy,
+                rate=rate,
+                images_per_second=speed,
+                losses=position.losses,
+            )
             position.logged = Tally()
+            position.losses = []
         self.images_done = 0
         self.step_seconds = 0.0
 

@@ -109,6 +109,7 @@ class Position:
     evaluated: int = 0  # epochs that have been trained and evaluated
     epoch: Tally = field(default_factory=Tally)  # the current epoch
     logged: Tally = field(default_factory=Tally)  # since the last logged step
+    losses: list[float] = field(default_factory=list)  # of each step since the last logged one
     lineage: list[dict[str, Any]] = field(default_factory=list)  # {"backend", "from_step"} of each backend that trained
 
 
@@ -130,6 +131,7 @@ class _Step:
     accuracy: float
     images_per_second: float | None
     seconds: float
+    losses: list[float] = field(default_factory=list)  # earlier versions wrote none
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,12 @@ _loop = [
         "",
         RECORD,
     ),
+    (
+        "a record's losses repeat those of an earlier one",
+        "            position.losses = []\n",
+        "",
+        RECORD,
+    ),
     ("a diverged run trains on", "            if not math.isfinite(loss):", "            if False:", DIVERGED),
     (
         "divergence is said of the step before",
@@ -286,6 +292,12 @@ _train = [
 ]
 _command = [
     (
+        "the status is 0 however far the backends are apart",
+        "raise typer.Exit(0 if near and not problems else 1)",
+        "raise typer.Exit(0 if not problems else 1)",
+        [f"{TRAIN}test_the_status_says_whether_a_runs_backends_are_within_a_bound"],
+    ),
+    (
         "the command exits with 0 after a crash in training",
         "raise typer.Exit(0 if all(result.problem is None for result in results) else 1)",
         "raise typer.Exit(0)",
@@ -405,6 +417,26 @@ _curves = [
         'value, record["step"])',
         'value, record["epoch"])',
         [f"{TRAIN}test_tensorboard_gets_every_number_under_its_step"],
+    ),
+]
+_apart = [
+    (
+        "the losses after the last record are lost",
+        " + [(position.step, position.losses)]",
+        "",
+        [f"{TRAIN}test_every_steps_loss_is_kept_also_of_those_after_the_last_record"],
+    ),
+    (
+        "backends are within a bound whatever their weights are",
+        "max(*self.losses.values(), *self.weights.values())",
+        "max(self.losses.values())",
+        [f"{TRAIN}test_backends_are_apart_by_their_losses_and_weights"],
+    ),
+    (
+        "runs of other settings are compared",
+        "if any(state[0] != first[0] for",
+        "if False and any(state[0] != first[0] for",
+        [f"{TRAIN}test_only_what_can_be_compared_is_said_to_be_within_a_bound"],
     ),
 ]
 _shares = [
@@ -693,6 +725,7 @@ FAULTS = [
         "harness/training/display.py": _screen,
         "harness/figures.py": _figures,
         "harness/training/curves.py": _curves,
+        "harness/training/apart.py": _apart,
         "harness/backends/team.py": _shares,
         "googlenet_pt/parallel.py": _pt,
         "googlenet_mx/parallel.py": _mx,
