@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -14,20 +14,42 @@ from googlenet_mx.network import Network
 from googlenet_mx.params import named_parameters
 
 
-class TextbookSGD(mx.optimizer.Optimizer):
-    """`spec.SGD`. MXNet's own keeps the rate inside the momentum buffer, and rounds settings to float32."""
+class Textbook(mx.optimizer.Optimizer):
+    """One of `spec.optimizers`, for one array at a time; the state is a tuple of its slots."""
 
-    def __init__(self, textbook: spec.SGD) -> None:
-        super().__init__(learning_rate=textbook.rate, wd=textbook.weight_decay)
+    def __init__(self, textbook: spec.Optimizer) -> None:
+        super().__init__(learning_rate=textbook.rate, wd=getattr(textbook, "weight_decay", 0.0))
         self.textbook = textbook
 
     def create_state(self, index: int, weight: nd.NDArray) -> tuple[nd.NDArray, ...]:
-        """The slots."""
-        return tuple(nd.zeros_like(weight) for _ in self.textbook.slots)
+        """The slots, as they are before the first step."""
+        values = [self.textbook.begin(slot, weight.asnumpy()) for slot in _arrays(self.textbook.slots)]
+        return tuple(nd.array(value, weight.context, weight.dtype) for value in values)
 
     def update(self, index: int, weight: nd.NDArray, grad: nd.NDArray, state: tuple) -> None:
         """One step for one array, in place."""
-        decay, mu = self._get_wd(index), self.textbook.momentum
+        self._update_count(index)
+        t = self._index_update_count[index]
+        if self.textbook.average is None:
+            self.move(weight, grad, state, self._get_wd(index), t)
+        else:
+            *own, average = state
+            self.move(weight, grad, own, self._get_wd(index), t)
+            d = spec.averaging_decay(self.textbook.average, t)
+            average *= d
+            average += (1 - d) * weight
+
+    def move(self, weight: nd.NDArray, grad: nd.NDArray, state: Sequence[nd.NDArray], decay: float, t: int) -> None:
+        """The optimizer's own step, number `t` (from 1)."""
+        raise NotImplementedError
+
+
+class TextbookSGD(Textbook):
+    """`spec.SGD`. MXNet's own keeps the rate inside the momentum buffer, and rounds settings to float32."""
+
+    def move(self, weight: nd.NDArray, grad: nd.NDArray, state: Sequence[nd.NDArray], decay: float, t: int) -> None:
+        """The optimizer's own step, number `t` (from 1)."""
+        mu = self.textbook.momentum
         if decay:
             grad = grad + decay * weight
         for buffer in state:
@@ -37,24 +59,36 @@ class TextbookSGD(mx.optimizer.Optimizer):
         weight -= self.learning_rate * grad
 
 
-class TextbookAdam(mx.optimizer.Optimizer):
+class TextbookRMSProp(Textbook):
+    """`spec.RMSProp`. MXNet's own begins with v = 0, has no momentum unless centered, and refuses float64."""
+
+    def move(self, weight: nd.NDArray, grad: nd.NDArray, state: Sequence[nd.NDArray], decay: float, t: int) -> None:
+        """The optimizer's own step, number `t` (from 1)."""
+        v, *buffers = state
+        if decay:
+            grad = grad + decay * weight
+        v *= self.textbook.decay
+        v += (1 - self.textbook.decay) * nd.square(grad)
+        step = self.learning_rate * grad / nd.sqrt(v + self.textbook.epsilon)
+        for buffer in buffers:
+            buffer *= self.textbook.momentum
+            buffer += step
+            step = buffer
+        weight -= step
+
+
+class TextbookAdam(Textbook):
     """`spec.Adam` and `spec.AdamW`. MXNet's own leaves epsilon out of the bias correction, and rounds settings."""
 
     def __init__(self, textbook: spec.Adam) -> None:
-        super().__init__(learning_rate=textbook.rate, wd=getattr(textbook, "weight_decay", 0.0))
-        self.textbook = textbook
+        super().__init__(textbook)
         self._spare: dict[tuple[int, ...], nd.NDArray] = {}
 
-    def create_state(self, index: int, weight: nd.NDArray) -> tuple[nd.NDArray, ...]:
-        """The running means of the gradient and of its square."""
-        return nd.zeros_like(weight), nd.zeros_like(weight)
-
-    def update(self, index: int, weight: nd.NDArray, grad: nd.NDArray, state: tuple) -> None:
-        """One step for one array, in place."""
-        self._update_count(index)
-        textbook, rate, t = self.textbook, self.learning_rate, self._index_update_count[index]
-        if self._get_wd(index):
-            weight *= 1 - rate * self._get_wd(index)
+    def move(self, weight: nd.NDArray, grad: nd.NDArray, state: Sequence[nd.NDArray], decay: float, t: int) -> None:
+        """The optimizer's own step, number `t` (from 1)."""
+        textbook, rate = self.textbook, self.learning_rate
+        if decay:
+            weight *= 1 - rate * decay
         fused = weight.dtype == np.float32  # MXNet's own then, with the epsilon that makes it the textbook's
         beta1, beta2 = (float(np.float32(beta)) if fused else beta for beta in (textbook.beta1, textbook.beta2))
         root = math.sqrt(1 - beta2**t)  # numerator and denominator of the textbook's fraction times this
@@ -89,19 +123,28 @@ class TextbookAdam(mx.optimizer.Optimizer):
         nd.elemwise_sub(w, x, out=out)
 
 
+_TEXTBOOKS = {spec.SGD: TextbookSGD, spec.RMSProp: TextbookRMSProp, spec.Adam: TextbookAdam}
+
+
 def make_optimizer(model: Network, optimizer: spec.Optimizer) -> gluon.Trainer:
     """Gluon's trainer around one of `spec.optimizers`."""
     for name, parameter in named_parameters(model).items():
         parameter.wd_mult = float(spec.is_decayed(name))
-    native = TextbookSGD(optimizer) if isinstance(optimizer, spec.SGD) else TextbookAdam(optimizer)
-    return gluon.Trainer(model.collect_params(), native, kvstore=None)
+    kind = next(kind for row, kind in _TEXTBOOKS.items() if isinstance(optimizer, row))
+    return gluon.Trainer(model.collect_params(), kind(optimizer), kvstore=None)
 
 
 def clip(optimizer: gluon.Trainer) -> None:
-    """`spec.optimizers.clip` of the gradients, in place; Gluon's own adds 1e-8 to the denominator."""
-    norm = optimizer.optimizer.textbook.clip_norm
+    """`spec.optimizers.clip` of the gradients, in place; Gluon's own adds 1e-8 to the norm in the denominator.
+
+    MXNet's operator `clip` rounds its bounds to float32.
+    """
+    norm, value = optimizer.optimizer.textbook.clip_norm, optimizer.optimizer.textbook.clip_value
+    grads = [parameter.grad() for parameter in optimizer._params if parameter.grad_req != "null"]
+    if value is not None:
+        for grad in grads:
+            grad[:] = nd.maximum(nd.minimum(grad, value), -value)
     if norm is not None:
-        grads = [parameter.grad() for parameter in optimizer._params if parameter.grad_req != "null"]
         total = nd.add_n(*[(grad**2).sum() for grad in grads]).sqrt()
         scale = nd.broadcast_minimum(norm / total, nd.ones_like(total))
         for grad in grads:
@@ -114,7 +157,7 @@ def set_rate(optimizer: gluon.Trainer, rate: float) -> None:
 
 
 def dump_optimizer(model: Network, optimizer: gluon.Trainer) -> dict[str, spec.Array]:
-    """New canonical arrays with the optimizer's state, as `spec.state_shapes` says; zeros before the first step."""
+    """New canonical arrays with the optimizer's state, as `spec.state_shapes` says, also before the first step."""
     slots = optimizer.optimizer.textbook.slots
     arrays = {"t": np.array(float(optimizer.optimizer.num_update))}
     for name, native in _states(model, optimizer):

@@ -11,6 +11,54 @@ from googlenet_pt.network import Network
 _NATIVE = {"momentum": "momentum_buffer", "m": "exp_avg", "v": "exp_avg_sq"}  # canonical: PyTorch's
 
 
+class TextbookRMSProp(torch.optim.Optimizer):
+    """`spec.RMSProp`. PyTorch's own adds epsilon outside the root, begins with v = 0, and has the rate outside m."""
+
+    def __init__(self, params: list[dict], textbook: spec.RMSProp) -> None:
+        super().__init__(params, {"lr": textbook.rate})
+        self.textbook = textbook
+        for p in (p for group in self.param_groups for p in group["params"]):
+            self.state[p] = {"exp_avg_sq": torch.ones_like(p), "momentum_buffer": torch.zeros_like(p)}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step of all parameters, in place."""
+        row = self.textbook
+        for group in self.param_groups:
+            params = group["params"]
+            grads = [p.grad for p in params]
+            if group["weight_decay"]:
+                grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+            squares = [self.state[p]["exp_avg_sq"] for p in params]
+            torch._foreach_mul_(squares, row.decay)
+            torch._foreach_addcmul_(squares, grads, grads, 1 - row.decay)
+            roots = torch._foreach_add(squares, row.epsilon)
+            torch._foreach_sqrt_(roots)
+            moves = torch._foreach_div(grads, roots)
+            torch._foreach_mul_(moves, group["lr"])
+            if row.momentum:
+                buffers = [self.state[p]["momentum_buffer"] for p in params]
+                torch._foreach_mul_(buffers, row.momentum)
+                torch._foreach_add_(buffers, moves)
+                moves = buffers
+            torch._foreach_sub_(params, moves)
+
+
+class Average:
+    """The running average of the parameters, and the number of steps that it has seen."""
+
+    def __init__(self, decay: float, params: list[torch.Tensor]) -> None:
+        self.decay, self.params, self.t = decay, params, 0
+        self.values = {p: p.detach().clone() for p in params}
+
+    @torch.no_grad()
+    def update(self, *_: object) -> None:
+        """Average the parameters in, after a step."""
+        self.t += 1
+        share = 1 - spec.averaging_decay(self.decay, self.t)
+        torch._foreach_lerp_(list(self.values.values()), self.params, share)
+
+
 def make_optimizer(model: Network, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
     """PyTorch's optimizer for one of `spec.optimizers`; its SGD, Adam and AdamW are the textbook's."""
     groups = {True: [], False: []}
@@ -22,21 +70,32 @@ def make_optimizer(model: Network, optimizer: spec.Optimizer) -> torch.optim.Opt
         native = torch.optim.SGD(
             params, lr=optimizer.rate, momentum=optimizer.momentum, nesterov=optimizer.nesterov, fused=True
         )
+    elif isinstance(optimizer, spec.RMSProp):
+        native = TextbookRMSProp(params, optimizer)
     else:
         kind = torch.optim.AdamW if isinstance(optimizer, spec.AdamW) else torch.optim.Adam
         betas = (optimizer.beta1, optimizer.beta2)
         native = kind(params, lr=optimizer.rate, betas=betas, eps=optimizer.epsilon, fused=True)
-    if optimizer.clip_norm is not None:
-        native.register_step_pre_hook(lambda native, *_: _clip(native, optimizer.clip_norm))
+    native.textbook = optimizer
+    if optimizer.clip_norm is not None or optimizer.clip_value is not None:
+        native.register_step_pre_hook(lambda native, *_: _clip(native))
+    if optimizer.average is not None:
+        native.average = Average(optimizer.average, groups[True] + groups[False])
+        native.register_step_post_hook(native.average.update)
     return native
 
 
 @torch.no_grad()
-def _clip(optimizer: torch.optim.Optimizer, norm: float) -> None:
-    """`spec.optimizers.clip`; PyTorch's own adds 1e-6 to the denominator."""
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
-    scale = (norm / torch.nn.utils.get_total_norm(grads)).clamp(max=1.0)
-    torch._foreach_mul_(grads, scale)
+def _clip(optimizer: torch.optim.Optimizer) -> None:
+    """`spec.optimizers.clip`; PyTorch's own adds 1e-6 to the norm in the denominator."""
+    norm, value = optimizer.textbook.clip_norm, optimizer.textbook.clip_value
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    if value is not None:
+        torch.nn.utils.clip_grad_value_(params, value)
+    if norm is not None:
+        grads = [p.grad for p in params]
+        scale = (norm / torch.nn.utils.get_total_norm(grads)).clamp(max=1.0)
+        torch._foreach_mul_(grads, scale)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -46,15 +105,17 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def dump_optimizer(model: Network, optimizer: torch.optim.Optimizer) -> dict[str, spec.Array]:
-    """New canonical arrays with the optimizer's state, as `spec.state_shapes` says; zeros before the first step."""
-    arrays, slots = {}, _slots(optimizer)
+    """New canonical arrays with the optimizer's state, as `spec.state_shapes` says, also before the first step."""
+    arrays, slots = {}, optimizer.textbook.slots
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter, {})
         if "t" in slots:
-            arrays["t"] = np.array(float(state.get("step", 0.0)))
+            arrays["t"] = np.array(float(optimizer.average.t if "average" in slots else state.get("step", 0.0)))
         for slot in _NATIVE.keys() & slots:
             native = state[_NATIVE[slot]] if state else torch.zeros_like(parameter)
-            arrays[f"{slot}/{name}"] = native.cpu().numpy().copy()
+            arrays[f"{slot}/{name}"] = native.detach().cpu().numpy().copy()
+        if "average" in slots:
+            arrays[f"average/{name}"] = optimizer.average.values[parameter].cpu().numpy().copy()
     return {name: arrays[name] for name in spec.state_shapes(model.config, slots)}
 
 
@@ -64,19 +125,16 @@ def load_optimizer(model: Network, optimizer: torch.optim.Optimizer, state: spec
     Raises:
         spec.InvalidInput: naming every array that is missing, unexpected or misshapen; nothing is then changed.
     """
-    slots = _slots(optimizer)
+    slots = optimizer.textbook.slots
     spec.check_state(model.config, slots, state)
     for name, parameter in model.named_parameters():
         native = optimizer.state[parameter] = {}
-        if "t" in slots:
+        if isinstance(optimizer.textbook, spec.Adam):
             native["step"] = torch.tensor(float(state["t"]), device=parameter.device)
         for slot in _NATIVE.keys() & slots:
             value = torch.from_numpy(np.array(state[f"{slot}/{name}"]))
             native[_NATIVE[slot]] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-
-
-def _slots(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
-    """The optimizer's slots, by the names of `spec.optimizers`."""
-    if isinstance(optimizer, torch.optim.SGD):
-        return ("momentum",) if optimizer.defaults["momentum"] else ()
-    return ("t", "m", "v")
+        if "average" in slots:
+            optimizer.average.values[parameter].copy_(torch.from_numpy(np.array(state[f"average/{name}"])))
+    if "average" in slots:
+        optimizer.average.t = int(state["t"])

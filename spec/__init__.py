@@ -32,7 +32,7 @@ from spec.network import (
     parameter_count,
     walk,
 )
-from spec.optimizers import SGD, Adam, AdamW, Optimizer
+from spec.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp, averaging_decay
 from spec.params import check_params, check_state, state_shapes
 from spec.presets import PRESETS, preset
 from spec.shapes import fits, layer_costs, minimum_input_size, stage_names, stage_shapes
@@ -55,9 +55,11 @@ __all__ = [
     "Nodes",
     "Optimizer",
     "Outputs",
+    "RMSProp",
     "Shape",
     "Step",
     "array_dtype",
+    "averaging_decay",
     "check_batch",
     "check_images",
     "check_labels",

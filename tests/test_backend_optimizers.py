@@ -11,6 +11,7 @@ import pytest
 from support import TESTED, loaded
 from trajectories import (
     ADAM,
+    RMSPROP,
     SGD,
     Result,
     Run,
@@ -21,7 +22,6 @@ from trajectories import (
     parameter_error,
     referee_goes_on,
     referee_result,
-    result,
     start,
     turns,
 )
@@ -38,6 +38,7 @@ def _row(run: Run, **settings: Any) -> Run:
     return run._replace(optimizer=replace(run.optimizer, **settings))
 
 
+RUNS, IDS = [SGD, ADAM, RMSPROP], ["sgd", "adam", "rmsprop"]
 NO_MOMENTUM = _row(SGD, momentum=0.0, clip_norm=1e6)
 
 
@@ -71,12 +72,12 @@ def test_without_momentum_there_is_no_state(backend):
         backend.load_optimizer(model, native, {"momentum/fc5.bias": np.zeros(10)})
 
 
-@pytest.mark.parametrize("run", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("run", RUNS, ids=IDS)
 def test_a_state_has_the_canonical_names_shapes_and_values(run, backend):
     model, native = start(backend, run)
     fresh = backend.dump_optimizer(model, native)
     assert {name: x.shape for name, x in fresh.items()} == spec.state_shapes(run.config, run.optimizer.slots)
-    assert all(not x.any() for x in fresh.values())
+    assert _same(fresh, run.optimizer.begin_state(initial(run)))
 
     goes_on(backend, model, native, turns(run)[:2])
 
@@ -89,7 +90,9 @@ def test_a_state_has_the_canonical_names_shapes_and_values(run, backend):
 
 
 @pytest.mark.parametrize(
-    ("run", "dtype"), [(SGD, "float64"), (ADAM, "float64"), (ADAM, "float32")], ids=["sgd", "adam", "adam-float32"]
+    ("run", "dtype"),
+    [(SGD, "float64"), (ADAM, "float64"), (RMSPROP, "float64"), (ADAM, "float32")],
+    ids=[*IDS, "adam-float32"],
 )
 def test_going_on_from_a_dumped_state_is_bit_identical(run, dtype, backend):
     model, native = start(backend, run, dtype)
@@ -104,14 +107,14 @@ def test_going_on_from_a_dumped_state_is_bit_identical(run, dtype, backend):
     assert _same(got_state, backend.dump_optimizer(model, native))
 
 
-@pytest.mark.parametrize("run", [SGD._replace(steps=8), ADAM._replace(steps=8)], ids=["sgd", "adam"])
+@pytest.mark.parametrize("run", [run._replace(steps=8) for run in RUNS], ids=IDS)
 def test_a_training_that_changes_its_backend_at_every_step_is_the_same(run):
     """There and back: every one hands over to the next and to the one before, the referee included."""
     relay = [*TESTED, "referee", *reversed(TESTED)]
     given = turns(run)[: len(relay)]
     expected = referee_goes_on(run.config, initial(run), {}, run.optimizer, given)
     params, losses, correct = initial(run), [], []
-    state = {name: np.zeros(shape) for name, shape in spec.state_shapes(run.config, run.optimizer.slots).items()}
+    state = run.optimizer.begin_state(params)
     for name, turn in zip(relay, given, strict=True):
         if name == "referee":
             (loss,), (right,), params = referee_goes_on(run.config, params, state, run.optimizer, [turn])
@@ -125,7 +128,7 @@ def test_a_training_that_changes_its_backend_at_every_step_is_the_same(run):
     assert parameter_error(got, expected) <= TRAJECTORY.parameters
 
 
-@pytest.mark.parametrize(("run", "slot"), [(SGD, "momentum"), (ADAM, "v")], ids=["sgd", "adam"])
+@pytest.mark.parametrize(("run", "slot"), [(SGD, "momentum"), (ADAM, "v"), (RMSPROP, "average")], ids=IDS)
 def test_a_state_that_does_not_fit_is_refused_whole(run, slot, backend):
     model, native = start(backend, run)
     state = {name: np.full(shape, 3.0) for name, shape in spec.state_shapes(run.config, run.optimizer.slots).items()}
@@ -155,7 +158,7 @@ def test_the_state_of_another_optimizer_is_refused(backend):
         assert _same(backend.dump_optimizer(model, native), before)
 
 
-@pytest.mark.parametrize("run", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("run", RUNS, ids=IDS)
 def test_a_state_shares_nothing_with_its_arrays(run, backend):
     model, native = start(backend, run)
     shapes = spec.state_shapes(run.config, run.optimizer.slots)
@@ -207,7 +210,8 @@ ADAMW = ADAM._replace(optimizer=spec.AdamW(1e-3, weight_decay=0.1))
 ROWS = {  # several settings to a row, as each row costs JAX a compilation
     "no-momentum-clip-norm-not-reached": NO_MOMENTUM,
     "nesterov-weight-decay-clip-norm": _row(NESTEROV_DECAY, clip_norm=0.1),
-    "adamw-label-smoothing": ADAMW._replace(label_smoothing=0.1),
+    "adamw-label-smoothing-average": _row(ADAMW._replace(label_smoothing=0.1), average=0.5),
+    "rmsprop-and-everything": RMSPROP._replace(steps=20),
 }
 SETTINGS = {  # and each one by itself, beside the row that it changes
     "no-momentum": (NO_MOMENTUM, SGD),
@@ -215,7 +219,13 @@ SETTINGS = {  # and each one by itself, beside the row that it changes
     "weight-decay": (NESTEROV_DECAY, _row(SGD, nesterov=True)),
     "clip-norm": (ROWS["nesterov-weight-decay-clip-norm"], NESTEROV_DECAY),
     "decoupled-weight-decay": (ADAMW, ADAM),
-    "label-smoothing": (ROWS["adamw-label-smoothing"], ADAMW),
+    "label-smoothing": (ROWS["adamw-label-smoothing-average"], ADAMW),
+    "rmsprop-momentum": (RMSPROP, _row(RMSPROP, momentum=0.0)),
+    "rmsprop-decay": (RMSPROP, _row(RMSPROP, decay=0.8)),
+    "rmsprop-epsilon": (RMSPROP, _row(RMSPROP, epsilon=0.02)),
+    "rmsprop-weight-decay": (RMSPROP, _row(RMSPROP, weight_decay=0.0)),
+    "clip-value": (RMSPROP, _row(RMSPROP, clip_value=None)),
+    "clip-value-and-norm": (RMSPROP, _row(RMSPROP, clip_norm=None)),
 }
 
 
@@ -234,8 +244,13 @@ def test_a_norm_that_is_never_reached_clips_nothing():
 
 @pytest.mark.parametrize("name", ROWS)
 def test_steps_equal_the_referees(name, backend):
-    expected = referee_result(ROWS[name])
-    got = result(backend, ROWS[name])
+    """The losses, the parameters, and what the optimizer keeps of them."""
+    run, state = ROWS[name], {}
+    expected = referee_goes_on(run.config, initial(run), state, run.optimizer, turns(run))
+    model, native = start(backend, run)
+    got = goes_on(backend, model, native, turns(run))
     assert loss_error(got, expected) <= TRAJECTORY.losses
-    errors = relative_errors(got.params, expected.params)
-    assert {name: error for name, error in errors.items() if error > TRAJECTORY.parameters} == {}
+    bound = 1e-12 if isinstance(run.optimizer, spec.RMSProp) else TRAJECTORY.parameters
+    kept = backend.dump_optimizer(model, native)
+    errors = relative_errors(got.params | kept, expected.params | state)
+    assert {name: error for name, error in errors.items() if error > bound} == {}

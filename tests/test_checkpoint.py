@@ -148,13 +148,13 @@ def test_the_configuration_comes_back_from_its_text(name, settings):
 def test_every_precision_comes_back_bit_for_bit(dtype, tmp_path):
     params = network(dtype=dtype)
     params["fc5.bias"][:3] = [np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal, -0.0]
-    state = state_of(LENET, spec.Adam.slots, dtype)
+    state = state_of(LENET, spec.Adam().slots, dtype)
     save(tmp_path / "a.safetensors", params, LENET, state=state)
     found = load(tmp_path / "a.safetensors")
     assert_same(found.params, params)
     assert_same(found.state, state)
     assert found.state["t"].shape == ()
-    spec.check_state(LENET, spec.Adam.slots, found.state)
+    spec.check_state(LENET, spec.Adam().slots, found.state)
 
 
 def test_the_state_of_an_optimizer_comes_back(tmp_path):

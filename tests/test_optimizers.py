@@ -64,12 +64,91 @@ def test_adam_uses_each_beta_where_it_belongs():
     assert path == pytest.approx([-2 / 3, -2 / 3 - (5 / 3) / (math.sqrt(19 / 7) + 1 / 2)], rel=1e-14)
 
 
+# Gradients 0.001, 0.5 and -0.25 from 1, at a rate of 0.045: what `tf.compat.v1.train.RMSPropOptimizer` computed in
+# float32, and timm's and optax's that mean to be the same. PyTorch's own ends at 0.990145892, Keras' at 0.988822771.
+TENSORFLOW = {
+    "alone": (0.0, [0.999967354, 0.983357551, 0.991842983]),
+    "with momentum": (0.9, [0.999967354, 0.983328169, 0.976838335]),
+}
+
+
+@pytest.mark.parametrize("name", TENSORFLOW)
+def test_rmsprop_is_tensorflow_s(name):
+    momentum, path = TENSORFLOW[name]
+    optimizer = spec.RMSProp(rate=0.045, decay=0.9, momentum=momentum, epsilon=1.0)
+    assert run(optimizer, [0.001, 0.5, -0.25], start=1.0) == pytest.approx(path, abs=5e-10)
+
+
+def test_rmsprop_keeps_the_rate_inside_the_buffer():
+    """Of TensorFlow too; with the rate outside the third weight would be 0.979696116."""
+    params, state = {"w": np.ones(1)}, {}
+    for rate, g in ((0.045, 0.001), (0.045, 0.5), (0.0045, -0.25)):
+        params = spec.RMSProp(rate, momentum=0.9).update(params, {"w": np.array([g])}, state)
+    assert params["w"].item() == pytest.approx(0.969201446, abs=5e-10)
+
+
+def test_rmsprop_s_defaults_are_the_paper_s():
+    assert spec.RMSProp() == spec.RMSProp(rate=0.045, decay=0.9, momentum=0.0, epsilon=1.0)
+
+
+def test_rmsprop_adds_the_decay_to_the_gradient():
+    """g 1 + 0.5 · 2 = 2, v 0.75 + 0.25 · 4 = 1.75, w 2 - 2 / sqrt(1.75 + 2.25)."""
+    optimizer = spec.RMSProp(rate=1.0, decay=0.75, epsilon=2.25, weight_decay=0.5)
+    new = optimizer.update({"fc.weight": np.array([2.0])}, {"fc.weight": np.ones(1)}, {})
+    assert new["fc.weight"].item() == 1.0
+
+
+# ------------------------------------------------------------------------------------------------------- average
+
+
+def test_the_average_is_young_first_and_then_as_old_as_its_decay():
+    """From 1, with the weights 0 and 11: d is 2/11, less than 0.2, and then 0.2, less than 3/12."""
+    params, state, path = {"w": np.ones(1)}, {}, []
+    for g in (1.0, -11.0):
+        params = spec.SGD(rate=1.0, momentum=0.0, average=0.2).update(params, {"w": np.array([g])}, state)
+        path.append(state["average/w"].item())
+    assert params["w"].item() == 11.0
+    assert path == pytest.approx([2 / 11, 0.2 * 2 / 11 + 0.8 * 11], rel=1e-14)
+    assert state["t"] == 2
+
+
+@pytest.mark.parametrize("kind", [spec.SGD, spec.RMSProp, spec.Adam, spec.AdamW])
+def test_an_average_changes_no_step(kind):
+    params, grads = {"fc.weight": np.array([1.0, 2.0])}, {"fc.weight": np.array([3.0, 4.0])}
+    mine, yours = dict(params), dict(params)
+    averaging, plain = {}, {}
+    for _ in range(3):
+        mine = kind(average=0.9).update(mine, grads, averaging)
+        yours = kind().update(yours, grads, plain)
+    np.testing.assert_array_equal(mine["fc.weight"], yours["fc.weight"])
+    assert averaging.keys() - plain.keys() <= {"t", "average/fc.weight"}
+
+
+def test_a_state_begins_as_an_update_begins_it():
+    """Zeros, but for what RMSProp divides by and for the average; statistics have none."""
+    params = {"a.weight": np.full(2, 3.0), "a.norm.running_mean": np.zeros(2)}
+    state = spec.RMSProp(momentum=0.5, average=0.5).begin_state(params)
+    assert {name: x.tolist() for name, x in state.items()} == {
+        "t": 0.0,
+        "v/a.weight": [1.0, 1.0],
+        "momentum/a.weight": [0.0, 0.0],
+        "average/a.weight": [3.0, 3.0],
+    }
+    assert not np.shares_memory(state["average/a.weight"], params["a.weight"])
+    begun, fresh, grads = state, {}, {"a.weight": np.array([1.0, -2.0])}
+    for state in (begun, fresh):
+        spec.RMSProp(momentum=0.5, average=0.5).update(params, grads, state)
+    assert {name: x.tolist() for name, x in begun.items()} == {name: x.tolist() for name, x in fresh.items()}
+
+
 EVERY = [
     spec.SGD(),
     spec.SGD(momentum=0.0),
     spec.SGD(nesterov=True, weight_decay=0.1),
+    spec.RMSProp(momentum=0.9, weight_decay=0.1),
     spec.Adam(),
     spec.AdamW(weight_decay=0.1),
+    spec.RMSProp(average=0.9),
 ]
 
 
@@ -98,7 +177,7 @@ class TestState:
         assert set(mine) == set(yours)
         for name in self.grads:
             np.testing.assert_array_equal(again[name], first[name])
-        if isinstance(optimizer, spec.Adam):
+        if "t" in optimizer.slots:
             assert (mine["t"], yours["t"]) == (2, 1)
         elif optimizer.momentum:
             assert not np.array_equal(first["a"], second["a"])
@@ -249,7 +328,7 @@ WHAT_IS_DECAYED = {
 
 
 @pytest.mark.parametrize("name", WHAT_IS_DECAYED)
-@pytest.mark.parametrize("kind", [spec.SGD, spec.AdamW])
+@pytest.mark.parametrize("kind", [spec.SGD, spec.RMSProp, spec.AdamW])
 def test_only_weights_are_decayed(kind, name):
     params, grads = {name: np.array([3.0, -2.0])}, {name: np.array([0.5, 1.0])}
     with_decay, without = (kind(weight_decay=decay).update(params, grads, {})[name] for decay in (0.1, 0.0))
@@ -310,7 +389,17 @@ def test_clip_leaves_the_caller_s_arrays_as_they_were():
     np.testing.assert_array_equal(grads["a"], [3, 4])
 
 
-@pytest.mark.parametrize("kind", [spec.SGD, spec.Adam, spec.AdamW])
+def test_clip_brings_each_number_into_its_bounds_and_then_measures_the_norm():
+    """-2, 2 and 1 have a norm of 3."""
+    grads = {"a": np.array([-7.0, 2.5]), "b": np.array([[1.0]])}
+    clipped = clip(grads, value=2.0)
+    assert {name: g.tolist() for name, g in clipped.items()} == {"a": [-2.0, 2.0], "b": [[1.0]]}
+    both = clip(grads, norm=1.5, value=2.0)
+    assert {name: g.tolist() for name, g in both.items()} == {"a": [-1.0, 1.0], "b": [[0.5]]}
+    assert grads["a"].tolist() == [-7.0, 2.5]
+
+
+@pytest.mark.parametrize("kind", [spec.SGD, spec.RMSProp, spec.Adam, spec.AdamW])
 def test_an_optimizer_clips_before_anything_else(kind):
     """The state too sees only what is left; the decay comes after, and is not clipped."""
     decay = {} if kind is spec.Adam else {"weight_decay": 0.5}
@@ -330,6 +419,10 @@ def test_an_optimizer_clips_before_anything_else(kind):
     [
         (spec.SGD(), ("momentum",)),
         (spec.SGD(momentum=0.0), ()),
+        (spec.SGD(momentum=0.0, average=0.9), ("t", "average")),
+        (spec.RMSProp(), ("v",)),
+        (spec.RMSProp(momentum=0.9), ("v", "momentum")),
+        (spec.AdamW(average=0.9), ("t", "m", "v", "average")),
         (spec.Adam(), ("t", "m", "v")),
         (spec.AdamW(), ("t", "m", "v")),
     ],

@@ -177,7 +177,7 @@ def test_a_recipe_is_frozen():
 
 
 def test_every_optimizer_and_schedule_has_a_name():
-    assert set(OPTIMIZERS.values()) == {spec.SGD, spec.Adam, spec.AdamW}
+    assert set(OPTIMIZERS.values()) == {spec.SGD, spec.RMSProp, spec.Adam, spec.AdamW}
     assert set(SCHEDULES.values()) == {Constant, StepDecay, Paper, Cosine, OneCycle}
 
 
@@ -186,11 +186,14 @@ def test_every_optimizer_and_schedule_has_a_name():
 positive = st.floats(1e-6, 1e6)
 share = st.floats(0, 1, exclude_max=True)
 inner = st.floats(0, 1, exclude_min=True, exclude_max=True)
-clip_norm = st.none() | positive
-momentum = st.builds(spec.SGD, positive, inner, st.booleans(), st.floats(0, 1), clip_norm)
-plain_sgd = st.builds(spec.SGD, positive, st.just(0.0), st.just(False), st.floats(0, 1), clip_norm)
-adam = st.builds(spec.Adam, positive, share, share, positive, clip_norm)
-adamw = st.builds(spec.AdamW, positive, share, share, positive, clip_norm, st.floats(0, 1))
+shared = {
+    key: st.none() | kind for key, kind in (("clip_norm", positive), ("clip_value", positive), ("average", share))
+}
+momentum = st.builds(spec.SGD, positive, inner, st.booleans(), st.floats(0, 1), **shared)
+plain_sgd = st.builds(spec.SGD, positive, st.just(0.0), st.just(False), st.floats(0, 1), **shared)
+rmsprop = st.builds(spec.RMSProp, positive, share, share, positive, st.floats(0, 1), **shared)
+adam = st.builds(spec.Adam, positive, share, share, positive, **shared)
+adamw = st.builds(spec.AdamW, positive, share, share, positive, st.floats(0, 1), **shared)
 rising = st.lists(positive, unique=True, max_size=5).map(lambda epochs: tuple(sorted(epochs)))
 schedules = st.one_of(
     st.just(Constant()),
@@ -206,7 +209,7 @@ any_recipe = st.builds(
     size=st.integers(1, 2**40),
     batch=st.integers(1, 2**40),
     epochs=st.integers(1, 2**40),
-    optimizer=momentum | plain_sgd | adam | adamw,
+    optimizer=momentum | plain_sgd | rmsprop | adam | adamw,
     schedule=schedules,
     partial_batch=st.sampled_from(PARTIAL_BATCHES),
     init=st.sampled_from(list(spec.SCHEMES)),
@@ -296,7 +299,7 @@ def with_schedule(name, **settings):
     return PLAIN | {"schedule": {"name": name} | settings}
 
 
-OPTIMIZER_NAMES = "one of sgd, adam, adamw"
+OPTIMIZER_NAMES = "one of sgd, rmsprop, adam, adamw"
 SCHEDULE_NAMES = "one of constant, step, paper, cosine, one-cycle"
 PRESET_NAMES = ", ".join(spec.PRESETS)
 
@@ -311,13 +314,13 @@ PRESET_NAMES = ", ".join(spec.PRESETS)
         ),
         (
             with_optimizer(lr=0.1),
-            "optimizer.lr: unknown; the keys here are rate, momentum, nesterov, weight_decay, clip_norm",
+            "optimizer.lr: unknown; the keys here are rate, clip_norm, clip_value, average, momentum, nesterov",
         ),
         (
             with_optimizer("adam", weight_decay=0.1),
-            "optimizer.weight_decay: unknown; the keys here are rate, beta1, beta2, epsilon, clip_norm",
+            "optimizer.weight_decay: unknown; the keys here are rate, clip_norm, clip_value, average, beta1, beta2",
         ),
-        (with_optimizer("adam", slots=[]), "optimizer.slots: unknown; the keys here are rate, beta1, beta2, epsilon"),
+        (with_optimizer("adam", slots=[]), "optimizer.slots: unknown; the keys here are rate, clip_norm"),
         (with_schedule("one-cycle", peak=1), "schedule.peak: unknown; the keys here are rise, start, end"),
         (with_schedule("cosine", end=0), "schedule.end: unknown; the keys here are "),
         ({k: v for k, v in PLAIN.items() if k != "size"}, "size: missing"),
@@ -369,6 +372,9 @@ PRESET_NAMES = ", ".join(spec.PRESETS)
         (with_optimizer(momentum=0, nesterov=True), "optimizer.nesterov: needs a momentum above 0"),
         (with_optimizer(weight_decay=-1), "optimizer.weight_decay: expected a number of at least 0, got -1"),
         (with_optimizer(clip_norm=0), "optimizer.clip_norm: expected a number above 0, got 0"),
+        (with_optimizer(clip_value=-2.0), "optimizer.clip_value: expected a number above 0, got -2.0"),
+        (with_optimizer(average=1), "optimizer.average: expected 0 to below 1, got 1"),
+        (with_optimizer("rmsprop", decay=1), "optimizer.decay: expected 0 to below 1, got 1"),
         (with_optimizer("adam", beta1=1), "optimizer.beta1: expected 0 to below 1, got 1"),
         (with_optimizer("adam", beta2=-0.1), "optimizer.beta2: expected 0 to below 1, got -0.1"),
         (with_optimizer("adam", epsilon=0), "optimizer.epsilon: expected a number above 0, got 0"),

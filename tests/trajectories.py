@@ -145,5 +145,13 @@ def parameter_error(got: Result, expected: Result) -> float:
 
 SGD = Run("lenet", 28, 8, spec.SGD(0.9), "xavier", steps=4)
 ADAM = Run("lenet", 28, 8, spec.Adam(1e-3), "xavier", steps=4)
+RMSPROP = Run(
+    "lenet",
+    28,
+    8,
+    spec.RMSProp(0.01, momentum=0.9, epsilon=0.01, weight_decay=0.1, clip_norm=0.05, clip_value=0.01, average=0.5),
+    "xavier",
+    steps=4,
+)
 THIN_SGD = Run("d2l", 28, 8, spec.SGD(0.002), steps=8, thin=True)
 THIN_ADAM = Run("d2l", 28, 8, spec.Adam(1e-3), steps=8, dropout=0.4, thin=True)

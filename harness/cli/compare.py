@@ -94,7 +94,9 @@ def compare(
     if weights is None:
         config = spec.preset(preset or "d2l", aux=None if heads else False, dropout=0.0)
     else:
-        stored = read_weights(weights, task_runner(python), None, preset).weights
+        source = read_weights(weights, task_runner(python), None, preset)
+        say(source.notes)
+        stored = source.weights
         config = replace(stored.config, aux=stored.config.aux and heads, dropout=0.0, aux_dropout=0.0)
         chosen = comparison.Weights({name: stored.params[name] for name in spec.param_shapes(config)}, str(weights))
         prepare = preprocessing_of(stored)

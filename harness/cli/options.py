@@ -91,6 +91,9 @@ Python = Annotated[
     list[str] | None,
     typer.Option(metavar="BACKEND=PATH", help="Run a backend with another interpreter. May be repeated."),
 ]
+Average = Annotated[
+    bool, typer.Option("--average/--no-average", help="Take a training's averaged weights, where it has them.")
+]
 SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help="Leave out pictures that cannot be read.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="the preset's")]
 Heads = Annotated[bool, typer.Option("--aux/--no-aux", help="With auxiliary heads, where the preset has them.")]

@@ -14,6 +14,7 @@ import typer
 
 from harness import screen
 from harness.cli.options import (
+    Average,
     DataDir,
     Device,
     Dtype,
@@ -126,7 +127,9 @@ def train(
         if weights is None:
             chosen = replace(chosen, **changes | ({"published": ""} if preset else {}))  # that was another network
         else:
-            source = read_weights(weights, task_runner(python), preset=preset).weights
+            found = read_weights(weights, task_runner(python), preset=preset)
+            say(found.notes)
+            source = found.weights
             start = start_of(source)
             chosen = recipe_for(start, chosen, changes)
         config = chosen.config()
@@ -188,6 +191,7 @@ def evaluate(
         str | None, typer.Option(help="The network, where the file does not say.", show_default="detected")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="as stored")] = None,
+    average: Average = True,
     part: Annotated[Literal["test", "train"], typer.Option(help="The images to evaluate on.")] = "test",
     backend: Annotated[
         str | None, typer.Option(help="pt, mx or jax.", show_default="the one that trained last")
@@ -224,7 +228,8 @@ def evaluate(
 
     if picture is not None:
         check_picture(picture)
-    source = read_weights(checkpoint, task_runner(python), preset=preset)
+    source = read_weights(checkpoint, task_runner(python), preset=preset, average=average)
+    say(source.notes)
     path, weights = source.path, source.weights
     run, position = of_checkpoint(weights, path) if holds_training(path) else (None, Position())
     start = start_of(weights)

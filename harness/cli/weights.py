@@ -11,6 +11,7 @@ import typer
 
 from harness import screen
 from harness.cli.options import (
+    Average,
     Device,
     Dtype,
     Json,
@@ -56,6 +57,7 @@ def convert(
     dtype: Annotated[
         Literal["float32", "float64"] | None, typer.Option(help="Round to this.", show_default="as in the source")
     ] = None,
+    average: Average = True,
     heads: Annotated[
         bool, typer.Option("--aux/--no-aux", help="Keep the auxiliary heads, where there are any.")
     ] = True,
@@ -100,7 +102,7 @@ def convert(
     form = to_format or format_for(target)
     run_task = task_runner(python)
     with progress([f"reading {source}", f"writing {target}"]) as done:
-        read = conversion.read_weights(source, run_task, from_format, preset)
+        read = conversion.read_weights(source, run_task, from_format, preset, average=average)
         done(f"reading {source}")
         pictures = chosen(read.weights, labels, size=size, order=order, scale=scale, mean=mean, std=std)
         weights = conversion.prepared(read, dtype, aux=heads, form=form, pictures=pictures)
@@ -213,7 +215,9 @@ def predict(
 
     run_task = task_runner(python)
     engines = check_names(split(backends), prediction.ENGINES)
-    read = conversion.read_weights(weights, run_task, from_format, preset).weights
+    source = conversion.read_weights(weights, run_task, from_format, preset)
+    read = source.weights
+    say(source.notes)
     prepare = chosen(read, labels, size=size, order=order, scale=scale, mean=mean, std=std)
     names, images, lines = prediction.read_pictures(pictures, prepare, skip_damaged=skip_damaged)
     say(lines)

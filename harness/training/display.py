@@ -102,9 +102,10 @@ class Screen:
 
 
 def _epoch(record: Mapping[str, Any]) -> str:
+    whose = ", of the averaged weights" if record.get("averaged") else ""
     return (
         f"epoch {record['epoch']}: train loss {record['train_loss']:.4f}, accuracy {record['train_accuracy']:.4f}; "
-        f"test loss {record['test_loss']:.4f}, accuracy {record['test_accuracy']:.4f}; {record['seconds']:.0f} s"
+        f"test loss {record['test_loss']:.4f}, accuracy {record['test_accuracy']:.4f}{whose}; {record['seconds']:.0f} s"
     )
 
 
@@ -180,6 +181,8 @@ def show_run(view: Overview, console: Console) -> None:
     say(console, f"{shown(view.run)}: {_title(view.settings)}", "bold")
     print_table(console, results_table(view.results))
     recipe = view.settings.recipe
+    if recipe.optimizer.average is not None:
+        say(console, "test loss and accuracy are those of the averaged weights", "dim")
     if recipe.published and recipe.data == view.settings.data:
         say(console, f"published: {shown(recipe.published)}", "dim")
     losses = {result.backend: step_losses(view.run / result.backend) for result in view.results}

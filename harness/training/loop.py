@@ -338,7 +338,7 @@ class Run:
         position.epoch = Tally()
         self._save()
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self) -> dict[str, Any]:
         """The scores on the test images. The other processes have none, but call `stopped` as often."""
         settings = self.settings
         images = len(self.dataset.test)
@@ -349,14 +349,25 @@ class Run:
             return {}
         scores = evaluate(
             self.team,
-            self.model,
+            self._evaluated_model(),
             self.dataset.test,
             batch=batch,
             classes=settings.config.num_classes,
             done=self._evaluated,
             **settings.normalization,
         )
-        return {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
+        averaged = {} if settings.recipe.optimizer.average is None else {"averaged": True}
+        return {"test_loss": scores.loss, "test_accuracy": scores.accuracy, **averaged}
+
+    def _evaluated_model(self) -> Any:
+        """The model, or one of its averages, where the optimizer keeps them."""
+        settings = self.settings
+        if settings.recipe.optimizer.average is None:
+            return self.model
+        package = self.team.package
+        state = package.dump_optimizer(self.model, self.optimizer)
+        params = checkpoint.averaged(package.dump_params(self.model), state)
+        return package.build(settings.config, settings.dtype, settings.device, params=params)
 
     def _evaluated(self, images: int) -> None:
         if self.stopped():

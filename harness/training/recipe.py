@@ -32,7 +32,7 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 from spec.errors import InvalidInput, did_you_mean
 from spec.init import SCHEMES
 from spec.network import Config
-from spec.optimizers import SGD, Adam, AdamW, Optimizer
+from spec.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from spec.presets import PRESETS, preset
 
 
@@ -58,7 +58,10 @@ class StepDecay:
 
 @dataclass(frozen=True)
 class Paper:
-    """drop^floor(epoch / every): the paper lowers its rate by 4 % every 8 epochs (Szegedy et al. 2015, section 6)."""
+    """drop^floor(epoch / every): the paper lowers its rate by 4 % every 8 epochs (Szegedy et al. 2015, section 6).
+
+    That of Inception v3 has a drop of 0.94 every 2 epochs (Szegedy et al. 2016, section 8).
+    """
 
     drop: float = 0.96
     every: int = 8  # epochs
@@ -94,7 +97,7 @@ class OneCycle:
 
 
 Schedule = Constant | StepDecay | Paper | Cosine | OneCycle
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}
 SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
     "step": StepDecay,
@@ -221,13 +224,21 @@ _RANGES: list[tuple[str, Callable[[Any], bool], list[str]]] = [
     ("1 (grey) or 3 (RGB)", lambda n: n in (1, 3), ["channels"]),
     ("finite numbers", lambda x: all(map(math.isfinite, _several(x))), ["mean"]),
     ("numbers above 0", lambda x: all(0 < number < math.inf for number in _several(x)), ["std"]),
-    ("a number above 0", lambda x: 0 < x < math.inf, ["optimizer.clip_norm", "optimizer.epsilon", "schedule.drop"]),
+    (
+        "a number above 0",
+        lambda x: 0 < x < math.inf,
+        ["optimizer.clip_norm", "optimizer.clip_value", "optimizer.epsilon", "schedule.drop"],
+    ),
     (
         "a number of at least 0",
         lambda x: 0 <= x < math.inf,
         ["optimizer.rate", "optimizer.weight_decay", "schedule.start", "schedule.end"],
     ),
-    ("0 to below 1", lambda x: 0 <= x < 1, ["optimizer.momentum", "optimizer.beta1", "optimizer.beta2"]),
+    (
+        "0 to below 1",
+        lambda x: 0 <= x < 1,
+        [f"optimizer.{key}" for key in ("average", "momentum", "decay", "beta1", "beta2")],
+    ),
     ("a share between 0 and 1", lambda x: 0 < x < 1, ["schedule.rise"]),
     ("rising numbers above 0", _rising, ["schedule.epochs"]),
 ]

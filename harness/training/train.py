@@ -13,9 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
-import spec
 from harness.atomic import StrPath
 from harness.backends.process import run_worker
 from harness.backends.registry import BACKENDS, check_names
@@ -98,8 +95,7 @@ def create(run: StrPath, backends: Sequence[str], settings: Settings, params: Ar
     for name in backends if not together else ():  # the first process will write it
         runs.write_json(run / name / CONFIG, {"backend": name, **settings.as_json()})
         if params is not None:
-            shapes = spec.state_shapes(settings.config, settings.recipe.optimizer.slots)
-            state = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+            state = settings.recipe.optimizer.begin_state(params)
             metadata = {"run": settings.as_json(), "position": asdict(Position())}
             checkpoint.save(run / name / CHECKPOINT, params, settings.config, metadata, state)
     return [Part(name, run / name, settings) for name in backends]

@@ -29,6 +29,7 @@ FORMAT = "googlenet-1"
 CHECKPOINT = "checkpoint.safetensors"  # its name in the folder of a run
 MOST_ARRAYS = 10_000  # in a file; a GoogLeNet with an optimizer's state has 1,000
 STATE = "optimizer/"  # stands before the names of an optimizer's state
+AVERAGE = "average/"  # in that state before the names of the parameters' averages
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,14 @@ def plain(x: Array) -> Array:
     """The array as files hold it: row by row, little-endian. An array without dimensions keeps none."""
     x = np.asarray(x)
     return np.asarray(x, x.dtype.newbyteorder("<"), order="C")
+
+
+def averaged(params: Arrays, state: Arrays) -> dict[str, Array]:
+    """The parameters, with their averages in place of those that an optimizer's state has averages of.
+
+    Running statistics, which are averages themselves, stay as they are.
+    """
+    return {name: state.get(AVERAGE + name, x) for name, x in params.items()}
 
 
 def _check(config: Config, params: Arrays, state: Arrays) -> None:

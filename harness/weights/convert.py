@@ -20,8 +20,10 @@ from harness.atomic import StrPath, sync_folder, temporary_folder
 from harness.backends.registry import NotInstalled
 from harness.weights import names
 from harness.weights.checkpoint import (
+    AVERAGE,
     STATE,
     Checkpoint,
+    averaged,
     config_of,
     config_table,
     describe,
@@ -80,10 +82,13 @@ class Verification:
         return {**finite(asdict(self)), "passed": self.passed}
 
 
-def read_weights(path: StrPath, run_task: RunTask, form: str | None = None, preset: str | None = None) -> Source:
+def read_weights(
+    path: StrPath, run_task: RunTask, form: str | None = None, preset: str | None = None, *, average: bool = True
+) -> Source:
     """Read weights of any format, under any scheme's names.
 
-    The format is detected where `form` is None. `preset` names the network where the file does not.
+    The format is detected where `form` is None. `preset` names the network where the file does not. Of a training that
+    averages its weights these are the averages, unless `average` is False.
 
     Raises:
         InvalidInput: when the file is damaged, or fits no network, or several and `preset` does not say which.
@@ -93,7 +98,12 @@ def read_weights(path: StrPath, run_task: RunTask, form: str | None = None, pres
     try:
         if contents.ours:
             weights, naming = understood(contents, FORMATS[form].scheme, preset)
-            return Source(path, form, naming, weights)
+            if not any(name.startswith(AVERAGE) for name in weights.state):
+                return Source(path, form, naming, weights)
+            if not average:
+                return Source(path, form, naming, weights, ("the weights after the training's last step",))
+            weights = replace(weights, params=averaged(weights.params, weights.state))
+            return Source(path, form, naming, weights, ("the averages of the training's weights",))
         network = recognize(contents.arrays, preset)
         if len(network.configs) > 1:
             fitting = ", ".join(config.preset for config in network.configs)

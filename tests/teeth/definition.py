@@ -388,18 +388,20 @@ FAULTS = [
     Fault(
         "SGD: the buffer is an average",
         _O,
-        "np.zeros_like(g)) + g\n",
-        "np.zeros_like(g)) + (1 - self.momentum) * g\n",
+        'self.momentum * state[f"momentum/{name}"] + g\n',
+        'self.momentum * state[f"momentum/{name}"] + (1 - self.momentum) * g\n',
         (f"{_opt}::test_sgd_keeps_the_rate_outside_the_buffer",),
     ),
     Fault(
         "SGD: the rate is inside the buffer",
         _O,
-        'np.zeros_like(g)) + g\n                state[f"momentum/{name}"] = buffer\n'
-        "                g = g + self.momentum * buffer if self.nesterov else buffer\n            new[name] = w - self.rate * g",
-        'np.zeros_like(g)) + self.rate * g\n                state[f"momentum/{name}"] = buffer\n'
-        "                new[name] = w - (self.rate * g + self.momentum * buffer if self.nesterov else buffer)\n"
-        "                continue\n            new[name] = w - self.rate * g",
+        'self.momentum * state[f"momentum/{name}"] + g\n                state[f"momentum/{name}"] = buffer\n'
+        "                g = g + self.momentum * buffer if self.nesterov else buffer\n"
+        "            new[name] = params[name] - self.rate * g",
+        'self.momentum * state[f"momentum/{name}"] + self.rate * g\n'
+        '                state[f"momentum/{name}"] = buffer\n'
+        "                g = g + self.momentum * buffer / self.rate if self.nesterov else buffer / self.rate\n"
+        "            new[name] = params[name] - self.rate * g",
         (f"{_opt}::test_sgd_keeps_the_rate_outside_the_buffer",),
     ),
     Fault(
@@ -410,11 +412,58 @@ FAULTS = [
         (f"{_opt}::test_nesterov_looks_one_buffer_ahead",),
     ),
     Fault(
-        "SGD: biases are decayed too",
+        "SGD and RMSProp: biases are decayed too",
         _O,
-        "if self.weight_decay and is_decayed(name):",
-        "if self.weight_decay:",
+        "if decay and is_decayed(name) else g for",
+        "if decay else g for",
         (f"{_opt}::test_only_weights_are_decayed",),
+    ),
+    Fault(
+        "RMSProp: the mean square begins at 0",
+        _O,
+        'return np.ones_like(w) if slot == "v" else super().begin(slot, w)',
+        "return super().begin(slot, w)",
+        (f"{_opt}::test_rmsprop_is_tensorflow_s",),
+    ),
+    Fault(
+        "RMSProp: epsilon is outside the root",
+        _O,
+        "np.sqrt(v + self.epsilon)",
+        "(np.sqrt(v) + self.epsilon)",
+        (f"{_opt}::test_rmsprop_is_tensorflow_s",),
+    ),
+    Fault(
+        "RMSProp: the rate is outside the buffer",
+        _O,
+        "move = self.rate * g / np.sqrt(v + self.epsilon)\n            if self.momentum:\n"
+        '                state[f"momentum/{name}"] = move = self.momentum * state[f"momentum/{name}"] + move\n'
+        "            new[name] = params[name] - move",
+        "move = g / np.sqrt(v + self.epsilon)\n            if self.momentum:\n"
+        '                state[f"momentum/{name}"] = move = self.momentum * state[f"momentum/{name}"] + move\n'
+        "            new[name] = params[name] - self.rate * move",
+        (f"{_opt}::test_rmsprop_keeps_the_rate_inside_the_buffer",),
+    ),
+    Fault(
+        "average: as old as its decay from the first step on",
+        _O,
+        "return min(average, (1 + t) / (10 + t))",
+        "return average",
+        (f"{_opt}::test_the_average_is_young_first_and_then_as_old_as_its_decay",),
+    ),
+    Fault(
+        "average: begins at 0",
+        _O,
+        'return w.copy() if slot == "average" else np.zeros_like(w)',
+        "return np.zeros_like(w)",
+        (f"{_opt}::test_a_state_begins_as_an_update_begins_it",),
+    ),
+    Fault(
+        "clipping by value: after clipping by norm",
+        _O,
+        "    if value is not None:\n        grads =",
+        "    if value is not None and norm is not None:\n        return clip(clip(grads, norm), None, value)\n"
+        "    if value is not None:\n        grads =",
+        (f"{_opt}::test_clip_brings_each_number_into_its_bounds_and_then_measures_the_norm",),
     ),
     Fault(
         "Adam: the first moment is not corrected",
@@ -440,8 +489,8 @@ FAULTS = [
     Fault(
         "Adam: steps are counted from 0",
         _O,
-        'state.get("t", np.zeros(())) + 1)\n        t = int(state["t"])',
-        'state.get("t", np.zeros(())) + 1)\n        t = max(1, int(state["t"]) - 1)',
+        '        new = {}\n        t = int(state["t"])',
+        '        new = {}\n        t = max(1, int(state["t"]) - 1)',
         (f"{_opt}::test_adam_follows_a_sign_change",),
     ),
     Fault(
@@ -454,11 +503,8 @@ FAULTS = [
     Fault(
         "AdamW: the decay is part of the gradient",
         _O,
-        "        shrink = 1 - self.rate * self.weight_decay\n"
-        "        decayed = {name: w * shrink if is_decayed(name) else w for name, w in params.items()}\n"
-        "        return super().update(decayed, grads, state)",
-        "        grads = {n: g + self.weight_decay * params[n] if is_decayed(n) else g for n, g in grads.items()}\n"
-        "        return super().update(params, grads, state)",
+        "        return super()._step(decayed, grads, state)",
+        "        return super()._step(params, _with_decay(grads, params, self.weight_decay), state)",
         (f"{_opt}::test_adamw_decays_the_weight_and_not_the_gradient",),
     ),
     # ---------------------------------------------------------------------------- initial values, masks, recipes

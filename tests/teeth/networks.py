@@ -268,8 +268,8 @@ FAULTS = [
     Fault(
         "pt: gradients are not clipped",
         "googlenet_pt/optimizer.py",
-        "if optimizer.clip_norm is not None:",
-        "if False:",
+        "    if norm is not None:",
+        "    if False:",
         (f"{_STEPS}[pt-nesterov-weight-decay-clip-norm]",),
     ),
     Fault(
@@ -284,14 +284,14 @@ FAULTS = [
         "googlenet_pt/optimizer.py",
         "kind = torch.optim.AdamW if isinstance(optimizer, spec.AdamW) else torch.optim.Adam",
         "kind = torch.optim.Adam",
-        (f"{_STEPS}[pt-adamw-label-smoothing]",),
+        (f"{_STEPS}[pt-adamw-label-smoothing-average]",),
     ),
     Fault(
         "pt: Adam's epsilon is the framework's default",
         "googlenet_pt/optimizer.py",
         "eps=optimizer.epsilon, ",
         "eps=1e-7, ",
-        (f"{_STEPS}[pt-adamw-label-smoothing]",),
+        (f"{_STEPS}[pt-adamw-label-smoothing-average]",),
     ),
     Fault(
         "pt: Adam's count of steps is not resumed",
@@ -313,6 +313,45 @@ FAULTS = [
         '        group["lr"] = rate',
         "        pass",
         (f"{_TRAINING}[pt-lenet-28-SGD]",),
+    ),
+    Fault(
+        "pt: RMSProp with epsilon outside the root, as PyTorch's own has it",
+        "googlenet_pt/optimizer.py",
+        "            roots = torch._foreach_add(squares, row.epsilon)\n            torch._foreach_sqrt_(roots)",
+        "            roots = torch._foreach_sqrt(squares)\n            torch._foreach_add_(roots, row.epsilon)",
+        (f"{_STEPS}[pt-rmsprop-and-everything]",),
+    ),
+    Fault(
+        "pt: the average's count of steps is not resumed",
+        "googlenet_pt/optimizer.py",
+        'optimizer.average.t = int(state["t"])',
+        "optimizer.average.t = 0",
+        (f"{_RESUME}[pt-rmsprop]",),
+    ),
+    Fault(
+        "mx: gradients are clipped with the operator that rounds its bounds to float32",
+        "googlenet_mx/optimizer.py",
+        "nd.maximum(nd.minimum(grad, value), -value)",
+        "nd.clip(grad, -value, value)",
+        (f"{_STEPS}[mx-rmsprop-and-everything]",),
+    ),
+    Fault(
+        "jax: RMSProp's buffer has the sign of optax's own",
+        "googlenet_jax/optimizer.py",
+        "learning_rate, flip_sign=False))\n"
+        "            steps += [optax.trace(optimizer.momentum)] if optimizer.momentum else []\n"
+        "            steps.append(optax.scale(-1.0))",
+        "learning_rate))\n"
+        "            steps += [optax.trace(optimizer.momentum)] if optimizer.momentum else []\n"
+        "            steps.append(optax.scale(1.0))",
+        (f"{_STEPS}[jax-rmsprop-and-everything]",),
+    ),
+    Fault(
+        "jax: the average's decay is divided in float32",
+        "googlenet_jax/optimizer.py",
+        "t = count.astype(float)",
+        "t = count",
+        (f"{_STEPS}[jax-rmsprop-and-everything]",),
     ),
     Fault(
         "mx: the rate inside the momentum buffer",
@@ -343,14 +382,14 @@ FAULTS = [
         "googlenet_mx/optimizer.py",
         '"epsilon": textbook.epsilon * root',
         '"epsilon": textbook.epsilon',
-        (f"{_STEPS}[mx-adamw-label-smoothing]", f"{_TRAINING}[mx-lenet-28-Adam]"),
+        (f"{_STEPS}[mx-adamw-label-smoothing-average]", f"{_TRAINING}[mx-lenet-28-Adam]"),
     ),
     Fault(
         "mx: Adam's first mean is not corrected",
         "googlenet_mx/optimizer.py",
         "rate * root / (1 - beta1**t)",
         "rate * root",
-        (f"{_STEPS}[mx-adamw-label-smoothing]",),
+        (f"{_STEPS}[mx-adamw-label-smoothing-average]",),
     ),
     Fault(
         "mx: Adam's count of steps is not resumed",
@@ -385,7 +424,7 @@ FAULTS = [
         "googlenet_jax/optimizer.py",
         "weight_decay=optimizer.weight_decay, mask=_decayed)",
         "weight_decay=optimizer.weight_decay)",
-        (f"{_STEPS}[jax-adamw-label-smoothing]",),
+        (f"{_STEPS}[jax-adamw-label-smoothing-average]",),
     ),
     Fault(
         "jax: Nesterov's momentum is plain momentum",
