@@ -38,6 +38,11 @@ RECIPE = Recipe(
     label_smoothing=0.1,
 )
 DROPPING = replace(RECIPE, preset="nin", size=67, batch=5, dropout=0.4)  # the smallest that drops anything
+AVERAGING = replace(
+    RECIPE,
+    preset="lenet-bn",
+    optimizer=spec.RMSProp(rate=0.02, momentum=0.9, epsilon=0.1, clip_value=0.5, average=0.5),
+)
 GOOGLENET = replace(RECIPE, preset="d2l", batch=4, dropout=0.4)
 
 
@@ -83,6 +88,7 @@ class Trained(NamedTuple):
     losses: list[float]  # of every step
     accuracies: list[float]
     params: dict[str, np.ndarray]  # after the last one
+    state: dict[str, np.ndarray]
 
 
 def referee(dataset: Path, recipe: Recipe, steps: int) -> Trained:
@@ -108,7 +114,7 @@ def referee(dataset: Path, recipe: Recipe, steps: int) -> Trained:
             accuracies.append(step.correct / len(images))
             if len(losses) == steps:
                 break
-    return Trained(losses, accuracies, params)
+    return Trained(losses, accuracies, params, state)
 
 
 def records(folder: Path, kind: str) -> list[dict]:

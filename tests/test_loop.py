@@ -16,7 +16,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from filelock import FileLock
-from loops import DROPPING, GOOGLENET, RECIPE, Trained, records, records_without_clock, referee, run
+from loops import AVERAGING, DROPPING, GOOGLENET, RECIPE, Trained, records, records_without_clock, referee, run
 from support import TESTED, save_digits
 
 import spec
@@ -111,6 +111,24 @@ def test_an_epochs_record_holds_means_over_its_images_and_over_the_test_images(s
     logits = reference.predict(config, expected.params, (test.images / 255 - RECIPE.mean) / RECIPE.std)
     assert last["test_loss"] == pytest.approx(reference.softmax_cross_entropy(logits, test.labels)[0], rel=1e-10)
     assert last["test_accuracy"] == pytest.approx((logits.argmax(1) == test.labels).mean(), rel=1e-15)
+
+
+def test_a_run_that_averages_is_evaluated_with_the_averages_and_goes_on_with_the_weights(first, dataset, tmp_path):
+    """Batch norm's statistics are those of the network that was trained."""
+    expected, test, config = referee(dataset, AVERAGING, STEPS), open_dataset(dataset).test, AVERAGING.config()
+    run(first, dataset, tmp_path, recipe=AVERAGING, stop_after=6)
+    run(first, dataset, tmp_path, recipe=AVERAGING)
+    losses = [record["loss"] for record in records(tmp_path, "step")]
+    np.testing.assert_allclose(losses, expected.losses, rtol=1e-11, atol=0)
+    averages = {name: expected.state.get(f"average/{name}", x) for name, x in expected.params.items()}
+    images, (_, last) = (test.images / 255 - AVERAGING.mean) / AVERAGING.std, records(tmp_path, "epoch")
+    averaged, single = (
+        reference.softmax_cross_entropy(reference.predict(config, params, images), test.labels)[0]
+        for params in (averages, expected.params)
+    )
+    assert (last["test_loss"], last["averaged"]) == (pytest.approx(averaged, rel=1e-10), True)
+    assert abs(averaged - single) > 1e-3
+    assert not any("averaged" in record for record in records(tmp_path, "step"))
 
 
 @pytest.mark.parametrize(
@@ -284,6 +302,7 @@ def _assert_one_run(folders: list[Path], expected: Trained) -> None:
     np.testing.assert_allclose(losses, expected.losses, rtol=1e-12, atol=0)
     found = checkpoint.load(folders[-1] / CHECKPOINT)
     assert max(relative_errors(found.params, expected.params).values()) <= 1e-12
+    assert max(relative_errors(found.state, expected.state).values()) <= 1e-12
     lineage = of_checkpoint(found, folders[-1])[1].lineage
     assert lineage == [{"backend": name, "from_step": 3 * i} for i, name in enumerate(TESTED)]
 
@@ -295,6 +314,14 @@ several = pytest.mark.skipif(len(TESTED) < 2, reason="one backend is tested")
 def test_a_run_goes_on_in_another_framework_as_if_in_its_own(relayed, dataset):
     """Momentum travels too."""
     _assert_one_run(relayed, referee(dataset, RECIPE, 3 * len(TESTED)))
+
+
+@several
+@pytest.mark.slow
+def test_a_run_that_averages_goes_on_in_another_framework(dataset, tmp_path):
+    """The gradients of biases before batch norm are rounding, which RMSProp's root, unlike Adam's, does not enlarge."""
+    folders = _relay(dataset, AVERAGING, tmp_path)
+    _assert_one_run(folders, referee(dataset, AVERAGING, 3 * len(TESTED)))
 
 
 @several

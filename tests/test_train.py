@@ -153,6 +153,27 @@ def test_evaluation_in_another_backend_gives_the_same_scores(finished, home):
         assert min(picture.size) > 300
 
 
+def test_a_training_s_averages_are_what_is_evaluated_and_converted_unless_told_otherwise(home):
+    recipe = SETTINGS.format(batch=10, epochs=1, momentum=0.9).replace(" }", ", average = 0.5 }")
+    (home / "averaging.toml").write_text(recipe)
+    done = googlenet(home, *training(FIRST, "--dtype", "float64", "--run", "runs/average", recipe="averaging"))
+    folder = home / "runs" / "average" / FIRST
+    (epoch,), saved = records(folder, "epoch"), checkpoint.load(folder / CHECKPOINT)
+    assert f"accuracy {epoch['test_accuracy']:.4f}, of the averaged weights" in done.stderr
+    assert "test loss and accuracy are those of the averaged weights" in done.stdout
+    of_average, of_last = "the averages of the training's weights", "the weights after the training's last step"
+
+    done = googlenet(home, "eval", str(folder), "--json")
+    assert json.loads(done.stdout)["loss"] == pytest.approx(epoch["test_loss"], rel=1e-12)
+    assert done.stderr.startswith(f"{of_average}\n")
+    averages = checkpoint.averaged(saved.params, saved.state)
+    for options, note, params in (((), of_average, averages), (("--no-average",), of_last, saved.params)):
+        done = googlenet(home, "convert", str(folder / CHECKPOINT), "a.npz", "--no-verify", *options)
+        assert f"\n{note}\n" in done.stdout
+        with np.load(home / "a.npz") as written:
+            assert all(np.array_equal(written[name], x) for name, x in params.items())
+
+
 def test_evaluation_shows_each_class(finished, home):
     done = googlenet(home, "eval", f"runs/all/{FIRST}/checkpoint.safetensors", "--part", "train", "--picture", "c.png")
     assert "of 40)" in done.stdout

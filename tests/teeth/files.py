@@ -725,6 +725,13 @@ FAULTS = [
         (f"{_convert}::test_a_number_that_float32_cannot_hold_is_refused",),
     ),
     Fault(
+        "convert: a training's averages are taken although the weights are asked for",
+        _CONVERT,
+        "            if not average:\n",
+        "            if False:\n",
+        ("tests/test_train.py::test_a_training_s_averages_are_what_is_evaluated_and_converted_unless_told_otherwise",),
+    ),
+    Fault(
         "convert: the classes' names stay behind",
         _CONVERT,
         '"labels": list(pictures.labels)})',

@@ -48,6 +48,12 @@ def _devices(backend):
 
 _loop = [
     (
+        "a run that averages is evaluated with the weights of its last step",
+        "        params = checkpoint.averaged(package.dump_params(self.model), state)\n",
+        "        params = package.dump_params(self.model)\n",
+        [f"{LOOP}test_a_run_that_averages_is_evaluated_with_the_averages_and_goes_on_with_the_weights"],
+    ),
+    (
         "a partial batch counts as a whole one, whatever the recipe says",
         "scale = recipe.gradient_scale(len(images))",
         "scale = 1.0",
