@@ -1,4 +1,4 @@
-"""The Inception family after GoogLeNet as PyTorch modules. Arrays are (N, C, H, W); attributes have the canonical names.
+"""The Inception family after GoogLeNet as PyTorch modules. Arrays are (N, C, H, W); attributes bear canonical names.
 
 Sources: see `spec/inception.py`, from whose tables each layer takes its numbers. Comments give each stage's output for
 images of the preset's own size, height x width x channels.

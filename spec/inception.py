@@ -179,9 +179,7 @@ def _v3_mixed7(pool: AveragePool | MaxPool) -> Block:
         (
             named(branch1x1=Conv(320)),
             named(branch3x3_reduce=Conv(384), branch3x3=_split(384, "branch3x3")),
-            named(
-                branch3x3dbl_reduce=Conv(448), branch3x3dbl_1=_same(384), branch3x3dbl=_split(384, "branch3x3dbl")
-            ),
+            named(branch3x3dbl_reduce=Conv(448), branch3x3dbl_1=_same(384), branch3x3dbl=_split(384, "branch3x3dbl")),
             named(pool=pool, pool_proj=Conv(192)),
         )
     )
@@ -218,7 +216,12 @@ _V3_HEAD = Head(
 
 
 def _inception_v3(
-    *, average: AveragePool, last_pool: AveragePool | MaxPool, head: bool = False, num_classes: int = 1000, **settings: Any
+    *,
+    average: AveragePool,
+    last_pool: AveragePool | MaxPool,
+    head: bool = False,
+    num_classes: int = 1000,
+    **settings: Any,
 ) -> Config:
     stages: Stages = (
         *STEM,
@@ -427,9 +430,7 @@ def _inception_resnet_v2(**settings: Any) -> Config:
             fc=Dense(CLASSES, activation=None, drop_input=True),
         ),
     )
-    return Config(
-        family="InceptionResNetV2", table=stages, in_channels=3, num_classes=1000, input_size=299, **settings
-    )
+    return Config(family="InceptionResNetV2", table=stages, in_channels=3, num_classes=1000, input_size=299, **settings)
 
 
 INCEPTIONS = (
