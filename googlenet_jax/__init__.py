@@ -9,6 +9,7 @@ from googlenet_jax.ancestors import VGG, AlexNet, LeNet, NiN
 from googlenet_jax.build import build
 from googlenet_jax.device import describe, peak_memory, wait
 from googlenet_jax.googlenet import GoogLeNet
+from googlenet_jax.inception import InceptionBN, InceptionResNetV2, InceptionV3, InceptionV4
 from googlenet_jax.network import Network
 from googlenet_jax.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_jax.params import dump_params, load_params
@@ -20,6 +21,10 @@ __all__ = [
     "VGG",
     "AlexNet",
     "GoogLeNet",
+    "InceptionBN",
+    "InceptionResNetV2",
+    "InceptionV3",
+    "InceptionV4",
     "LeNet",
     "Network",
     "NiN",

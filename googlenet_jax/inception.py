@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import spec
-from googlenet_jax.layers import AveragePool, Conv, Dense, MaxPool
+from googlenet_jax.layers import ACTIVATIONS, AveragePool, Conv, Dense, MaxPool
 from googlenet_jax.network import Masks, Network, Watch, ignore
 
 
@@ -266,14 +266,16 @@ class Mixed4a(nnx.Module):
 
 
 class Add(nnx.Module):
-    """ReLU(x + scale · y), or without the ReLU."""
+    """ReLU(x + scale · y), without the ReLU or without x where the table says so."""
 
     def __init__(self, node: spec.Node) -> None:
-        self.op = node.op
+        self.op, self.shortcut = node.op, len(node.reads) == 2
 
     def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        x = x + self.op.scale * y
-        return nnx.relu(x) if self.op.activation else x
+        y = self.op.scale * y
+        if self.shortcut:
+            y = x + y
+        return ACTIVATIONS[self.op.activation](y)
 
 
 class Block35(nnx.Module):

@@ -41,8 +41,8 @@ class BatchNorm(nnx.Module):
     def __init__(self, channels: int, settings: spec.BatchNorm) -> None:
         self.settings = settings
         self.use_running_average = True
-        self.scale = nnx.Param(zeros(None, (channels,), jnp.float32)) if settings.affine else None
-        self.bias = nnx.Param(zeros(None, (channels,), jnp.float32)) if settings.affine else None
+        self.scale = nnx.Param(zeros(None, (channels,), jnp.float32)) if settings.scale else None
+        self.bias = nnx.Param(zeros(None, (channels,), jnp.float32)) if settings.shift else None
         self.mean = nnx.BatchStat(zeros(None, (channels,), jnp.float32))
         self.var = nnx.BatchStat(zeros(None, (channels,), jnp.float32))
 
@@ -56,11 +56,12 @@ class BatchNorm(nnx.Module):
             correction = count / (count - 1) if self.settings.unbiased else 1
             self.mean[...] = (1 - m) * self.mean[...] + m * mean
             self.var[...] = (1 - m) * self.var[...] + m * var * correction
-        inverse_std = 1 / jnp.sqrt(var + self.settings.epsilon)
-        if self.settings.affine:
-            x = (x - mean) * (self.scale[...] * inverse_std) + self.bias[...]
-        else:
-            x = (x - mean) * inverse_std
+        factor = 1 / jnp.sqrt(var + self.settings.epsilon)
+        if self.settings.scale:
+            factor = self.scale[...] * factor
+        x = (x - mean) * factor
+        if self.settings.shift:
+            x = x + self.bias[...]
         return x.astype(computed)
 
 

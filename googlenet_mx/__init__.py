@@ -10,6 +10,7 @@ from googlenet_mx.ancestors import VGG, AlexNet, LeNet, NiN
 from googlenet_mx.build import build
 from googlenet_mx.device import describe, peak_memory, wait
 from googlenet_mx.googlenet import GoogLeNet
+from googlenet_mx.inception import InceptionBN, InceptionResNetV2, InceptionV3, InceptionV4
 from googlenet_mx.network import Network
 from googlenet_mx.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_mx.params import dump_params, load_params
@@ -21,6 +22,10 @@ __all__ = [
     "VGG",
     "AlexNet",
     "GoogLeNet",
+    "InceptionBN",
+    "InceptionResNetV2",
+    "InceptionV3",
+    "InceptionV4",
     "LeNet",
     "Network",
     "NiN",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import spec
 from googlenet_mx.ancestors import VGG, AlexNet, LeNet, NiN
 from googlenet_mx.googlenet import GoogLeNet
+from googlenet_mx.inception import InceptionBN, InceptionResNetV2, InceptionV3, InceptionV4
 from googlenet_mx.network import Network
 
-NETWORKS: dict[str, type[Network]] = {network.__name__: network for network in (GoogLeNet, LeNet, AlexNet, VGG, NiN)}
+_NETWORKS = (GoogLeNet, LeNet, AlexNet, VGG, NiN, InceptionBN, InceptionV3, InceptionV4, InceptionResNetV2)
+NETWORKS: dict[str, type[Network]] = {network.__name__: network for network in _NETWORKS}
 
 
 def build(

@@ -29,19 +29,21 @@ def write_file(path: Path, arrays: spec.Arrays, config: spec.Config) -> None:
         for name, parameter in named_parameters(model).items():
             parameter.name, parameter._var = name, None
         for layer in spec.layers(config):
-            if layer.norm and not layer.norm.affine:
-                _fill(model, f"{layer.name}.norm")
+            if layer.norm:
+                _fill(model, f"{layer.name}.norm", layer.norm)
         logits, heads = model.forward(mx.sym.var("data"), {}, lambda stage, x: x)  # watched, so that the heads run
         symbol = mx.sym.Group([logits, *heads.values()])
     symbol.save(str(path))
 
 
-def _fill(model: Network, norm: str) -> None:
-    """Put ones and zeros into the graph in place of a batch norm's scale and shift, of whatever dtype the rest is."""
+def _fill(model: Network, name: str, norm: spec.BatchNorm) -> None:
+    """Put ones and zeros into the graph for a scale and a shift that are not learned, of whatever dtype the rest is."""
     parameters = model._collect_params_with_prefix()
-    mean = parameters[f"{norm}.running_mean"].var()
-    parameters[f"{norm}.gamma"]._var = mx.sym.ones_like(mean)
-    parameters[f"{norm}.beta"]._var = mx.sym.zeros_like(mean)
+    mean = parameters[f"{name}.running_mean"].var()
+    if not norm.scale:
+        parameters[f"{name}.gamma"]._var = mx.sym.ones_like(mean)
+    if not norm.shift:
+        parameters[f"{name}.beta"]._var = mx.sym.zeros_like(mean)
 
 
 def run_file(

@@ -12,7 +12,7 @@ from mxnet.gluon import HybridBlock
 from mxnet.ndarray import NDArray
 
 import spec
-from googlenet_mx.layers import AveragePool, Conv, Dense, MaxPool
+from googlenet_mx.layers import ACTIVATIONS, AveragePool, Conv, Dense, MaxPool
 from googlenet_mx.network import Masks, Network, Watch, ignore
 
 
@@ -276,15 +276,17 @@ class Mixed4a(HybridBlock):
 
 
 class Add(HybridBlock):
-    """ReLU(x + scale · y), or without the ReLU."""
+    """ReLU(x + scale · y), without the ReLU or without x where the table says so."""
 
     def __init__(self, node: spec.Node) -> None:
         super().__init__()
-        self.op = node.op
+        self.op, self.shortcut = node.op, len(node.reads) == 2
 
     def hybrid_forward(self, F, x, y):
-        x = x + self.op.scale * y
-        return F.relu(x) if self.op.activation else x
+        y = self.op.scale * y
+        if self.shortcut:
+            y = x + y
+        return ACTIVATIONS[self.op.activation](F, y)
 
 
 class Block35(HybridBlock):

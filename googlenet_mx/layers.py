@@ -43,8 +43,8 @@ class BatchNorm(nn.BatchNorm):
     """
 
     def __init__(self, channels: int, settings: spec.BatchNorm) -> None:
-        learned = settings.affine
-        super().__init__(momentum=1, epsilon=settings.epsilon, center=learned, scale=learned, in_channels=channels)
+        learned = {"scale": settings.scale, "center": settings.shift}
+        super().__init__(momentum=1, epsilon=settings.epsilon, in_channels=channels, **learned)
         self.settings = settings
         self.batch_statistics = None  # of the last call, for `update`
 

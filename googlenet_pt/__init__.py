@@ -8,6 +8,7 @@ from googlenet_pt.ancestors import VGG, AlexNet, LeNet, NiN
 from googlenet_pt.build import build
 from googlenet_pt.device import describe, peak_memory, wait
 from googlenet_pt.googlenet import GoogLeNet
+from googlenet_pt.inception import InceptionBN, InceptionResNetV2, InceptionV3, InceptionV4
 from googlenet_pt.network import Network
 from googlenet_pt.optimizer import dump_optimizer, load_optimizer, make_optimizer, set_rate
 from googlenet_pt.params import dump_params, load_params
@@ -19,6 +20,10 @@ __all__ = [
     "VGG",
     "AlexNet",
     "GoogLeNet",
+    "InceptionBN",
+    "InceptionResNetV2",
+    "InceptionV3",
+    "InceptionV4",
     "LeNet",
     "Network",
     "NiN",

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spec
-from googlenet_pt.layers import AveragePool, Conv, Dense, MaxPool
+from googlenet_pt.layers import ACTIVATIONS, AveragePool, Conv, Dense, MaxPool
 from googlenet_pt.network import Masks, Network, Watch, ignore
 
 
@@ -277,15 +276,17 @@ class Mixed4a(nn.Module):
 
 
 class Add(nn.Module):
-    """ReLU(x + scale · y), or without the ReLU."""
+    """ReLU(x + scale · y), without the ReLU or without x where the table says so."""
 
     def __init__(self, node: spec.Node) -> None:
         super().__init__()
-        self.op = node.op
+        self.op, self.shortcut = node.op, len(node.reads) == 2
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        x = x + self.op.scale * y
-        return F.relu(x) if self.op.activation else x
+        y = self.op.scale * y
+        if self.shortcut:
+            y = x + y
+        return ACTIVATIONS[self.op.activation](y)
 
 
 class Block35(nn.Module):

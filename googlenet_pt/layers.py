@@ -32,8 +32,8 @@ class BiasedNorm(nn.Module):
     def __init__(self, channels: int, settings: spec.BatchNorm) -> None:
         super().__init__()
         self.settings = settings
-        self.weight = nn.Parameter(torch.ones(channels)) if settings.affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if settings.affine else None
+        self.weight = nn.Parameter(torch.ones(channels)) if settings.scale else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if settings.shift else None
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
@@ -50,7 +50,9 @@ class BiasedNorm(nn.Module):
                 self.running_var.copy_((1 - m) * self.running_var + m * var)
         x = (x - mean.reshape(shape)) / torch.sqrt(var.reshape(shape) + self.settings.epsilon)
         if self.weight is not None:
-            x = self.weight.reshape(shape) * x + self.bias.reshape(shape)
+            x = self.weight.reshape(shape) * x
+        if self.bias is not None:
+            x = x + self.bias.reshape(shape)
         return x.to(computed)
 
 
@@ -62,7 +64,12 @@ def batch_norm(node: spec.Node) -> nn.Module | None:
     if not norm.unbiased:
         return BiasedNorm(node.out_channels, norm)
     kind = nn.BatchNorm1d if node.is_dense else nn.BatchNorm2d
-    return kind(node.out_channels, norm.epsilon, norm.momentum, norm.affine)
+    made = kind(node.out_channels, norm.epsilon, norm.momentum)
+    if not norm.scale:
+        made.weight = None
+    if not norm.shift:
+        made.bias = None
+    return made
 
 
 class Conv(nn.Conv2d):

@@ -112,7 +112,9 @@ def _folded(conv: Conv) -> tuple[Tensor, Tensor]:
     if norm is None:
         return weight, bias
     scale = 1 / torch.sqrt(norm.running_var + norm.eps)
-    scale, shift = (scale * norm.weight, norm.bias) if norm.affine else (scale, 0)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = 0 if norm.bias is None else norm.bias
     return (weight * scale[:, None, None, None]).detach(), ((bias - norm.running_mean) * scale + shift).detach()
 
 

@@ -116,7 +116,7 @@ ANCESTORS = (
     _lenet(
         "lenet-bn-frozen",
         "a published MXNet notebook after d2lzh: batch norm whose scale and shift are not learned",
-        replace(_LIBRARY, affine=False),
+        replace(_LIBRARY, scale=False, shift=False),
     ),
     _large(
         "alexnet",

@@ -456,6 +456,13 @@ INCEPTIONS = (
         dropout=0.5,
     ),
     _inception_v3(
+        preset="inception-v3-tf",
+        source="TF-slim and keras.applications: averages divide by the pixels, batch norm has no scale",
+        average=AVERAGE,
+        last_pool=AVERAGE,
+        batch_norm=BatchNorm(scale=False),
+    ),
+    _inception_v3(
         preset="inception-v3-fid",
         source="FID's network, as pytorch-fid has it: averages divide by the pixels, a max pool in mixed7c",
         average=AVERAGE,

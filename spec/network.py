@@ -183,14 +183,14 @@ class Concat:
 
 @dataclass(frozen=True)
 class Add:
-    """The end of a `Residual`: activation(x + scale · y)."""
+    """The end of a `Residual`: activation(x + scale · y), or activation(scale · y) where it reads y alone."""
 
     scale: float = 1.0
     activation: Activation = "relu"
 
-    def output(self, shape: Shape, _: Shape) -> Shape:
+    def output(self, *shapes: Shape) -> Shape:
         """The same."""
-        return shape
+        return shapes[0]
 
 
 Operation = Conv | Dense | MaxPool | AveragePool | AdaptiveAverage | GlobalAverage | LRN
@@ -208,11 +208,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Residual:
-    """activation(x + scale · chain(x))."""
+    """activation(x + scale · chain(x)); without its shortcut activation(scale · chain(x))."""
 
     chain: Chain
     scale: float = 1.0
     activation: Activation = "relu"
+    shortcut: bool = True
 
 
 @dataclass(frozen=True)
@@ -244,9 +245,15 @@ class BatchNorm:
 
     epsilon: float = 1e-3
     momentum: float = 0.1
-    affine: bool = True  # with a scale and a shift that are learned
+    scale: bool = True  # a factor of each channel is learned ("gamma")
+    shift: bool = True  # a summand of each channel is learned ("beta")
     unbiased: bool = True  # the running variance stores the unbiased one
     after_bias: bool = False  # the layer before it has a bias too
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The leaves of the arrays that are trained: ``weight`` is the scale, ``bias`` the shift."""
+        return ("weight",) * self.scale + ("bias",) * self.shift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +283,11 @@ class Config:
     def stages(self) -> Stages:
         """The table, without its heads if the network has none."""
         return tuple((name, part) for name, part in self.table if self.aux or not isinstance(part, Head))
+
+    @property
+    def shortcuts(self) -> bool | None:
+        """Whether the residuals have their shortcuts; None: there are none."""
+        return next((part.shortcut for _, part in self.table if isinstance(part, Residual)), None)
 
     @property
     def logits(self) -> str:
@@ -391,8 +403,8 @@ class _Walk:
             yield self.node(name, stage, Concat(), *(_end(stage, branch) for branch in part.branches), in_head=in_head)
         elif isinstance(part, Residual):
             yield from self.chain(stage, part.chain, x, in_head=in_head)
-            add = Add(part.scale, part.activation)
-            yield self.node(name, stage, add, x, _end(stage, part.chain), in_head=in_head)
+            add, summands = Add(part.scale, part.activation), (x,) * part.shortcut + (_end(stage, part.chain),)
+            yield self.node(name, stage, add, *summands, in_head=in_head)
         else:
             yield self.node(name, stage, part, x, in_head=in_head)
 
@@ -465,8 +477,7 @@ def _arrays(config: Config) -> tuple[tuple[str, Shape], ...]:
         if layer.has_bias:
             shapes[f"{layer.name}.bias"] = (layer.out_channels,)
         if layer.norm:
-            learned = ("weight", "bias") if layer.norm.affine else ()
-            for leaf in (*learned, "running_mean", "running_var"):
+            for leaf in (*layer.norm.learned, "running_mean", "running_var"):
                 shapes[f"{layer.name}.norm.{leaf}"] = (layer.out_channels,)
     return tuple(shapes.items())
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from numbers import Integral, Real
+from typing import Any
 
 from spec.ancestors import ANCESTORS
 from spec.errors import InvalidInput, did_you_mean
 from spec.googlenet import GOOGLENETS
-from spec.network import Config
+from spec.inception import INCEPTIONS
+from spec.network import Config, Residual
 
-PRESETS: dict[str, Config] = {config.preset: config for config in (*GOOGLENETS, *ANCESTORS)}
+PRESETS: dict[str, Config] = {config.preset: config for config in (*GOOGLENETS, *ANCESTORS, *INCEPTIONS)}
 
 
 def preset(
@@ -24,6 +26,8 @@ def preset(
     aux_weight: float | None = None,
     label_smoothing: float | None = None,
     norm_momentum: float | None = None,
+    norm_scale: bool | None = None,
+    shortcuts: bool | None = None,
 ) -> Config:
     """A preset's configuration, with the given settings in place of its own.
 
@@ -37,6 +41,8 @@ def preset(
         label_smoothing: Share of the loss, 0 to below 1, that asks for all classes alike.
         norm_momentum: Share, above 0 to 1, of the batch's statistics in batch norm's running ones; for presets with
             batch norm. MXNet and Flax call 1 minus this the momentum.
+        norm_scale: Whether batch norm has a scale that is learned ("gamma"); for presets with batch norm.
+        shortcuts: False drops the residuals' shortcuts; for presets with residuals.
 
     Raises:
         InvalidInput: for an unknown name or a setting that no network can have.
@@ -54,9 +60,7 @@ def preset(
     if num_classes is not None:
         config = replace(config, num_classes=_at_least_one("num_classes", num_classes))
     if aux is not None:
-        if not isinstance(aux, bool):
-            raise InvalidInput(f"aux: expected True or False, got {aux!r}")
-        if aux and not config.aux:
+        if _true_or_false("aux", aux) and not config.aux:
             having = ", ".join(known.preset for known in PRESETS.values() if known.aux)
             raise InvalidInput(f"preset {name} has no auxiliary heads: leave aux out, or take one of {having}")
         config = replace(config, aux=aux)
@@ -75,11 +79,30 @@ def preset(
     if norm_momentum is not None:
         if not isinstance(norm_momentum, Real) or not 0 < norm_momentum <= 1:
             raise InvalidInput(f"norm_momentum: expected a share from above 0 to 1, got {norm_momentum!r}")
-        if config.batch_norm is None:
-            having = ", ".join(known.preset for known in PRESETS.values() if known.batch_norm)
-            raise InvalidInput(f"preset {name} has no batch norm: leave norm_momentum out, or take one of {having}")
-        config = replace(config, batch_norm=replace(config.batch_norm, momentum=float(norm_momentum)))
+        config = _with_norm(config, "norm_momentum", momentum=float(norm_momentum))
+    if norm_scale is not None:
+        config = _with_norm(config, "norm_scale", scale=_true_or_false("norm_scale", norm_scale))
+    if shortcuts is not None:
+        table, shortcut = config.table, _true_or_false("shortcuts", shortcuts)
+        if config.shortcuts is None:
+            having = ", ".join(known.preset for known in PRESETS.values() if known.shortcuts is not None)
+            raise InvalidInput(f"preset {name} has no residuals: leave shortcuts out, or take one of {having}")
+        changed = ((x, replace(y, shortcut=shortcut) if isinstance(y, Residual) else y) for x, y in table)
+        config = replace(config, table=tuple(changed))
     return config
+
+
+def _with_norm(config: Config, setting: str, **changed: Any) -> Config:
+    if config.batch_norm is None:
+        having = ", ".join(known.preset for known in PRESETS.values() if known.batch_norm)
+        raise InvalidInput(f"preset {config.preset} has no batch norm: leave {setting} out, or take one of {having}")
+    return replace(config, batch_norm=replace(config.batch_norm, **changed))
+
+
+def _true_or_false(what: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{what}: expected True or False, got {value!r}")
+    return value
 
 
 def _at_least_one(what: str, value: int) -> int:

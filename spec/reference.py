@@ -292,11 +292,11 @@ class _Pass:
         return stages, backs
 
     def join(self, node: Node, read: list[Array]) -> tuple[Array, Callable[[Array], tuple[Array, ...]]]:
-        """Branches side by side, or a sum of two."""
+        """Branches side by side, or the end of a residual."""
         if isinstance(node.op, Add):
-            x, branch = read
-            y, back_activation = ACTIVATIONS[node.op.activation](x + node.op.scale * branch)
-            return y, lambda dy: ((d := back_activation(dy)), node.op.scale * d)
+            *shortcut, branch = read
+            y, back_activation = ACTIVATIONS[node.op.activation](sum(shortcut, node.op.scale * branch))
+            return y, lambda dy: (*[d := back_activation(dy)] * len(shortcut), node.op.scale * d)
         edges = np.cumsum([y.shape[1] for y in read])[:-1]
         return np.concatenate(read, axis=1), lambda dy: tuple(np.split(dy, edges, axis=1))
 
@@ -350,14 +350,14 @@ class _Pass:
             self.statistics[f"{name}.running_mean"] = (1 - m) * mean + m * batch_mean
             self.statistics[f"{name}.running_var"] = (1 - m) * var + m * batch_var * correction
             mean, var = batch_mean, batch_var
-        weight = self.params[f"{name}.weight"] if settings.affine else np.ones_like(mean)
-        bias = self.params[f"{name}.bias"] if settings.affine else np.zeros_like(mean)
+        weight = self.params[f"{name}.weight"] if settings.scale else np.ones_like(mean)
+        bias = self.params[f"{name}.bias"] if settings.shift else np.zeros_like(mean)
         y, back_norm = batch_norm(x, weight, bias, mean, var, settings.epsilon, of_batch=self.training)
 
         def back(dy: Array) -> Array:
             dx, dweight, dbias = back_norm(dy.reshape(x.shape))
-            if settings.affine:
-                self.grads[f"{name}.weight"], self.grads[f"{name}.bias"] = dweight, dbias
+            grads = {"weight": dweight, "bias": dbias}
+            self.grads |= {f"{name}.{leaf}": grads[leaf] for leaf in settings.learned}
             return dx.reshape(shape)
 
         return y.reshape(shape), back

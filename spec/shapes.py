@@ -6,10 +6,11 @@ Shapes are (channels, height, width) in pixels, whatever layout a framework keep
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 from spec.errors import InvalidInput
-from spec.network import IMAGES, Add, Concat, Config, Node, Shape, param_shapes, walk
+from spec.network import IMAGES, Add, Concat, Config, Node, Shape, Sliding, param_shapes, walk
 
 
 def stage_shapes(config: Config, shape: Shape) -> dict[str, Shape]:
@@ -35,12 +36,10 @@ def stage_shapes(config: Config, shape: Shape) -> dict[str, Shape]:
             f"convert the images or build the network with in_channels={channels}"
         )
     if misfit := find_misfit(config, shape):
-        low, high = input_sizes(config)
-        sizes = f"{low} pixels or more" if high is None else f"{low} to {high} pixels"
         remedy = "; without its auxiliary heads (aux=False, --no-aux) it takes others" if misfit.in_head else ""
         raise InvalidInput(
             f"preset {config.preset} cannot take {height} x {width} pixels: {misfit.problem}; "
-            f"expected a height and a width of {sizes}{remedy}"
+            f"expected a height and a width of {input_sizes(config)} pixels{remedy}"
         )
     return {node.stage: node.out for node in walk(config, shape)}
 
@@ -94,16 +93,31 @@ def stage_names(config: Config) -> tuple[str, ...]:
 
 def minimum_input_size(config: Config) -> int:
     """The smallest square image that fits, pixels a side."""
-    return input_sizes(config)[0]
+    return input_sizes(config).low
 
 
 _LARGEST_TRIED = 2048  # pixels: far above any upper bound that a preset has
 
 
-def input_sizes(config: Config) -> tuple[int, int | None]:
-    """The smallest and largest square image that fit, pixels a side, and with them all between.
+class InputSizes(NamedTuple):
+    """The square images that a network takes, pixels a side: from low to high, both included."""
 
-    The largest is None where there is no bound.
+    low: int
+    high: int | None  # None: no bound
+    period: int | None = None  # the same again, every so many pixels
+
+    def __str__(self) -> str:
+        """``31 to 38 (or any multiple of 32 more)``."""
+        again = f" (or any multiple of {self.period} more)" if self.period else ""
+        return f"{self.low} or more" if self.high is None else f"{self.low} to {self.high}{again}"
+
+
+@lru_cache(maxsize=512)
+def input_sizes(config: Config) -> InputSizes:
+    """The square images that fit.
+
+    A network repeats itself every so many pixels as its strides multiply to: where its branches agree at all of these
+    sizes, they agree at all.
 
     Raises:
         InvalidInput: when none fits.
@@ -112,9 +126,21 @@ def input_sizes(config: Config) -> tuple[int, int | None]:
     low = next((size for size in tried if fits(config, size)), None)
     if low is None:
         raise InvalidInput(f"preset {config.preset} takes no square image of up to {_LARGEST_TRIED} pixels a side")
+    period = _stride(config)
+    gap = next((size for size in range(low, low + period) if not fits(config, size)), None)
+    if gap and fits(config, low + period):
+        return InputSizes(low, gap - 1, period)
     if fits(config, _LARGEST_TRIED):
-        return low, None
-    return low, next(size for size in tried[low - 1 :] if not fits(config, size + 1))
+        return InputSizes(low, None)
+    return InputSizes(low, next(size for size in tried[low - 1 :] if not fits(config, size + 1)))
+
+
+def _stride(config: Config) -> int:
+    """Pixels of the image from one value of the last map to the next."""
+    strides = {IMAGES: 1}
+    for node in walk(config):
+        strides[node.name] = strides[node.reads[0]] * (node.op.strides[0] if isinstance(node.op, Sliding) else 1)
+    return max(strides.values())
 
 
 def fits(config: Config, size: int) -> bool:

@@ -107,7 +107,8 @@ def _features(config: Config) -> str:
     """Settings that the columns do not show."""
     nodes, norm = walk(config), config.batch_norm
     statistics = sum(shape[0] for name, shape in param_shapes(config).items() if is_statistic(name))
-    learned = "" if norm is None or norm.affine else " without scale and shift"
+    fixed = [] if norm is None else ["scale"] * (not norm.scale) + ["shift"] * (not norm.shift)
+    learned = f" without {' and '.join(fixed)}" if fixed else ""
     convs = [node for node in nodes if isinstance(node.op, Conv)]
     linear = [node.name for node in convs if node.op.activation is None]
     not_5x5 = {node.op.sides for node in convs if node.name.endswith(".branch5x5")} - {(5, 5)}

@@ -77,7 +77,8 @@ BLOCKS = ("inception3b", "inception4a", "inception4d", "inception5b")
 WIDTHS = [spec.nodes(CAFFE)[name].out_channels for name in BLOCKS]
 INTO_4A, INTO_AUX1, INTO_AUX2, INTO_FC = WIDTHS
 LIBRARY = BatchNorm(epsilon=0.02, momentum=0.3, after_bias=True)
-FROZEN = replace(LIBRARY, affine=False)
+FROZEN = replace(LIBRARY, scale=False, shift=False)
+SHIFTED = replace(LIBRARY, scale=False)
 BIASED = replace(LIBRARY, unbiased=False)
 NOTEBOOK = replace(FROZEN, momentum=1.0, unbiased=False)
 MAPS, VALUES = Conv(4, 3, pad=1), Dense(6, norm=True)
@@ -133,6 +134,8 @@ CASES = [
     norm("of maps", MAPS, LIBRARY),
     norm("of maps", MAPS, LIBRARY, training=False),
     norm("of maps not affine", MAPS, FROZEN),
+    norm("of maps without scale", MAPS, SHIFTED),
+    norm("of maps without scale", MAPS, SHIFTED, training=False),
     norm("of maps biased", MAPS, BIASED),
     norm("of maps biased", MAPS, BIASED, training=False),
     norm("of maps biased not affine", MAPS, NOTEBOOK),

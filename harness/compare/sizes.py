@@ -18,7 +18,7 @@ from harness.figures import new_figure, save_figure
 from harness.screen import new_table, print_table
 from spec import PRESETS, Config, InvalidInput, Shape, param_shapes, preset, walk
 from spec.network import Concat
-from spec.shapes import fits, input_sizes, layer_costs
+from spec.shapes import InputSizes, fits, input_sizes, layer_costs
 
 FLOAT = 4  # bytes of a float32
 PARTS = ("convolutions", "dense layers", "pools")
@@ -54,7 +54,7 @@ class Sizes:
     config: Config  # without auxiliary heads
     size: int  # side of the image in pixels
     depth: int
-    fitting: tuple[int, int | None]  # sides of the smallest and the largest image; None: there is no largest
+    fitting: InputSizes
     parts: Mapping[str, Part]  # by the names of `PARTS`, in that order
 
     @property
@@ -121,13 +121,9 @@ def measure_all(names: Sequence[str], size: int | None = None) -> list[Sizes]:
     if size is not None:
         misfits = [config for config in configs if not fits(config, size)]
         if misfits:
-            takes = "; ".join(f"{config.preset} takes {_range(*input_sizes(config))} pixels" for config in misfits)
+            takes = "; ".join(f"{config.preset} takes {input_sizes(config)} pixels" for config in misfits)
             raise InvalidInput(f"--size {size}: expected a size that every network takes, but {takes}")
     return [measure(config, size) for config in configs]
-
-
-def _range(low: int, high: int | None) -> str:
-    return f"{low} or more" if high is None else f"{low} to {high}"
 
 
 def as_json(networks: Sequence[Sizes]) -> list[dict[str, Any]]:
@@ -137,8 +133,9 @@ def as_json(networks: Sequence[Sizes]) -> list[dict[str, Any]]:
             "preset": sizes.config.preset,
             "input": [sizes.config.in_channels, sizes.size, sizes.size],
             "classes": sizes.config.num_classes,
-            "minimum_input_size": sizes.fitting[0],
-            "maximum_input_size": sizes.fitting[1],
+            "minimum_input_size": sizes.fitting.low,
+            "maximum_input_size": sizes.fitting.high,
+            "sizes_repeat_every": sizes.fitting.period,
             "depth": sizes.depth,
             **sizes.total._asdict(),
             "parts": {name: part._asdict() for name, part in sizes.parts.items()},
@@ -152,7 +149,7 @@ def render(networks: Sequence[Sizes], console: Console) -> None:
     headings = ("pixels", "takes", "depth", "parameters", "multiply-adds", "weights", "activations")
     table = new_table("network", *headings)
     for sizes in networks:
-        network = (sizes.config.preset, str(sizes.size), _range(*sizes.fitting), str(sizes.depth))
+        network = (sizes.config.preset, str(sizes.size), str(sizes.fitting), str(sizes.depth))
         table.add_row(*network, *_cells(sizes.total), style="bold")
         for name, part in sizes.parts.items():
             if any(part):

@@ -155,6 +155,8 @@ class Recipe:
     aux_weight: float | None = None  # None: the preset's
     dropout: float | None = None  # None: the preset's
     norm_momentum: float | None = None  # share of the batch in batch norm's running statistics; None: the preset's
+    norm_scale: bool | None = None  # whether batch norm has a scale that is learned; None: the preset's
+    shortcuts: bool | None = None  # False drops the residuals' shortcuts; None: the preset's
     aux: bool | None = None  # with auxiliary heads; None: where the preset has them
     channels: int | None = None  # of the images: 1 (grey) or 3 (RGB); None: the preset's
     source: str = ""  # where the recipe comes from
@@ -180,7 +182,7 @@ class Recipe:
 
     def config(self, **changed: Any) -> Config:
         """The preset's configuration with the recipe's settings; `changed` are further settings of `spec.preset`."""
-        names = ("aux", "aux_weight", "label_smoothing", "dropout", "norm_momentum")
+        names = ("aux", "aux_weight", "label_smoothing", "dropout", "norm_momentum", "norm_scale", "shortcuts")
         settings = {name: getattr(self, name) for name in names} | {"in_channels": self.channels}
         return preset(self.preset, **(settings | changed))
 

@@ -251,8 +251,13 @@ def config_table(config: Config) -> dict[str, Any]:
     table: dict[str, Any] = {"name": config.preset} | {name: getattr(config, name) for name in fields}
     if original is not None and (config.dropout, config.aux_dropout) != (original.dropout, original.aux_dropout):
         table["dropout"] = config.dropout
-    if original is not None and config.batch_norm and config.batch_norm != original.batch_norm:
-        table["norm_momentum"] = config.batch_norm.momentum
+    if original is not None and config.batch_norm and original.batch_norm:
+        if config.batch_norm.momentum != original.batch_norm.momentum:
+            table["norm_momentum"] = config.batch_norm.momentum
+        if config.batch_norm.scale != original.batch_norm.scale:
+            table["norm_scale"] = config.batch_norm.scale
+    if original is not None and config.shortcuts != original.shortcuts:
+        table["shortcuts"] = config.shortcuts
     if original is None or preset(**table) != config:
         raise InvalidInput(f"config: expected one that spec.preset makes, got a changed {config.preset!r}")
     return table

@@ -306,8 +306,8 @@ def verified(source: Source, result: Source, run_task: RunTask) -> Verification:
 def _images(*configs: Config) -> Array:
     """Noise (N, C, side, side), in which no two pixels tie, of a side that all networks take."""
     bounds = [input_sizes(config) for config in configs]
-    side = max(_SIZE, *(least for least, _ in bounds))
-    side = min([side, *(largest for _, largest in bounds if largest is not None)])
+    side = max(_SIZE, *(sizes.low for sizes in bounds))
+    side = min([side, *(sizes.high for sizes in bounds if sizes.high is not None)])
     return np.random.Generator(np.random.Philox(0)).random((_IMAGES, configs[0].in_channels, side, side))
 
 

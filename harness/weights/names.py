@@ -356,8 +356,9 @@ def _fixed(scheme: Scheme, config: spec.Config) -> dict[str, tuple[str, int]]:
     return {
         scheme.array(config.preset, layer.name, scheme.convolution[leaf]): (f"{layer.name}.norm.running_mean", value)
         for layer in spec.layers(config)
-        if scheme.fixed and layer.norm and not layer.norm.affine
+        if scheme.fixed and layer.norm
         for leaf, value in _FIXED.items()
+        if leaf.removeprefix("norm.") not in layer.norm.learned
     }
 
 

@@ -145,16 +145,16 @@ PT, MX, JAX = (
         Fault(
             "pt: batch norm has PyTorch's epsilon",
             "googlenet_pt/layers.py",
-            "kind(node.out_channels, norm.epsilon, norm.momentum, norm.affine)",
-            "kind(node.out_channels, momentum=norm.momentum, affine=norm.affine)",
+            "kind(node.out_channels, norm.epsilon, norm.momentum)",
+            "kind(node.out_channels, momentum=norm.momentum)",
             (*_case("pt", INFERENCE),),
             trap="norm-epsilon",
         ),
         Fault(
             "pt: batch norm's momentum is Gluon's",
             "googlenet_pt/layers.py",
-            "norm.momentum, norm.affine)",
-            "1 - norm.momentum, norm.affine)",
+            "norm.epsilon, norm.momentum)",
+            "norm.epsilon, 1 - norm.momentum)",
             (*_case("pt", TRAINING),),
             trap="norm-momentum",
         ),
@@ -352,8 +352,8 @@ PT, MX, JAX = (
         Fault(
             "pt: batch norm has PyTorch's momentum",
             "googlenet_pt/layers.py",
-            "kind(node.out_channels, norm.epsilon, norm.momentum, norm.affine)",
-            "kind(node.out_channels, norm.epsilon, affine=norm.affine)",
+            "kind(node.out_channels, norm.epsilon, norm.momentum)",
+            "kind(node.out_channels, norm.epsilon)",
             (*_case("pt", TRAINING),),
         ),
         Fault(
@@ -525,8 +525,8 @@ PT, MX, JAX = (
         Fault(
             "mx: batch norm has no scale",
             "googlenet_mx/layers.py",
-            "center=learned, scale=learned",
-            "center=learned, scale=False",
+            '"scale": settings.scale',
+            '"scale": False',
             (*_case("mx", INFERENCE),),
             trap="norm-gamma",
         ),
@@ -534,7 +534,7 @@ PT, MX, JAX = (
             "mx: batch norm stores the unbiased variance only where it is affine",
             "googlenet_mx/layers.py",
             "        if self.settings.unbiased:\n",
-            "        if self.settings.affine:\n",
+            "        if self.settings.shift:\n",
             (*_case("mx", FROZEN),),
         ),
         Fault(

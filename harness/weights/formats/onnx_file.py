@@ -98,12 +98,13 @@ class _Graph:
         return name
 
     def join(self, node: Node, *read: str) -> str:
-        """Concatenate branches, or add two."""
+        """Concatenate branches, or end a residual."""
         if isinstance(node.op, Concat):
             return self.node("Concat", f"{node.name}.concat", *read, axis=1)
         scale = self.constant(f"{node.name}.scale", np.array(node.op.scale, self.dtype))
-        scaled = self.node("Mul", f"{node.name}.scaled", read[1], scale)
-        return self.activation(node, self.node("Add", f"{node.name}.sum", read[0], scaled))
+        *shortcut, branch = read
+        y = self.node("Mul", f"{node.name}.scaled", branch, scale)
+        return self.activation(node, self.node("Add", f"{node.name}.sum", *shortcut, y) if shortcut else y)
 
     def compute(self, node: Node, x: str) -> str:
         """An operation on one input."""
@@ -133,8 +134,9 @@ class _Graph:
             return x
         name = f"{node.name}.norm"
         arrays = [f"{name}.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")]
-        if not node.norm.affine:  # the operator requires a scale and a shift
+        if not node.norm.scale:  # the operator requires one
             arrays[0] = self.constant(f"{name}.scale", np.ones(node.out_channels, self.dtype))
+        if not node.norm.shift:  # and this, too
             arrays[1] = self.constant(f"{name}.shift", np.zeros(node.out_channels, self.dtype))
         return self.node("BatchNormalization", name, x, *arrays, epsilon=node.norm.epsilon)
 
