@@ -32,14 +32,15 @@ from harness.cli.main import main
 from harness.images.sources import digits, load_batch
 from harness.weights.checkpoint import Checkpoint
 from harness.worker import handle
-from spec import reference
+from spec import inception, reference
 
 ROOT = Path(__file__).parent.parent
 TESTED = tuple(check_names(os.environ.get("GOOGLENET_BACKENDS", ",".join(BACKENDS)).split(",")))
 FIRST = TESTED[0]
 DATA = Path(os.environ["GOOGLENET_DATA"]) if os.environ.get("GOOGLENET_DATA") else None
 GOOGLENETS = [name for name, config in spec.PRESETS.items() if config.family == "GoogLeNet"]
-SEQUENCES = [name for name, config in spec.PRESETS.items() if config.family != "GoogLeNet"]
+INCEPTIONS = [config.preset for config in inception.INCEPTIONS]
+SEQUENCES = [name for name in spec.PRESETS if name not in (*GOOGLENETS, *INCEPTIONS)]
 
 
 # ------------------------------------------------------------------------------------------- networks and their inputs

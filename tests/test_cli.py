@@ -39,7 +39,7 @@ REFUSED = {
     "compare --backends tf": "unknown backend: expected one or more of pt, mx, jax, got tf",
     "compare --preset lenet --backends pt,pt": "expected each one once",
     "compare --backends ,": "unknown backend: expected one or more of pt, mx, jax, got none",
-    "compare --preset torchvision --size 14": "expected a height and a width of 15 pixels or more",
+    "compare --preset torchvision --size 14": "expected a height and a width of 15 or more pixels",
     "compare --preset cnblogs --size 96": "expected a height and a width of 193 to 416 pixels",
     f"{SMALL} --size 0": "it is empty",
     f"{SMALL} --batch 0": "expected at least 1 image",
@@ -187,6 +187,13 @@ def test_presets_are_listed_with_their_parameters():
         "vgg11": 128_806_154,
         "vgg11-narrow": 29_815_850,
         "nin": 1_992_166,
+        "inception-bn": 11_295_240,
+        "inception-bn-mxnet": 11_295_240,
+        "inception-v3": 27_161_264,
+        "inception-v3-tf": 23_817_352,
+        "inception-v3-fid": 23_850_960,
+        "inception-v4": 42_679_816,
+        "inception-resnet-v2": 55_843_464,
     }
     assert [row["parameters_without_heads"] for row in rows][4:6] == [6_998_552, 6_624_904]
     assert rows[4]["input"] == [3, 224, 224]

@@ -53,6 +53,7 @@ def recognized(arrays: Arrays, preset: str | None = None) -> tuple[Scheme, list[
     return network.scheme, network.configs
 
 
+TWINS = [["inception-bn", "inception-bn-mxnet"], ["inception-v3", "inception-v3-fid"]]  # alike, but for the head
 PLAIN = ["d2l", "d2lzh", "cnblogs", "bvlc"]  # the same arrays, but for the heads
 NORMED = ["lenet-bn", "lenet-bn-scratch"]
 
@@ -66,6 +67,10 @@ def same_arrays(scheme: str, preset: str, aux: bool) -> list[str]:
         same = [*NORMED, preset]  # a scale of 1 and a shift of 0 may have been learned
     elif preset in NORMED:
         same = NORMED
+    elif not aux and SCHEMES[scheme].fixed and preset == "inception-v3-tf":
+        same = ["inception-v3", preset, "inception-v3-fid"]  # a scale of 1 may have been learned
+    elif not aux:
+        same = next((twins for twins in TWINS if preset in twins), same)
     return [name for name in same if name in SCHEMES[scheme].presets]
 
 
@@ -96,8 +101,8 @@ def test_arrays_are_renamed_there_and_back(scheme, preset, aux):
     config = thin(preset, aux=aux, in_channels=2, num_classes=7)
     params = numbered(config)
     theirs = foreign(params, SCHEMES[scheme], config)
-    fixed = preset == "lenet-bn-frozen" and SCHEMES[scheme].kind == "gluon"
-    assert len(theirs) == len(params) + (8 if fixed else 0)
+    fixed = {"lenet-bn-frozen": 8, "inception-v3-tf": 94} if SCHEMES[scheme].kind == "gluon" else {}
+    assert len(theirs) == len(params) + fixed.get(preset, 0)
     back = rename(theirs, SCHEMES[scheme], config)
     assert list(back) == list(params)
     assert all(np.array_equal(back[name], x) and np.shares_memory(back[name], x) for name, x in params.items())

@@ -144,7 +144,7 @@ def test_the_longest_chain_of_a_block_counts_whatever_its_layers_are_called():
 @pytest.mark.parametrize(("name", "low", "high"), [("lenet", 28, 31), ("nin", 67, None), ("bvlc", 31, None)])
 def test_sizes_of_images_are_those_that_fit_without_heads(name, low, high):
     config = spec.preset(name)
-    assert measure(config, low).fitting == (low, high)
+    assert measure(config, low).fitting == (low, high, None)
     with pytest.raises(spec.InvalidInput, match=f"cannot take {low - 1} x {low - 1} pixels"):
         measure(config, low - 1)
 
@@ -173,6 +173,7 @@ def test_json_has_every_figure_of_every_network():
         "classes": 10,
         "minimum_input_size": 193,
         "maximum_input_size": 224,
+        "sizes_repeat_every": None,
         "depth": 8,
         "parameters": 46_764_746,
         "multiply_adds": 938_146_176,

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-from support import GOOGLENETS
+from support import GOOGLENETS, INCEPTIONS
 
 import spec
 from spec.shapes import input_sizes
@@ -396,7 +396,7 @@ def test_images_fit_from_the_smallest_to_the_largest_size(name, aux, low, high):
     """Every size from the smallest to the largest fits, and none outside."""
     config = spec.preset(name, aux=aux)
     assert spec.minimum_input_size(config) == low
-    assert input_sizes(config) == (low, high)
+    assert input_sizes(config) == (low, high, None)
     for size in range(low, (high or low + 300) + 1):
         spec.stage_shapes(config, (config.in_channels, size, size))
     for size in (low - 1, *([high + 1] if high else [])):
@@ -520,7 +520,16 @@ def test_the_table_says_what_its_columns_do_not_show(name, said):
 
 def test_presets_are_found_by_name():
     ancestors = ["lenet", "lenet-bn", "lenet-bn-scratch", "lenet-bn-frozen", "alexnet", "vgg11", "vgg11-narrow", "nin"]
-    assert list(spec.PRESETS) == ["d2l", "d2lzh", "d2lzh-misprint", "cnblogs", "bvlc", "torchvision", *ancestors]
+    assert list(spec.PRESETS) == [
+        "d2l",
+        "d2lzh",
+        "d2lzh-misprint",
+        "cnblogs",
+        "bvlc",
+        "torchvision",
+        *ancestors,
+        *INCEPTIONS,
+    ]
     for name, config in spec.PRESETS.items():
         assert config.preset == name
         assert spec.preset(name) == config
@@ -537,6 +546,8 @@ def test_presets_drop_the_published_fractions():
         "torchvision": (0.2, 0.7),
         **dict.fromkeys(["lenet", "lenet-bn", "lenet-bn-scratch", "lenet-bn-frozen"], (0, 0)),
         **dict.fromkeys(["alexnet", "vgg11", "vgg11-narrow", "nin"], (0.5, 0)),
+        **dict.fromkeys(INCEPTIONS, (0, 0)),
+        "inception-v3": (0.5, 0),
     }
 
 
@@ -549,7 +560,10 @@ def test_settings_replace_those_of_the_preset():
 
 
 def test_settings_of_the_loss_become_floats():
-    assert {(config.aux_weight, config.label_smoothing) for config in spec.PRESETS.values()} == {(0.3, 0.0)}
+    v3 = {"inception-v3", "inception-v3-tf", "inception-v3-fid"}
+    assert {name for name, config in spec.PRESETS.items() if config.aux_weight == 0.4} == v3
+    assert {config.aux_weight for config in spec.PRESETS.values()} == {0.3, 0.4}
+    assert {config.label_smoothing for config in spec.PRESETS.values()} == {0.0}
     config = spec.preset("bvlc", aux_weight=1, label_smoothing=np.float32(0.5))
     assert config == replace(spec.PRESETS["bvlc"], aux_weight=1.0, label_smoothing=0.5)
     assert (type(config.aux_weight), type(config.label_smoothing)) == (float, float)
@@ -606,8 +620,8 @@ def test_preset_refuses_what_no_network_can_have(name, settings, message):
     [
         ("d2l", (96, 96), r"expected \(channels, height, width\), got \(96, 96\)"),
         ("d2l", (3, 96, 96), "expected images of 1 channels, got 3; .* in_channels=3"),
-        ("d2l", (1, 0, 96), "cannot take 0 x 96 pixels: it is empty; .* 1 pixels or more"),
-        ("torchvision", (3, 224, 14), "cannot take 224 x 14 pixels: nothing is left at pool3; .* 15 pixels or more"),
+        ("d2l", (1, 0, 96), "cannot take 0 x 96 pixels: it is empty; .* 1 or more pixels"),
+        ("torchvision", (3, 224, 14), "cannot take 224 x 14 pixels: nothing is left at pool3; .* 15 or more pixels"),
         ("cnblogs", (1, 96, 96), "nothing is left at pool5; .* 193 to 416 pixels"),
         ("cnblogs", (1, 224, 417), "layer fc needs maps of 1 x 1 and gets 1 x 2; .* 193 to 416 pixels"),
         ("bvlc", (3, 16, 16), "nothing is left at pool4; .* 223 to 270 pixels"),

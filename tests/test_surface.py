@@ -24,6 +24,7 @@ FILES = {
     "device.py",
     "files.py",
     "googlenet.py",
+    "inception.py",
     "layers.py",
     "network.py",
     "optimizer.py",
@@ -66,11 +67,16 @@ def _plain(parameter: inspect.Parameter) -> tuple[object, ...]:
     return parameter.name, parameter.kind, parameter.default
 
 
-NETWORKS = ["VGG", "AlexNet", "GoogLeNet", "LeNet", "NiN"]
+INCEPTIONS = ["InceptionBN", "InceptionV3", "InceptionV4", "InceptionResNetV2"]
+NETWORKS = ["VGG", "AlexNet", "GoogLeNet", "LeNet", "NiN", *INCEPTIONS]
 NAMES = [
     "VGG",
     "AlexNet",
     "GoogLeNet",
+    "InceptionBN",
+    "InceptionResNetV2",
+    "InceptionV3",
+    "InceptionV4",
     "LeNet",
     "Network",
     "NiN",
@@ -145,8 +151,11 @@ def _attributes(package: str, file: str, name: str) -> list[str]:
     return [target.attr for target in single if isinstance(target, ast.Attribute)]
 
 
+BLOCKS = [name for name in _classes("googlenet_pt", "inception.py") if name not in INCEPTIONS]
+
+
 def _file(network: str) -> str:
-    return "googlenet.py" if network == "GoogLeNet" else "ancestors.py"
+    return "googlenet.py" if network == "GoogLeNet" else "inception.py" if network in INCEPTIONS else "ancestors.py"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +165,7 @@ def _file(network: str) -> str:
         ("layers.py", "Dense"),
         ("googlenet.py", "Inception"),
         ("googlenet.py", "AuxHead"),
+        *[("inception.py", name) for name in BLOCKS],
         *[(_file(name), name) for name in NETWORKS],
     ],
 )
@@ -164,14 +174,24 @@ def test_classes_have_the_same_attributes_in_the_same_order(file, name):
     assert len(set(map(tuple, attributes.values()))) == 1, attributes
 
 
-SHOWN = {"GoogLeNet": "bvlc", "LeNet": "lenet", "AlexNet": "alexnet", "VGG": "vgg11", "NiN": "nin"}  # by the comments
+SHOWN = {  # by the comments
+    "GoogLeNet": "bvlc",
+    "LeNet": "lenet",
+    "AlexNet": "alexnet",
+    "VGG": "vgg11",
+    "NiN": "nin",
+    "InceptionBN": "inception-bn",
+    "InceptionV3": "inception-v3",
+    "InceptionV4": "inception-v4",
+    "InceptionResNetV2": "inception-resnet-v2",
+}
 
 
 def _shape_comments(package: str, name: str) -> list[tuple[str, str]]:
-    """Stage and trailing comment of every line of a forward pass that shows a stage."""
+    """Stage and trailing comment of every line of a forward pass that shows a stage, or in a loop several."""
     text = (ROOT / package / _file(name)).read_text()
     source = ast.get_source_segment(text, _classes(package, _file(name))[name])
-    return re.findall(r'watch\("(\w+)", .*\)  # (.+)$', source, flags=re.MULTILINE)
+    return re.findall(r'watch\(f?"(\w+(?:\{i\})?)", .*\)  # (.+)$', source, flags=re.MULTILINE)
 
 
 def _as_comment(config: spec.Config, shape: spec.Shape) -> str:
@@ -183,7 +203,8 @@ def _as_comment(config: spec.Config, shape: spec.Shape) -> str:
 def test_shape_comments_are_the_same_and_true(name):
     config = spec.preset(SHOWN[name])
     shapes = spec.stage_shapes(config, (config.in_channels, config.input_size, config.input_size))
-    expected = [(stage, _as_comment(config, shape)) for stage, shape in shapes.items()]
+    numbered = {stage: re.sub(r"^(block\d+_)\d+$", r"\1{i}", stage) for stage in shapes}
+    expected = [*dict.fromkeys((numbered[stage], _as_comment(config, shape)) for stage, shape in shapes.items())]
     for package in PACKAGES.values():
         assert _shape_comments(package, name) == expected, package
 

@@ -250,7 +250,7 @@ _LINEN_TODAY = {
 _PREFIXED = {
     preset: _numbered(preset, "conv{}", "batchnorm{}", "dense{}", "inception{}_")
     for preset in spec.PRESETS
-    if preset != "lenet-bn-scratch"
+    if preset != "lenet-bn-scratch" and not preset.startswith("inception")
 }
 _COUNTER = "norm.num_batches_tracked"
 _SCHEMES = (
