@@ -335,9 +335,20 @@ def test_rules_of_naming_describe_every_array():
         "vgg11": "conv([12]_1|[345]_[12])|fc[678]",
         "nin": "conv[1-4](_mlp[12])?",
     }
+    branch = (
+        r"branch1x1|branch5x5(_reduce)?|branch3x3(_reduce|_[12ab]|[ab](_reduce)?)?|branch3x3dbl_(reduce|[12ab])"
+        r"|branch7x7_(reduce|[12])|branch7x7dbl_(reduce|[1-4])|branch7x7x3(_reduce|_[12])?|pool_proj|up"
+    )
+    stem = "conv(1a|2a|2b|3b|4a|7b)"
+    inceptions = {
+        "InceptionBN": rf"conv1|conv2(_reduce)?|inception(3[a-c]|4[a-e]|5[ab])\.({branch})|fc",
+        "InceptionV3": rf"{stem}|mixed(5[b-d]|6[a-e]|7[a-c])\.({branch})|aux1\.(conv2?|fc)|fc",
+        "InceptionV4": rf"{stem}|mixed(3a|4a|5[a-e]|6[a-h]|7[a-d])\.({branch})|fc",
+        "InceptionResNetV2": rf"{stem}|(mixed(5b|6a|7a)|block(35|17|8)_\d+)\.({branch})|fc",
+    }
     leaf = r"(weight|bias|norm\.(weight|bias|running_mean|running_var))"
     for name, config in spec.PRESETS.items():
-        own = sequences.get(name.split("-")[0])
+        own = inceptions.get(config.family) or sequences.get(name.split("-")[0])
         pattern = re.compile(rf"({own})\.{leaf}") if own else normed if config.batch_norm else plain
         assert all(pattern.fullmatch(array) for array in spec.param_shapes(config)), name
 

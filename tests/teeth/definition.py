@@ -1609,4 +1609,32 @@ FAULTS = [
         'array.max() <= len(about["classes"])',
         (f"{_set}::test_a_damaged_folder_is_refused_and_all_damage_named",),
     ),
+    Fault(
+        "a residual keeps its shortcut whatever it is told",
+        "spec/network.py",
+        "(x,) * part.shortcut + ",
+        "(x,) + ",
+        ("tests/test_inception.py::test_shortcuts_may_be_dropped",),
+    ),
+    Fault(
+        "every average of the Inception family divides by nine",
+        "spec/inception.py",
+        "AVERAGE = AveragePool(3, stride=1, pad=1, count_pad=False)",
+        "AVERAGE = AveragePool(3, stride=1, pad=1)",
+        ("tests/test_inception.py::test_what_publishers_differ_in_is_in_the_tables",),
+    ),
+    Fault(
+        "sizes have no gaps",
+        "spec/shapes.py",
+        "    if gap and fits(config, low + period):\n",
+        "    if False:\n",
+        ("tests/test_inception.py::test_images_fit_where_every_branch_ends_in_the_same_map",),
+    ),
+    Fault(
+        "batch norm in the referee always has a scale that is learned",
+        "spec/reference.py",
+        'self.params[f"{name}.weight"] if settings.scale',
+        'self.params[f"{name}.running_var"] if True',
+        ("tests/test_operations.py",),
+    ),
 ]

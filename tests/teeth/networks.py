@@ -577,3 +577,41 @@ FAULTS = [
         trap="default-biases",
     ),
 ]
+
+_SHORT = "tests/test_inception.py::test_a_short_network_equals_the_referees"
+_SHORT_JAX = "tests/test_inception.py::test_stages_of_a_short_network_equal_the_referees"
+FAULTS += [
+    fault
+    for backend, short in (("pt", _SHORT), ("mx", _SHORT), ("jax", _SHORT_JAX))
+    for file in (f"googlenet_{backend}/inception.py",)
+    for fault in (
+        Fault(
+            f"{backend}: a split puts 3x1 before 1x3",
+            file,
+            "self.branch3x3_a(single),\n                self.branch3x3_b(single)",
+            "self.branch3x3_b(single),\n                self.branch3x3_a(single)",
+            (f"{short}[{backend}-inception-v3-107x139]",),
+        ),
+        Fault(
+            f"{backend}: v4's first block puts its pool last",
+            file,
+            "[self.pool(x), self.branch3x3(x)]",
+            "[self.branch3x3(x), self.pool(x)]",
+            (f"{short}[{backend}-inception-v4-107x139]",),
+        ),
+        Fault(
+            f"{backend}: a residual scales what goes around its branches",
+            file,
+            "            y = x + y\n",
+            "            y = self.op.scale * x + y / self.op.scale\n",
+            (f"{short}[{backend}-inception-resnet-v2-107x139]",),
+        ),
+        Fault(
+            f"{backend}: every residual has a ReLU",
+            file,
+            "ACTIVATIONS[self.op.activation](",
+            'ACTIVATIONS["relu"](',
+            (f"{short}[{backend}-inception-resnet-v2-107x139]",),
+        ),
+    )
+]
