@@ -403,8 +403,8 @@ class _Walk:
             yield self.node(name, stage, Concat(), *(_end(stage, branch) for branch in part.branches), in_head=in_head)
         elif isinstance(part, Residual):
             yield from self.chain(stage, part.chain, x, in_head=in_head)
-            add, summands = Add(part.scale, part.activation), (x,) * part.shortcut + (_end(stage, part.chain),)
-            yield self.node(name, stage, add, *summands, in_head=in_head)
+            add, end = Add(part.scale, part.activation), _end(stage, part.chain)
+            yield self.node(name, stage, add, *((x, end) if part.shortcut else (end,)), in_head=in_head)
         else:
             yield self.node(name, stage, part, x, in_head=in_head)
 

@@ -320,29 +320,29 @@ FAULTS = [
     Fault(
         "referee: a sum does not scale its chain",
         _R,
-        "(x + node.op.scale * branch)",
-        "(x + branch)",
+        "sum(shortcut, node.op.scale * branch)",
+        "sum(shortcut, branch)",
         (f"{_walk}::test_a_residual_adds_its_scaled_chain_to_what_the_chain_reads",),
     ),
     Fault(
         "referee: a sum has no activation",
         _R,
-        "ACTIVATIONS[node.op.activation](x + node.op.scale * branch)",
-        "identity(x + node.op.scale * branch)",
+        "ACTIVATIONS[node.op.activation](sum(shortcut",
+        "identity(sum(shortcut",
         (f"{_walk}::test_a_residual_adds_its_scaled_chain_to_what_the_chain_reads",),
     ),
     Fault(
         "referee: a chain's gradient is not scaled",
         _R,
-        "(d := back_activation(dy)), node.op.scale * d)",
-        "(d := back_activation(dy)), d)",
+        "len(shortcut), node.op.scale * d)",
+        "len(shortcut), d)",
         (f"{_walk}::test_gradients_of_a_stage_are_central_differences",),
     ),
     Fault(
         "referee: what is added sends its gradient past the activation",
         _R,
-        "((d := back_activation(dy)), node.op.scale * d)",
-        "(dy, node.op.scale * back_activation(dy))",
+        "(*[d := back_activation(dy)] * len(shortcut), node.op.scale * d)",
+        "(*[dy] * len(shortcut), node.op.scale * back_activation(dy))",
         (f"{_walk}::test_gradients_of_a_stage_are_central_differences",),
     ),
     Fault(
@@ -623,8 +623,8 @@ FAULTS = [
     Fault(
         "recipe: dropout does not reach the network",
         _RC,
-        '"label_smoothing", "dropout", "norm_momentum")',
-        '"label_smoothing", "norm_momentum")',
+        '"label_smoothing", "dropout", "norm_momentum"',
+        '"label_smoothing", "norm_momentum"',
         (f"{_rec}::test_settings_reach_the_network",),
     ),
     Fault(
@@ -891,15 +891,15 @@ FAULTS = [
     Fault(
         "walk: a residual adds its chain to itself",
         _N,
-        "add, x, _end(stage, part.chain)",
-        "add, _end(stage, part.chain), _end(stage, part.chain)",
+        "*((x, end)",
+        "*((end, end)",
         (f"{_walk}::test_every_operation_has_its_name_and_reads_the_one_before_it",),
     ),
     Fault(
         "walk: a residual adds what its chain reads to itself",
         _N,
-        "add, x, _end(stage, part.chain)",
-        "add, x, x",
+        "*((x, end)",
+        "*((x, x)",
         (f"{_walk}::test_every_operation_has_its_name_and_reads_the_one_before_it",),
     ),
     Fault(
@@ -1612,8 +1612,8 @@ FAULTS = [
     Fault(
         "a residual keeps its shortcut whatever it is told",
         "spec/network.py",
-        "(x,) * part.shortcut + ",
-        "(x,) + ",
+        "(x, end) if part.shortcut else (end,)",
+        "(x, end)",
         ("tests/test_inception.py::test_shortcuts_may_be_dropped",),
     ),
     Fault(

@@ -351,8 +351,8 @@ FAULTS = [
     Fault(
         "mxnet: a symbol's shift that is not learned is 1",
         _MX,
-        'parameters[f"{norm}.beta"]._var = mx.sym.zeros_like(mean)',
-        'parameters[f"{norm}.beta"]._var = mx.sym.ones_like(mean)',
+        'parameters[f"{name}.beta"]._var = mx.sym.zeros_like(mean)',
+        'parameters[f"{name}.beta"]._var = mx.sym.ones_like(mean)',
         (f"{_runs}[lenet-bn-frozen-mxnet]",),
     ),
     # --------------------------------------------------------------------------------------------- JAX's files
