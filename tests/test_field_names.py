@@ -45,7 +45,7 @@ PLAIN = names.foreign(NUMBERS, SCHEMES["d2l-sequential"], LENET)
 
 def marked(preset: str, scheme: str | None = None, **settings: Any) -> tuple[spec.Config, Arrays]:
     """Arrays of a preset that hold one number each, its place in forward order: they take no memory."""
-    config = spec.preset(preset, aux=False, **settings)
+    config = spec.preset(preset, **{"aux": False, **settings})
     shapes = spec.param_shapes(config).values()
     params = {name: np.broadcast_to(np.float16(i), shape) for i, (name, shape) in enumerate(zip(
         spec.param_shapes(config), shapes, strict=True))}  # fmt: skip
@@ -197,6 +197,38 @@ def in_safetensors(folder: Path) -> Path:
     return folder / "a.safetensors"
 
 
+def in_safetensors_of(arrays: Callable[[], Arrays]) -> Maker:
+    def make(folder: Path) -> Path:
+        from safetensors.numpy import save_file
+
+        save_file({name: np.array(x) for name, x in arrays().items()}, folder / "a.safetensors")
+        return folder / "a.safetensors"
+
+    return make
+
+
+def rows_of_old() -> Arrays:
+    arrays = marked("inception-bn", "cadene")[1]
+    return {name: x[None] if "_bn." in name else x for name, x in arrays.items()}
+
+
+def without_biases() -> Arrays:
+    arrays = marked("inception-bn", "cadene")[1]
+    return {name: x for name, x in arrays.items() if not name.endswith(".bias") or "_bn." in name or "last" in name}
+
+
+def graph_of_2015(folder: Path) -> Path:
+    np.savez(folder / "a.npz", **marked("inception-v3-fid", "tensorflow-2015")[1])
+    return folder / "a.npz"
+
+
+def another_program(folder: Path) -> Path:
+    from torch import jit, nn, zeros
+
+    jit.save(jit.trace(nn.Sequential(nn.Linear(3, 4)), zeros(1, 3)), folder / "a.pt")
+    return folder / "a.pt"
+
+
 MAKERS: dict[str, tuple[str, Maker]] = {  # by row: what it needs, and the maker
     "a state dict of `nn.DataParallel`: `module.` before all names": ("pt", wrapped("module.")),
     "a state dict of `torch.compile`: `_orig_mod.`": ("pt", wrapped("_orig_mod.")),
@@ -255,6 +287,18 @@ MAKERS: dict[str, tuple[str, Maker]] = {  # by row: what it needs, and the maker
     "MXNet: `export`, with `-symbol.json`": ("", exported),
     "GluonCV's `googlenet`, `save_parameters`": ("", in_gluon(gluoncv)),
     "GluonCV's `googlenet`, `collect_params().save`": ("", in_gluon(gluoncv_flat)),
+    "torchvision's `inception_v3`, with `AuxLogits`": (
+        "pt",
+        torch_file(lambda torch: tensors(torch, marked("inception-v3", "torchvision-v3", aux=True)[1])),
+    ),
+    "FID's graph of 2015-12-05: `mixed/tower/conv/conv2d_params` in `.npz`": ("", graph_of_2015),
+    "Cadene's Inception-BN of old, with batch norm in rows": ("", in_safetensors_of(rows_of_old)),
+    "MXNet: the symbol Inception-BN, `arg:conv_1_weight`": (
+        "",
+        in_gluon(lambda: marked("inception-bn-mxnet", "mxnet-symbol")[1]),
+    ),
+    "Inception-BN without biases before batch norm": ("", in_safetensors_of(without_biases)),
+    "TorchScript of another network": ("pt", another_program),
     "Flax linen: the book's `setup` style": ("", in_flax(lambda: marked("d2l", "linen-today")[1])),
     "Flax linen: its `params` alone": ("", in_flax(lambda: without_collection(marked("d2l", "linen-today")[1]))),
     "Flax linen: compact, `InceptionBlock_0/Conv_0`": ("", in_flax(compact)),
@@ -295,6 +339,7 @@ def frameworks() -> None:
         load(backend)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("what", MAKERS)
 def test_what_people_have_becomes_what_the_table_says(what, tmp_path):
     backend, make = MAKERS[what]

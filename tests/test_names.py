@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from networks import thin, with_stages
 from recorded import torchvision_googlenet
+from short import short
 from support import TESTED, loaded, numbered
 
 import spec
@@ -20,8 +21,9 @@ from harness.agreement import probe_params, relative_error
 from harness.backends.registry import load
 from harness.backends.textbook import block_widths
 from harness.weights.formats import gluon
-from harness.weights.names import SCHEMES, Scheme, foreign, foreign_names, rename
+from harness.weights.names import SCHEMES, foreign, foreign_names, rename
 from harness.weights.recognition import nearest, recognize
+from harness.weights.schemes.scheme import Scheme
 from spec import reference
 
 Arrays = dict[str, np.ndarray]
@@ -53,7 +55,8 @@ def recognized(arrays: Arrays, preset: str | None = None) -> tuple[Scheme, list[
     return network.scheme, network.configs
 
 
-TWINS = [["inception-bn", "inception-bn-mxnet"], ["inception-v3", "inception-v3-fid"]]  # alike, but for the head
+V3 = ["inception-v3", "inception-v3-tf", "inception-v3-fid"]
+BN = ["inception-bn", "inception-bn-mxnet"]
 PLAIN = ["d2l", "d2lzh", "cnblogs", "bvlc"]  # the same arrays, but for the heads
 NORMED = ["lenet-bn", "lenet-bn-scratch"]
 
@@ -67,10 +70,10 @@ def same_arrays(scheme: str, preset: str, aux: bool) -> list[str]:
         same = [*NORMED, preset]  # a scale of 1 and a shift of 0 may have been learned
     elif preset in NORMED:
         same = NORMED
-    elif not aux and SCHEMES[scheme].fixed and preset == "inception-v3-tf":
-        same = ["inception-v3", preset, "inception-v3-fid"]  # a scale of 1 may have been learned
-    elif not aux:
-        same = next((twins for twins in TWINS if preset in twins), same)
+    elif preset in BN:
+        same = BN
+    elif preset in V3 and not aux and (preset != "inception-v3-tf" or SCHEMES[scheme].fixed):
+        same = V3
     return [name for name in same if name in SCHEMES[scheme].presets]
 
 
@@ -98,11 +101,13 @@ def empty(config: spec.Config, scheme: str = "canonical", dtype: Any = np.float3
     ],
 )
 def test_arrays_are_renamed_there_and_back(scheme, preset, aux):
-    config = thin(preset, aux=aux, in_channels=2, num_classes=7)
+    small = short if preset.startswith("inception") else thin
+    config = small(preset, aux=aux, in_channels=2, num_classes=7)
     params = numbered(config)
     theirs = foreign(params, SCHEMES[scheme], config)
-    fixed = {"lenet-bn-frozen": 8, "inception-v3-tf": 94} if SCHEMES[scheme].kind == "gluon" else {}
-    assert len(theirs) == len(params) + fixed.get(preset, 0)
+    norms = [layer.norm for layer in spec.layers(config) if layer.norm]
+    not_learned = sum(2 - len(norm.learned) for norm in norms) if SCHEMES[scheme].fixed else 0
+    assert len(theirs) == len(params) + not_learned
     back = rename(theirs, SCHEMES[scheme], config)
     assert list(back) == list(params)
     assert all(np.array_equal(back[name], x) and np.shares_memory(back[name], x) for name, x in params.items())
@@ -229,6 +234,60 @@ LITERAL = {
         "aux1.fc1.bias": "aux1.3.bias",
         "aux2.fc2.weight": "aux2.6.weight",
         "fc.weight": "output.weight",
+    },
+    "torchvision-v3": {
+        "conv1a.weight": "Conv2d_1a_3x3.conv.weight",
+        "mixed5b.branch5x5_reduce.weight": "Mixed_5b.branch5x5_1.conv.weight",
+        "mixed6a.branch3x3.norm.bias": "Mixed_6a.branch3x3.bn.bias",
+        "aux1.conv2.norm.running_var": "AuxLogits.conv1.bn.running_var",
+        "aux1.fc.weight": "AuxLogits.fc.weight",
+        "mixed7a.branch7x7x3.weight": "Mixed_7a.branch7x7x3_4.conv.weight",
+        "mixed7c.branch3x3dbl_b.weight": "Mixed_7c.branch3x3dbl_3b.conv.weight",
+        "mixed7c.pool_proj.norm.weight": "Mixed_7c.branch_pool.bn.weight",
+        "fc.bias": "fc.bias",
+    },
+    "timm": {
+        "mixed3a.branch3x3.weight": "features.3.conv.conv.weight",
+        "mixed5b.branch1x1.norm.weight": "features.6.branch0.bn.weight",
+        "mixed5b.pool_proj.weight": "features.6.branch3.1.conv.weight",
+        "mixed7d.branch3x3dbl_b.weight": "features.21.branch2_3b.conv.weight",
+        "fc.weight": "last_linear.weight",
+    },
+    "cadene": {
+        "conv2_reduce.bias": "conv2_3x3_reduce.bias",
+        "inception3a.branch3x3dbl_reduce.weight": "inception_3a_double_3x3_reduce.weight",
+        "inception3a.branch3x3dbl_2.norm.running_var": "inception_3a_double_3x3_2_bn.running_var",
+        "fc.weight": "last_linear.weight",
+    },
+    "gluon-zoo": {
+        "conv3b.weight": "features.4.0.weight",
+        "mixed5b.pool_proj.norm.weight": "features.7.3.1.1.gamma",
+        "mixed7b.branch3x3_reduce.weight": "features.16.1.0.0.0.weight",
+        "mixed7b.branch3x3_b.weight": "features.16.1.1.1.0.0.weight",
+        "fc.weight": "output.weight",
+    },
+    "gluon-zoo-prefixed": {
+        "conv1a.norm.weight": "inception30_batchnorm0_gamma",
+        "mixed6b.branch7x7dbl_4.weight": "inception30_C1_conv8_weight",
+        "fc.weight": "inception30_dense0_weight",
+    },
+    "mxnet-symbol": {
+        "conv1.bias": "conv_1_bias",
+        "conv2_reduce.norm.weight": "bn_2_red_gamma",
+        "inception3a.branch3x3dbl_1.weight": "conv_3a_double_3x3_0_weight",
+        "inception5b.pool_proj.norm.running_mean": "bn_5b_proj_moving_mean",
+        "fc.bias": "fc1_bias",
+    },
+    "mxnet-symbol-unnamed": {"fc.weight": "fullyconnected0_weight"},
+    "tensorflow-2015": {
+        "conv1a.weight": "conv/conv2d_params",
+        "conv4a.norm.running_var": "conv_4/batchnorm/moving_variance",
+        "mixed5b.branch1x1.weight": "mixed/conv/conv2d_params",
+        "mixed5c.branch3x3dbl_2.norm.bias": "mixed_1/tower_1/conv_2/batchnorm/beta",
+        "mixed7a.branch3x3.weight": "mixed_8/tower/conv_1/conv2d_params",
+        "mixed7b.branch3x3_b.weight": "mixed_9/tower/mixed/conv_1/conv2d_params",
+        "mixed7c.pool_proj.norm.weight": "mixed_10/tower_2/conv/batchnorm/gamma",
+        "fc.weight": "softmax/weights",
     },
     "linen": {
         "conv1.weight": "Conv_0.kernel",

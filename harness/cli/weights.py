@@ -79,6 +79,15 @@ def convert(
             show_default="as in the source, where the format holds them",
         ),
     ] = None,
+    fold_into: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET",
+            help="Write the weights of this preset, which computes the same: batch norm's scale and epsilon and a bias "
+            "before it become part of other arrays.",
+            show_default="the network as it is",
+        ),
+    ] = None,
     python: Python = None,
     as_json: Json = False,
 ) -> None:
@@ -96,16 +105,21 @@ def convert(
     googlenet convert mine.pt model.onnx --labels flowers.txt --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
     from harness.weights import convert as conversion
+    from harness.weights.equivalence import folded, sized
     from harness.weights.formats import FORMATS, foreign, format_for
     from harness.weights.preprocessing import chosen
 
     form = to_format or format_for(target)
     run_task = task_runner(python)
     with progress([f"reading {source}", f"writing {target}"]) as done:
-        read = conversion.read_weights(source, run_task, from_format, preset, average=average)
+        read = conversion.read_weights(
+            source, run_task, from_format, preset, average=average, any_norm=fold_into is not None
+        )
         done(f"reading {source}")
         pictures = chosen(read.weights, labels, size=size, order=order, scale=scale, mean=mean, std=std)
         weights = conversion.prepared(read, dtype, aux=heads, form=form, pictures=pictures)
+        if fold_into is not None:
+            weights = folded(weights, sized(fold_into, weights.config))
         if named is None:
             naming = foreign.kept_scheme(read.naming, read.form == form, form, weights.config)
         else:
@@ -136,6 +150,8 @@ def convert(
     if naming.name != FORMATS[form].scheme:
         ours = "" if named else ", as in the source; --names canonical writes ours"
         tell(f"written with the names of {naming.name}{ours}")
+    if fold_into is not None:
+        tell(f"folded into {weights.config}, for prediction; {len(read.weights.params)} tensors before")
     tell(f"{len(weights.params)} tensors, bit for bit; SHA-256 {conversion.fingerprint(weights)}")
     if (half := conversion.widened(read.weights, weights)) is not None:
         tell(half)

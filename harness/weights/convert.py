@@ -31,15 +31,16 @@ from harness.weights.checkpoint import (
     plain,
     understand,
 )
+from harness.weights.equivalence import noise, to_fold
 from harness.weights.formats import FORMATS, RunTask, answer_of, detect, foreign, params_of, read
 from harness.weights.formats.contents import Contents
 from harness.weights.preprocessing import Preprocessing, preprocessing_of, published
 from harness.weights.recognition import Recognized, recognize
+from harness.weights.schemes.scheme import Scheme
 from spec import Array, Config, InvalidInput, reference
-from spec.shapes import input_sizes
 from spec.tolerances import TOLERANCES
 
-_IMAGES, _SIZE = 2, 32  # of the verification; another size where the network needs it
+_IMAGES = 2  # of the verification
 _FRAMEWORKS = {"spec": "the NumPy referee", "pt": "PyTorch", "mx": "MXNet", "jax": "JAX", "onnx": "ONNX Runtime"}
 
 
@@ -49,7 +50,7 @@ class Source:
 
     path: Path
     form: str
-    naming: names.Scheme  # of the file's arrays
+    naming: Scheme  # of the file's arrays
     weights: Checkpoint
     notes: tuple[str, ...] = ()  # what stood around the network, a line each
 
@@ -83,12 +84,19 @@ class Verification:
 
 
 def read_weights(
-    path: StrPath, run_task: RunTask, form: str | None = None, preset: str | None = None, *, average: bool = True
+    path: StrPath,
+    run_task: RunTask,
+    form: str | None = None,
+    preset: str | None = None,
+    *,
+    average: bool = True,
+    any_norm: bool = False,
 ) -> Source:
     """Read weights of any format, under any scheme's names.
 
     The format is detected where `form` is None. `preset` names the network where the file does not. Of a training that
-    averages its weights these are the averages, unless `average` is False.
+    averages its weights these are the averages, unless `average` is False. With `any_norm` batch norm may have a form
+    that only `harness.weights.equivalence.folded` takes.
 
     Raises:
         InvalidInput: when the file is damaged, or fits no network, or several and `preset` does not say which.
@@ -104,10 +112,12 @@ def read_weights(
                 return Source(path, form, naming, weights, ("the weights after the training's last step",))
             weights = replace(weights, params=averaged(weights.params, weights.state))
             return Source(path, form, naming, weights, ("the averages of the training's weights",))
-        network = recognize(contents.arrays, preset)
+        network = recognize(contents.arrays, preset, contents.remedy)
         if len(network.configs) > 1:
             fitting = ", ".join(config.preset for config in network.configs)
             raise InvalidInput(f"fits {fitting}: say which with --preset, since the file does not")
+        if (remedy := to_fold(network.configs[0])) and not any_norm:
+            raise InvalidInput(remedy)
         source = foreign_source(path, form, network, network.configs[0])
         spec.check_params(source.weights.config, source.weights.params)
     except InvalidInput as error:
@@ -123,7 +133,7 @@ def foreign_source(path: StrPath, form: str, network: Recognized, config: Config
     return Source(path, form, network.scheme, weights, tuple(network.notes()))
 
 
-def understood(contents: Contents, scheme: str, preset: str | None = None) -> tuple[Checkpoint, names.Scheme]:
+def understood(contents: Contents, scheme: str, preset: str | None = None) -> tuple[Checkpoint, Scheme]:
     """The weights in a file that has our texts, and its scheme: `scheme`, unless the texts say that it is another.
 
     Raises:
@@ -190,7 +200,7 @@ def convert(
     run_task: RunTask,
     *,
     verify: bool,
-    naming: names.Scheme | None = None,
+    naming: Scheme | None = None,
 ) -> Verification | None:
     """Write weights from `prepared`, and put them in place once they are verified.
 
@@ -246,7 +256,9 @@ def _check_equal(read: Checkpoint, weights: Checkpoint, target: Path, *, own: bo
     """Check that not a bit has changed. Files without our own names do not all say what has no parameters."""
     changed = [name for name, x in weights.params.items() if not _same(x, read.params.get(name))]
     whole = read.config == weights.config or (not own and read.config.preset == weights.config.preset)
-    if changed or not whole or len(read.params) > len(weights.params):
+    more = [x for name, x in read.params.items() if name not in weights.params]
+    fixed = not own and all((x == 1).all() for x in more)  # a scale that the network does not learn
+    if changed or not whole or (more and not fixed):
         what = ", ".join(changed[:5]) or "the configuration"
         raise InvalidInput(f"{target}: read again, it holds something else ({what}); nothing was written")
 
@@ -279,18 +291,22 @@ def verified(source: Source, result: Source, run_task: RunTask) -> Verification:
     """Run both, each as its own framework loads it, and compare the stages.
 
     Where the names in the source are not the framework's own, the referee runs the weights that were read. Where the
-    result is rounded, the referee runs the rounded weights.
+    result is rounded, the referee runs the rounded weights; where its batch norm has another form, those of the source.
     """
     config = result.weights.config
     params = source.weights.params
     runners = [_runner(source), FORMATS[result.form].runner]
-    if any(x.dtype != params[name].dtype for name, x in result.weights.params.items()):
+    rounded = any(x.dtype != params.get(name, x).dtype for name, x in result.weights.params.items())
+    if rounded or to_fold(source.weights.config):
         runners[0] = "spec"
-    bound = TOLERANCES["float32" if "onnx" in runners else "float64"].activations
-    images = _images(config, source.weights.config)
+    folded = config.batch_norm != source.weights.config.batch_norm
+    single = "onnx" in runners or (folded and _dtypes(result.weights) != {"float64"})
+    bound = TOLERANCES["float32" if single else "float64"].activations
+    images = noise(_IMAGES, config, source.weights.config)
     verification = Verification(_FRAMEWORKS[runners[0]], _FRAMEWORKS[runners[1]], images.shape, bound)
     try:
-        expected = _stages(replace(source, weights=result.weights), runners[0], source.weights.config, images, run_task)
+        given = source if folded else replace(source, weights=result.weights)
+        expected = _stages(given, runners[0], source.weights.config, images, run_task)
         got = _stages(result, runners[1], config, images, run_task)
     except NotInstalled as error:
         verification.missing = str(error)
@@ -301,14 +317,6 @@ def verified(source: Source, result: Source, run_task: RunTask) -> Verification:
     if wrong:
         verification.first_difference, verification.difference = wrong[0]
     return verification
-
-
-def _images(*configs: Config) -> Array:
-    """Noise (N, C, side, side), in which no two pixels tie, of a side that all networks take."""
-    bounds = [input_sizes(config) for config in configs]
-    side = max(_SIZE, *(sizes.low for sizes in bounds))
-    side = min([side, *(sizes.high for sizes in bounds if sizes.high is not None)])
-    return np.random.Generator(np.random.Philox(0)).random((_IMAGES, configs[0].in_channels, side, side))
 
 
 def _runner(source: Source) -> str:

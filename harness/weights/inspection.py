@@ -13,13 +13,17 @@ from rich.console import Console
 from rich.text import Text
 
 import spec
+from harness.agreement import finite
 from harness.atomic import StrPath
 from harness.screen import cell, new_table, print_table, say
 from harness.shown import shown
+from harness.weights.checkpoint import Checkpoint
 from harness.weights.convert import fingerprint, foreign_source, prepared, understood
+from harness.weights.equivalence import Distance, measured, to_fold
 from harness.weights.formats import FORMATS, RunTask, read
+from harness.weights.names import told
 from harness.weights.preprocessing import preprocessing_of
-from harness.weights.recognition import nearest, recognize
+from harness.weights.recognition import Recognized, nearest, recognize
 from spec import Array, Arrays, Config, InvalidInput
 
 
@@ -54,6 +58,8 @@ class Inspection:
     preprocessing: dict[str, Any] | None = None
     converts_to: tuple[str, ...] = ()  # SHA-256 of what `convert` makes of it, for each that fits
     notes: tuple[str, ...] = ()  # what stood around the network, a line each
+    told_by: str = ""  # what tells the network from others with the same arrays
+    distances: tuple[Distance, ...] = ()  # between the first that fits and each of the others
 
     @property
     def sound(self) -> bool:
@@ -68,6 +74,7 @@ class Inspection:
             {"preset": c.preset, "channels": c.in_channels, "classes": c.num_classes, "auxiliary_heads": c.aux}
             for c in self.fits
         ]
+        table["distances"] = [finite(asdict(distance)) for distance in self.distances]
         return table | {"tensors": [asdict(tensor) for tensor in self.tensors]}
 
 
@@ -102,19 +109,32 @@ def examine(path: StrPath, run_task: RunTask, form: str | None = None) -> Inspec
         network = recognize(contents.arrays)
     except InvalidInput:
         best = nearest(contents.arrays)
-        differences = tuple(best.lines())
+        differences = tuple(filter(None, [*best.lines(), contents.remedy]))
         return Inspection(*about_file, tensors, best.scheme.name, [], str(best.config), differences, problem=problem)
     if network.notes():
         tensors = _tensors(network.arrays)
-    converted = [foreign_source(path, form, network, config) for config in network.configs]
+    remedies = tuple(dict.fromkeys(filter(None, map(to_fold, network.configs))))
+    converted = [foreign_source(path, form, network, config) for config in network.configs if not to_fold(config)]
     return Inspection(
         *about_file,
         tensors,
         network.scheme.name,
         network.configs,
         converts_to=tuple(fingerprint(prepared(source, None, aux=True)) for source in converted),
-        notes=tuple(network.notes()),
+        notes=(*network.notes(), *remedies),
+        told_by=told(network.configs)[1],
+        distances=_distances(network),
         problem=problem,
+    )
+
+
+def _distances(network: Recognized) -> tuple[Distance, ...]:
+    """How far apart the networks are that a file may be; nothing where its numbers are not finite."""
+    first, *others = network.configs
+    if not others or not all(np.isfinite(x).all() for x in network.params(first).values()):
+        return ()
+    return tuple(
+        measured(Checkpoint(network.params(first), first), Checkpoint(network.params(other), other)) for other in others
     )
 
 
@@ -154,6 +174,10 @@ def render(inspection: Inspection, console: Console) -> None:
         tell(f"fits {config}: {spec.parameter_count(config):,} parameters; names of {inspection.names}")
     for sha256 in inspection.converts_to if len(inspection.fits) == 1 else ():
         tell(f"what convert makes of it has SHA-256 {sha256}")
+    if inspection.told_by:
+        tell(inspection.told_by)
+    for distance in inspection.distances:
+        tell(str(distance))
     if len(inspection.fits) > 1:
         tell("these differ in what has no parameters: which one it is, --preset must say")
     if inspection.nearest is not None:

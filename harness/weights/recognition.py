@@ -2,7 +2,7 @@
 
 A file may hold more than a network: an optimizer, averages, a count of steps; and a network's names may begin with
 those of its wrappers. Every part of the file below a name is tried, the whole first. Where no scheme of
-`harness.weights.names` fits, `harness.weights.structure` decides by the shapes.
+`harness.weights.names` fits, `harness.weights.schemes.structure` decides by the shapes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import spec
 from harness.shown import shown
-from harness.weights import names, structure
+from harness.weights import names
 from harness.weights.checkpoint import MOST_ARRAYS
-from harness.weights.names import Candidate, Scheme
+from harness.weights.names import Candidate
+from harness.weights.schemes import structure
+from harness.weights.schemes.scheme import Scheme
 from spec import Array, Arrays, Config
 
 ITSELF = "the file itself"  # the scheme's name where shapes have told the names
@@ -48,7 +50,7 @@ class Recognized:
         return lines
 
 
-def recognize(arrays: Arrays, preset: str | None = None) -> Recognized:
+def recognize(arrays: Arrays, preset: str | None = None, remedy: str = "") -> Recognized:
     """Find the network among a file's arrays.
 
     Of several parts the outermost counts, then the first, and copies as ``ema`` come last. Channels, classes and
@@ -59,28 +61,33 @@ def recognize(arrays: Arrays, preset: str | None = None) -> Recognized:
     Args:
         arrays: From a file: any names, shapes and dtypes.
         preset: One of `spec.PRESETS`, to accept no other.
+        remedy: What a user may do, with a file of this kind, where nothing fits.
 
     Raises:
         InvalidInput: for an unknown preset; when nothing fits, in one line with the nearest and its differences.
     """
     if preset is not None:
         spec.preset(preset)  # refuses an unknown one
+    arrays = _counted_from_zero(arrays)
     for fitting in (names.fitting, _fitting_by_structure):
         for prefix, part in _parts(arrays):
             if fits := fitting(part):
                 scheme, configs = names.accepted(fits, preset)
                 left_out = [name for name in arrays if not name.startswith(_beginnings(prefix))]
                 return Recognized(fits[0].arrays, scheme, configs, prefix[:-1], left_out)
-    raise names.misfit(arrays, _candidates(arrays), preset)
+    raise names.misfit(arrays, (part for _, part in _parts(arrays)), preset, remedy)
+
+
+def _counted_from_zero(arrays: Arrays) -> Arrays:
+    """Gluon's zoo counts its networks in a process, ``inception31_``; `save_params` leaves that part out."""
+    if not any(name.endswith("A1_conv0_weight") for name in arrays):
+        return arrays
+    return {"inception30_" + re.sub(r"^inception3\d+_", "", name): x for name, x in arrays.items()}
 
 
 def nearest(arrays: Arrays) -> Candidate:
     """The part, scheme and network that differ least, where `recognize` finds none."""
-    return names.closest(_candidates(arrays))
-
-
-def _candidates(arrays: Arrays) -> Iterator[Candidate]:
-    return (candidate for _, part in _parts(arrays) for candidate in names.candidates(part))
+    return names.closest(part for _, part in _parts(arrays))
 
 
 def _parts(arrays: Arrays) -> Iterator[tuple[str, Arrays]]:

@@ -116,7 +116,13 @@ def _json_file(path: Path, parse: Callable[[bytes], dict[str, Any]]) -> dict[str
 
 def _read_pytorch(path: Path, run_task: RunTask) -> Contents:
     texts = pytorch.check_file(path)
-    return Contents(answer_of(run_task, "pt", path, {"kind": "read"}, {}).arrays, texts)
+    remedy = pytorch.PROGRAM if pytorch.is_program(path) else ""
+    try:
+        return Contents(answer_of(run_task, "pt", path, {"kind": "read"}, {}).arrays, texts, remedy)
+    except NotInstalled:
+        raise
+    except InvalidInput as error:
+        raise InvalidInput("; ".join(filter(None, [str(error), remedy]))) from error
 
 
 def _write_pytorch(path: Path, weights: Checkpoint, run_task: RunTask) -> None:

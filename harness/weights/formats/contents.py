@@ -16,6 +16,7 @@ class Contents:
 
     arrays: dict[str, Array]
     texts: dict[str, str] = field(default_factory=dict)
+    remedy: str = ""  # what a user may do, with a file of this kind, where the arrays fit no network
 
     @property
     def ours(self) -> bool:

@@ -10,21 +10,26 @@ from safetensors.numpy import save as to_bytes
 from harness.atomic import write_atomically
 from harness.weights import names
 from harness.weights.checkpoint import Checkpoint, config_table, describe, plain
-from harness.weights.formats import FORMATS, TEXTS, RunTask, answer_of, flax, gluon, pytorch
-from harness.weights.names import SCHEMES, Kind, Scheme
+from harness.weights.formats import FORMATS, TEXTS, RunTask, answer_of, flax, gluon, npz, pytorch
+from harness.weights.names import SCHEMES
+from harness.weights.schemes.scheme import Kind, Scheme
 from spec import Array, Arrays, Config, InvalidInput, is_statistic
 
 _KINDS: dict[str, tuple[Kind, ...]] = {  # by format, whose names it holds
     "pytorch": ("torch",),
-    "safetensors": ("torch",),
-    "gluon": ("gluon",),
+    "safetensors": ("torch", "tensorflow"),
+    "npz": ("tensorflow",),
+    "gluon": ("gluon", "symbol"),
     "flax": ("linen", "nnx"),
     "orbax": ("linen", "nnx"),
 }
-_SHORT = {  # one name for the libraries' editions of the same class
+_SHORT = {  # one name for editions of the same class, or for all of a publisher's
     "canonical": ("canonical", "gluon", "nnx"),
     "d2l": ("d2l-sequential", "d2lzh-sequential", "gluon-sequential"),
     "d2l-today": ("d2l-today", "gluon-today", "linen-today"),
+    "torchvision": ("torchvision", "torchvision-v3"),
+    "timm": ("torchvision-v3", "timm"),
+    "cadene": ("cadene", "timm"),  # timm has taken over Cadene's v4 as it is
 }
 NAMES = tuple(dict.fromkeys([*_SHORT, *SCHEMES]))  # what a user may ask for
 
@@ -71,6 +76,8 @@ def write(path: Path, form: str, weights: Checkpoint, scheme: Scheme, run_task: 
     texts = describe(weights.params, config, weights.metadata) | {"names": scheme.name}
     if form == "safetensors":
         write_atomically(path, to_bytes({name: plain(x) for name, x in arrays.items()}, {"format": "pt"}))
+    elif form == "npz":
+        npz.write(path, arrays, texts)
     elif form == "gluon":
         gluon.write(path, arrays, texts)
     elif form == "flax":
@@ -91,16 +98,20 @@ def renamed(params: Arrays, scheme: Scheme, config: Config) -> dict[str, Array]:
         InvalidInput: when the parameters do not fit the network, or the scheme has no names for it.
     """
     full = _full_names(scheme, config)
-    return {full.get(name, name): x for name, x in names.foreign(params, scheme, config).items()}
+    beside = _COLLECTIONS.get(scheme.kind, ("", ""))[0]  # of a scale that is not learned
+    return {full.get(name, beside + name): x for name, x in names.foreign(params, scheme, config).items()}
+
+
+_COLLECTIONS = {"linen": ("params.", "batch_stats."), "symbol": ("arg:", "aux:")}  # of parameters, and of statistics
 
 
 def _full_names(scheme: Scheme, config: Config) -> dict[str, str]:
-    """The full name in a file of every array, by the scheme's name: Flax keeps statistics apart."""
-    names_of_file = {}
-    for name, file_name in names.foreign_names(scheme, config).items():
-        collection = "batch_stats." if is_statistic(name) else "params."
-        names_of_file[file_name] = f"{collection}{file_name}" if scheme.kind == "linen" else file_name
-    return names_of_file
+    """The full name in a file of every array, by the scheme's name: Flax and MXNet's symbols keep statistics apart."""
+    params, statistics = _COLLECTIONS.get(scheme.kind, ("", ""))
+    return {
+        file_name: (statistics if is_statistic(name) else params) + file_name
+        for name, file_name in names.foreign_names(scheme, config).items()
+    }
 
 
 def own_names(scheme: Scheme, form: str, config: Config) -> dict[str, str]:

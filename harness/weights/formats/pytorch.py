@@ -24,6 +24,10 @@ _TEXTS = "archive/extra/googlenet.json"
 _CODE = "/code/"  # TorchScript's, which is compressed; nobody here reads it
 _END, _END_SIZE = b"PK\x05\x06", 22  # the end of an archive without a comment
 _LARGEST_PICKLE = 2**22  # bytes; the state dict of a network has 30,000
+PROGRAM = (
+    "it is a TorchScript program, whose tensors are read and whose code is not: where it was written, save "
+    "model.state_dict(); for FID's network (inception-2015-12-05.pt) take pytorch-fid's file of the same weights"
+)
 _LEGACY_PICKLES = 5  # number, version, machine, state dict, keys
 _MOST_REPEATED = 32  # tuples; an optimizer's settings share a few
 
@@ -57,6 +61,14 @@ def check_file(path: StrPath) -> dict[str, str]:
         raise InvalidInput(f"{path}: {error}") from error
     except Exception as error:  # zipfile and pickletools raise many kinds
         raise InvalidInput(f"{path}: not a file of PyTorch, or truncated ({error}); restore a copy") from error
+
+
+def is_program(path: StrPath) -> bool:
+    """Whether TorchScript wrote the file, which has passed `check_file`: it has constants beside its tensors."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _check_archive(archive: zipfile.ZipFile, size: int) -> dict[str, str]:
