@@ -134,6 +134,13 @@ def _tar(folder: Path) -> Words:
     return ["inspect", str(folder / "a.pth.tar")]
 
 
+def _names_of_imagenet(folder: Path, classes: int) -> Words:
+    weights = weights_of("lenet", num_classes=classes)
+    checkpoint.save(folder / "a.safetensors", weights.params, weights.config, {})
+    (folder / "labels.txt").write_text("\n".join(f"n{i:08}" for i in range(1000)))
+    return ["convert", str(folder / "a.safetensors"), str(folder / "a.npz"), "--labels", str(folder / "labels.txt")]
+
+
 def _picture(folder: Path) -> Words:
     Image.new("L", (9, 9)).save(folder / "a.png")
     return ["predict", str(folder / "a.png"), "--weights", str(folder / "a.png")]
@@ -220,6 +227,8 @@ MAKERS: dict[str, Callable[[Path], Words]] = {
     "a pipe in an Orbax folder": _pipe_in_orbax,
     "a file of 300 GB with nothing in it": _sparse,
     "300,000 empty arrays": _many_arrays,
+    "ImageNet's 1,000 names for the 1,008 classes of FID's network": partial(_names_of_imagenet, classes=1008),
+    "ImageNet's 1,000 names for 1,001 classes": partial(_names_of_imagenet, classes=1001),
 }
 
 

@@ -50,6 +50,7 @@ SIZES = (ROOT / "docs" / "sizes.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
 NETWORKS = (ROOT / "docs" / "presets.md").read_text()
 COMPARING = (ROOT / "docs" / "comparing.md").read_text()
+PREPROCESSING = (ROOT / "docs" / "preprocessing.md").read_text()
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -58,7 +59,19 @@ def _blocks(language: str, text: str = README) -> list[str]:
 
 COMMANDS = [
     line[2:].split("  #")[0].strip()
-    for text in (README, TRAINING, RESULTS, PORTING, PERFORMANCE, SCALE, ANCESTORS, SIZES, NETWORKS, COMPARING)
+    for text in (
+        README,
+        TRAINING,
+        RESULTS,
+        PORTING,
+        PERFORMANCE,
+        SCALE,
+        ANCESTORS,
+        SIZES,
+        NETWORKS,
+        COMPARING,
+        PREPROCESSING,
+    )
     for block in _blocks("console", text)
     for line in block.splitlines()
 ]

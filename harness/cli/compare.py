@@ -70,8 +70,6 @@ def compare(
 
     googlenet compare --backends jax --python jax=/path/to/other/environment/bin/python
     """
-    import numpy as np
-
     import spec
     from harness.atomic import check_target, write_atomically
     from harness.backends.registry import check_names
@@ -100,16 +98,16 @@ def compare(
         config = replace(stored.config, aux=stored.config.aux and heads, dropout=0.0, aux_dropout=0.0)
         chosen = comparison.Weights({name: stored.params[name] for name in spec.param_shapes(config)}, str(weights))
         prepare = preprocessing_of(stored)
+        prepare = prepare if size is None else prepare.at(size)
         tell_pictures(prepare)
     if size is not None:
         side = size
     else:
         side = config.input_size if prepare is None else prepare.size
     spec.stage_shapes(config, (config.in_channels, side, side))  # refuse before any work is done
-    images = load_batch([data, *(pictures or [])], config, side, batch, data_dir)
+    pixels = None if prepare is None else prepare.apply
+    images = load_batch([data, *(pictures or [])], config, side, batch, data_dir, pixels)
     say(images.remarks)
-    if prepare is not None:
-        images = replace(images, images=prepare.numbers(np.rint(255 * images.images)))
     with progress(["referee", *names, *others]) as done:
         report = comparison.compare(
             config,

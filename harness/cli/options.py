@@ -176,6 +176,6 @@ def tell_pictures(prepare: Preprocessing) -> None:
         return
     text, style = f"pictures: {prepare}, {prepare.source}", "dim"
     if prepare.assumed:
-        hint = "--order, --scale, --mean and --std of predict and convert change it"
+        hint = "--preprocessing, --order, --scale, --mean and --std of predict and convert change it"
         text, style = f"warning: assumed of {text} ({hint})", "yellow"
     screen.say(notes, text, style)

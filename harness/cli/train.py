@@ -145,7 +145,7 @@ def train(
         params = None
         if weights is not None:
             params, anew = fitted(start, settings)
-            tell_pictures(preprocessing_of(source))
+            tell_pictures(preprocessing_of(source).whole())
             say([f"{shown(weights)}: {start.config}; initialized anew: {', '.join(anew) or 'nothing'}"])
         folder = run or default_name(name, data)
         parts = create(folder, names, settings, params)
@@ -243,7 +243,7 @@ def evaluate(
     check_classes(start, path, dataset)
     if not start.classes:
         say([f"{shown(path)}: its classes have no names, and are taken for {listed(dataset.classes)} in this order"])
-    tell_pictures(preprocessing_of(weights))
+    tell_pictures(preprocessing_of(weights).whole())
     config = replace(start.config, aux=False)
     task = {
         "kind": "evaluate",

@@ -37,6 +37,16 @@ Preset = Annotated[str | None, typer.Option(help="The network, where the file do
 Labels = Annotated[
     Path | None, typer.Option(help="The classes' names, one a line.", show_default="as stored with the weights")
 ]
+Publisher = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocessing",
+        metavar="NAME",
+        help="Whose way: torchvision, timm, keras, slim and others of docs/preprocessing.md. The options below "
+        "change it.",
+        show_default="as stored",
+    ),
+]
 Side = Annotated[int | None, typer.Option("--size", help="Side in pixels.", show_default="as stored")]
 Order = Annotated[
     Literal["gray", "RGB", "BGR"] | None, typer.Option(help="Order of the channels.", show_default="as stored")
@@ -65,6 +75,7 @@ def convert(
         bool, typer.Option("--verify/--no-verify", help="Run source and result on the same images, and compare.")
     ] = True,
     labels: Labels = None,
+    publisher: Publisher = None,
     size: Side = None,
     order: Order = None,
     scale: Scale = None,
@@ -116,7 +127,7 @@ def convert(
             source, run_task, from_format, preset, average=average, any_norm=fold_into is not None
         )
         done(f"reading {source}")
-        pictures = chosen(read.weights, labels, size=size, order=order, scale=scale, mean=mean, std=std)
+        pictures = chosen(read.weights, labels, publisher, size=size, order=order, scale=scale, mean=mean, std=std)
         weights = conversion.prepared(read, dtype, aux=heads, form=form, pictures=pictures)
         if fold_into is not None:
             weights = folded(weights, sized(fold_into, weights.config))
@@ -202,6 +213,7 @@ def predict(
     preset: Preset = None,
     from_format: From = None,
     labels: Labels = None,
+    publisher: Publisher = None,
     top: Annotated[int, typer.Option(help="How many classes to show.")] = 5,
     size: Side = None,
     order: Order = None,
@@ -234,7 +246,7 @@ def predict(
     source = conversion.read_weights(weights, run_task, from_format, preset)
     read = source.weights
     say(source.notes)
-    prepare = chosen(read, labels, size=size, order=order, scale=scale, mean=mean, std=std)
+    prepare = chosen(read, labels, publisher, size=size, order=order, scale=scale, mean=mean, std=std)
     names, images, lines = prediction.read_pictures(pictures, prepare, skip_damaged=skip_damaged)
     say(lines)
     tell_pictures(prepare)

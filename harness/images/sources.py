@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from harness.atomic import StrPath
+from harness.images.framing import framed
 from harness.images.pictures import Remarks, pictures_in, read, unreadable
 from harness.shown import shown
 from spec import Array, Config, InvalidInput
@@ -28,12 +29,11 @@ _FASHION_FILES = {
     "t10k-labels-idx1-ubyte.gz": ("bb300cfdad3c16e7a12a480ee83cd310", (10000,)),
 }
 _DEFAULT_COUNT = 4  # images: enough for batch norm, few enough for the referee
-RESAMPLING = Image.Resampling.BILINEAR
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, C, H, W), float64 from 0 to 1; labels (N,), int64; the name of their source.
+    """Images (N, C, H, W), float64, from 0 to 1 or as prepared; labels (N,), int64; the name of their source.
 
     `remarks` are lines for the user on how the pictures were read.
     """
@@ -45,13 +45,18 @@ class Batch:
 
 
 def load_batch(
-    sources: Sequence[str], config: Config, size: int, count: int | None, data_dir: StrPath | None = None
+    sources: Sequence[str],
+    config: Config,
+    size: int,
+    count: int | None,
+    data_dir: StrPath | None = None,
+    prepare: Callable[[Image.Image], Array] | None = None,
 ) -> Batch:
     """The first images of a source, with the network's channels.
 
     `sources` is ``["digits"]``, ``["fashion-mnist"]``, one folder of pictures, or picture files. Pictures have no
     labels; they get the network's classes in turn. Without `count` there are four images (fewer, if a folder holds
-    fewer), or all of the picture files.
+    fewer), or all of the picture files. `prepare` makes an image of a picture where it is not `resized`, from 0 to 1.
 
     Raises:
         InvalidInput: when the source does not exist, cannot be read, or holds too few images.
@@ -61,6 +66,7 @@ def load_batch(
         raise InvalidInput(f"batch: expected at least 1 image, got {count}")
     check_pictures(config.in_channels, size)
     number = count or _DEFAULT_COUNT
+    made = prepare or (lambda picture: resized(picture, config.in_channels, size) / 255)
     remarks = Remarks()
     lines: list[str] = []
     if list(sources) in (["digits"], ["fashion-mnist"]):
@@ -70,17 +76,17 @@ def load_batch(
         else:
             pixels, labels = fashion_mnist("t10k", data_dir)
             source = "Fashion-MNIST, test images"
-        pictures = [resized(Image.fromarray(x), config.in_channels, size) for x in pixels[:number]]
+        pictures = [made(Image.fromarray(x)) for x in pixels[:number]]
     else:
         paths, source, lines = _picture_paths(sources)
         if count is None:
             number = min(len(paths), _DEFAULT_COUNT) if Path(sources[0]).is_dir() else len(paths)
-        pictures = _read_all(paths[:number], config.in_channels, size, remarks)
+        pictures = _read_all(paths[:number], made, remarks)
         labels = np.arange(len(pictures)) % config.num_classes
     if len(pictures) < number:
         raise InvalidInput(f"{source}: expected at least {number} images (--batch), found {len(pictures)}")
     chosen = np.asarray(labels[:number], dtype=np.int64)
-    return Batch(np.stack(pictures) / 255, chosen, source, (*lines, *remarks.lines()))
+    return Batch(np.stack(pictures), chosen, source, (*lines, *remarks.lines()))
 
 
 def check_pictures(channels: int, size: int) -> None:
@@ -121,13 +127,13 @@ def _picture_paths(sources: Sequence[str]) -> tuple[list[Path], str, list[str]]:
     return paths, ", ".join(shown(path.name) for path in paths), []
 
 
-def _read_all(paths: Sequence[Path], channels: int, size: int, remarks: Remarks) -> list[Array]:
-    """`read_picture` for each path; one error names every file that cannot be read."""
+def _read_all(paths: Sequence[Path], made: Callable[[Image.Image], Array], remarks: Remarks) -> list[Array]:
+    """What is made of the picture in each file; one error names every file that cannot be read."""
     pictures = []
     problems = []
     for path in paths:
         try:
-            pictures.append(read_picture(path, channels, size, remarks))
+            pictures.append(made(read(path, str(path), remarks)))
         except InvalidInput as error:
             problems.append(str(error))
     if problems:
@@ -142,9 +148,8 @@ def read_picture(path: StrPath, channels: int, size: int, remarks: Remarks) -> A
 
 
 def resized(picture: Image.Image, channels: int, size: int) -> Array:
-    """(channels, size, size), uint8, contiguous; grey for one channel, RGB for three."""
-    converted = picture.convert("L" if channels == 1 else "RGB").resize((size, size), RESAMPLING)
-    return np.ascontiguousarray(np.asarray(converted).reshape(size, size, channels).transpose(2, 0, 1))
+    """(channels, size, size), uint8, contiguous: all of the picture, by Pillow's bilinear filter."""
+    return framed(picture, channels, size)
 
 
 def fashion_mnist(part: str, data_dir: StrPath | None = None) -> tuple[Array, Array]:

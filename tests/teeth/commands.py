@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from teeth.fault import Fault
 
-_FILES = ("compare", "predict", "worker", "cli", "doctor", "readme", "verdict", "screen", "train")
-_C, _P, _W, _L, _D, _R, _V, _S, _T = (f"tests/test_{name}.py" for name in _FILES)
+_FILES = ("compare", "predict", "worker", "cli", "doctor", "readme", "verdict", "screen", "train", "framing")
+_C, _P, _W, _L, _D, _R, _V, _S, _T, _F = (f"tests/test_{name}.py" for name in _FILES)
 _ELSE = f"{_C}::test_backend_that_computes_something_else_fails"
 _BOUND = f"{_V}::test_array_fails_outside_its_own_bound_and_passes_inside"
 _TRAIN = f"{_R}::test_shown_command_of_training_runs"
@@ -902,8 +902,8 @@ FAULTS = [
     Fault(
         "a network that others trained is taken for the publisher's",
         "harness/weights/preprocessing.py",
-        "known = publisher.classes == config.num_classes",
-        "known = True",
+        "if PUBLISHERS[name].classes == config.num_classes]",
+        "]",
         (f"{_P}::test_pictures_for_torchvision_s_weights_go_through_its_two_normalizations",),
     ),
     Fault(
@@ -916,8 +916,8 @@ FAULTS = [
     Fault(
         "compare leaves the weights' preprocessing out",
         "harness/cli/compare.py",
-        "images=prepare.numbers(np.rint(255 * images.images))",
-        "images=images.images",
+        "pixels = None if prepare is None else prepare.apply",
+        "pixels = None",
         ("tests/test_compare.py::test_weights_in_a_file_are_compared_on",),
     ),
     Fault(
@@ -956,24 +956,94 @@ FAULTS = [
         (_CANNOT,),
     ),
     Fault(
+        "TensorFlow 1's filter begins at the middle of a pixel",
+        "harness/images/framing.py",
+        '"bilinear-tf1": partial(_bilinear, half=0.0)',
+        '"bilinear-tf1": partial(_bilinear, half=0.5)',
+        (f"{_F}::test_bilinear_filters_take_the_nearest_pixels_at_their_places",),
+    ),
+    Fault(
+        "OpenCV's numbers are not dropped on the way",
+        "harness/images/framing.py",
+        "(row >> 4) >> 16",
+        "row >> 20",
+        (f"{_F}::test_bilinear_opencv_is_what_mxnet_resizes_with_to_the_bit",),
+    ),
+    Fault(
+        "floats beyond the range are kept",
+        "harness/images/framing.py",
+        "np.clip(np.stack(bands, axis=-1).astype(np.float64), 0, 255)",
+        "np.stack(bands, axis=-1).astype(np.float64)",
+        (f"{_F}::test_bicubic_floats_are_not_rounded_and_stay_in_range",),
+    ),
+    Fault(
+        "the longer side is resized",
+        "harness/images/framing.py",
+        "side // min(picture.size)",
+        "side // max(picture.size)",
+        (f"{_F}::test_picture_is_prepared_as_by_its_publisher",),
+    ),
+    Fault(
+        "nothing is cut off before resizing",
+        "harness/images/framing.py",
+        "for side in picture.size)\n",
+        "for side in (0, 0))\n",
+        (f"{_F}::test_picture_is_prepared_as_by_its_publisher",),
+    ),
+    Fault(
+        "a corner is cut out",
+        "harness/images/framing.py",
+        "round((n - size) / 2) for n in shape",
+        "0 for n in shape",
+        (f"{_F}::test_picture_is_prepared_as_by_its_publisher",),
+    ),
+    Fault(
+        "timm's pictures are resized by the bilinear filter",
+        "harness/weights/preprocessing.py",
+        '_341 | {"interpolation": "bicubic"} | _HALF',
+        "_341 | _HALF",
+        (f"{_F}::test_picture_is_prepared_as_by_its_publisher",),
+    ),
+    Fault(
+        "torch-fidelity's pixels go to 1",
+        "harness/weights/preprocessing.py",
+        '"torch-fidelity": Publisher("as in torch-fidelity and torchmetrics", 1008, _TF1 | _HALF_OF_256)',
+        '"torch-fidelity": Publisher("as in torch-fidelity and torchmetrics", 1008, _TF1 | _HALF)',
+        (f"{_F}::test_picture_is_prepared_as_by_its_publisher",),
+    ),
+    Fault(
+        "the filter is not stored with the weights",
+        "harness/weights/preprocessing.py",
+        "if name not in usual or value != usual[name]}",
+        "if name not in usual}",
+        (f"{_F}::test_stored_way_is_read_again_and_a_usual_one_takes_no_room",),
+    ),
+    Fault(
+        "another size shows another part of a picture",
+        "harness/weights/preprocessing.py",
+        "resize=tuple(round(side * size / self.size) for side in self.resize)",
+        "resize=self.resize",
+        (f"{_F}::test_another_size_shows_the_same_part_of_a_picture",),
+    ),
+    Fault(
+        "ImageNet's names for FID's classes are refused without the reason",
+        "harness/weights/preprocessing.py",
+        "if classes == 1008 and labels in (1000, 1001):",
+        "if classes == 1008 and labels == 1008:",
+        (f"{_F}::test_imagenet_s_names_for_another_number_of_classes_are_refused_with_the_reason",),
+    ),
+    Fault(
         "pictures are resized by another filter",
-        "harness/images/sources.py",
-        "RESAMPLING = Image.Resampling.BILINEAR",
-        "RESAMPLING = Image.Resampling.BICUBIC",
+        "harness/images/framing.py",
+        '"bilinear": partial(_pillow, resampling=Image.Resampling.BILINEAR)',
+        '"bilinear": partial(_pillow, resampling=Image.Resampling.BICUBIC)',
         (_OPTIONS,),
     ),
     Fault(
         "pictures are resized before they are grey",
-        "harness/images/sources.py",
-        'picture.convert("L" if channels == 1 else "RGB").resize((size, size), RESAMPLING)',
-        'picture.resize((size, size), RESAMPLING).convert("L" if channels == 1 else "RGB")',
-        (f"{_P}::test_every_backend_predicts_what_the_referee_does",),
-    ),
-    Fault(
-        "rows and columns of a picture are swapped",
-        "harness/images/sources.py",
-        ".reshape(size, size, channels).transpose(2, 0, 1))",
-        ".reshape(size, size, channels).transpose(2, 1, 0))",
+        "harness/images/framing.py",
+        'picture = picture.convert("L" if channels == 1 else "RGB")',
+        'picture = picture.resize((size, size), 2).convert("L" if channels == 1 else "RGB")',
         (f"{_P}::test_every_backend_predicts_what_the_referee_does",),
     ),
     Fault(

@@ -11,7 +11,8 @@ _PROJ = """            named(pool=BRANCH_POOL, pool_proj=Conv(proj)),
 """
 _SH = "spec/shapes.py"
 _O, _I, _RC, _M = "spec/optimizers.py", "spec/init.py", "harness/training/recipe.py", "spec/masks.py"
-_DATA, _READ, _FOLD, _SET, _LOAD, _ROOF = (
+_FRAME, _DATA, _READ, _FOLD, _SET, _LOAD, _ROOF = (
+    "harness/images/framing.py",
     "harness/images/sources.py",
     "harness/images/pictures.py",
     "harness/images/folders.py",
@@ -1267,21 +1268,21 @@ FAULTS = [
     ),
     Fault(
         "pictures: the nearest pixel",
-        _DATA,
-        "Image.Resampling.BILINEAR",
-        "Image.Resampling.NEAREST",
+        _FRAME,
+        '"bilinear": partial(_pillow, resampling=Image.Resampling.BILINEAR)',
+        '"bilinear": partial(_pillow, resampling=Image.Resampling.NEAREST)',
         (f"{_data}::test_resizing_is_pillows_bilinear_and_happens_once",),
     ),
     Fault(
         "pictures: BGR for RGB",
-        _DATA,
+        _FRAME,
         ".transpose(2, 0, 1))",
         ".transpose(2, 0, 1)[::-1])",
         (f"{_data}::test_pictures_come_from_files_and_folders",),
     ),
     Fault(
         "pictures: rows and columns exchanged",
-        _DATA,
+        _FRAME,
         ".transpose(2, 0, 1))",
         ".transpose(2, 1, 0))",
         (f"{_data}::test_four_digits_come_by_default",),
@@ -1289,8 +1290,8 @@ FAULTS = [
     Fault(
         "pictures: 0 to 256",
         _DATA,
-        "Batch(np.stack(pictures) / 255",
-        "Batch(np.stack(pictures) / 256",
+        "resized(picture, config.in_channels, size) / 255",
+        "resized(picture, config.in_channels, size) / 256",
         (f"{_data}::test_four_digits_come_by_default",),
     ),
     Fault(

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import spec
 from harness.atomic import StrPath
-from harness.images.sources import RESAMPLING
 from harness.weights.checkpoint import Checkpoint, save
 from harness.weights.preprocessing import preprocessing_of
 from spec import InvalidInput
@@ -67,10 +67,14 @@ def write_folder(path: StrPath, weights: Checkpoint) -> None:
     }
     if prepare.labels:
         network["id2label"] = dict(enumerate(prepare.labels))
+    size = {"height": prepare.size, "width": prepare.size}
+    height, *rest = prepare.resize or (prepare.size,) * 2
     pictures = {
         "do_resize": True,
-        "size": {"height": prepare.size, "width": prepare.size},
-        "resample": int(RESAMPLING),
+        "size": {"height": height, "width": rest[0]} if rest else {"shortest_edge": height},
+        "resample": int(Image.Resampling[prepare.interpolation.partition("-")[0].upper()]),  # the nearest that there is
+        "do_center_crop": bool(prepare.resize),
+        "crop_size": size,
         "do_rescale": True,
         "rescale_factor": prepare.scale,
         "do_normalize": True,
@@ -78,6 +82,8 @@ def write_folder(path: StrPath, weights: Checkpoint) -> None:
         "image_mean": np.broadcast_to(prepare.mean, config.in_channels).tolist(),
         "image_std": np.broadcast_to(prepare.std, config.in_channels).tolist(),
         "order": prepare.order,
+        "central_crop": prepare.crop,
+        "interpolation": prepare.interpolation,
     }
     tag = "googlenet, inception" if config.family == "GoogLeNet" else config.preset.partition("-")[0]
     card = _CARD.format(config=config, tag=tag, parameters=spec.parameter_count(config))
