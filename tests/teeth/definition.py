@@ -9,7 +9,7 @@ _FIVE = """            named(branch5x5_reduce=Conv(five_reduce), branch5x5=Conv(
 """
 _PROJ = """            named(pool=BRANCH_POOL, pool_proj=Conv(proj)),
 """
-_SH = "spec/shapes.py"
+_SH, _INC = "spec/shapes.py", "spec/inception.py"
 _O, _I, _RC, _M = "spec/optimizers.py", "spec/init.py", "harness/training/recipe.py", "spec/masks.py"
 _FRAME, _DATA, _READ, _FOLD, _SET, _LOAD, _ROOF = (
     "harness/images/framing.py",
@@ -23,6 +23,7 @@ _FRAME, _DATA, _READ, _FOLD, _SET, _LOAD, _ROOF = (
 _ref, _spec, _seq, _walk = (f"tests/test_{name}.py" for name in ("reference", "spec", "sequences", "walk"))
 _opt, _rec, _masks = (f"tests/test_{name}.py" for name in ("optimizers", "recipe", "masks"))
 _field = "tests/test_field_pictures.py"
+_made = "tests/test_recorded.py::test_the_referee_computes_what_the_publisher_computes"
 _data, _set, _roof, _sizes = (f"tests/test_{name}.py" for name in ("data", "dataset", "roofline", "sizes"))
 
 FAULTS = [
@@ -1619,7 +1620,7 @@ FAULTS = [
     ),
     Fault(
         "every average of the Inception family divides by nine",
-        "spec/inception.py",
+        _INC,
         "AVERAGE = AveragePool(3, stride=1, pad=1, count_pad=False)",
         "AVERAGE = AveragePool(3, stride=1, pad=1)",
         ("tests/test_inception.py::test_what_publishers_differ_in_is_in_the_tables",),
@@ -1637,5 +1638,41 @@ FAULTS = [
         'self.params[f"{name}.weight"] if settings.scale',
         'self.params[f"{name}.running_var"] if True',
         ("tests/test_operations.py",),
+    ),
+    # --------------------------------------------------------------- what tells one publisher's Inception from another's
+    Fault(
+        "inception-v3-tf: an average divides by nine at the borders",
+        _INC,
+        "average=AVERAGE,\n        last_pool=AVERAGE,",
+        "average=AVERAGE_9,\n        last_pool=AVERAGE,",
+        (f"{_made}[keras-v3]",),
+    ),
+    Fault(
+        "inception-v3-fid: the last block averages",
+        _INC,
+        "last_pool=LARGEST,",
+        "last_pool=AVERAGE,",
+        (f"{_made}[pytorch-fid]",),
+    ),
+    Fault(
+        "inceptions: the two parts of a split stand the other way round",
+        _INC,
+        'Block((named(**{f"{name}_a": across}), named(**{f"{name}_b": down})))',
+        'Block((named(**{f"{name}_b": down}), named(**{f"{name}_a": across})))',
+        (f"{_made}[pytorch-fid]",),
+    ),
+    Fault(
+        "inception-bn: the last block averages",
+        _INC,
+        'LARGEST if name == "inception5b" else AVERAGE_9',
+        "AVERAGE_9",
+        (f"{_made}[cadene-bn]",),
+    ),
+    Fault(
+        "inception-bn-mxnet: the stem's pools round up",
+        _INC,
+        "stem_pool=HALVE,",
+        "stem_pool=MaxPool(3, stride=2, ceil=True),",
+        (f"{_made}[mxnet-bn]",),
     ),
 ]
