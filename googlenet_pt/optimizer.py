@@ -113,7 +113,7 @@ def dump_optimizer(model: Network, optimizer: torch.optim.Optimizer) -> dict[str
             arrays["t"] = np.array(float(optimizer.average.t if "average" in slots else state.get("step", 0.0)))
         for slot in _NATIVE.keys() & slots:
             native = state[_NATIVE[slot]] if state else torch.zeros_like(parameter)
-            arrays[f"{slot}/{name}"] = native.detach().cpu().numpy().copy()
+            arrays[f"{slot}/{name}"] = native.cpu().numpy().copy()
         if "average" in slots:
             arrays[f"average/{name}"] = optimizer.average.values[parameter].cpu().numpy().copy()
     return {name: arrays[name] for name in spec.state_shapes(model.config, slots)}

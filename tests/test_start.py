@@ -19,7 +19,7 @@ from harness.images.prepared import prepare
 from harness.training.recipe import recipe
 from harness.training.runs import CHECKPOINT, read_settings
 from harness.training.start import Start, fitted, recipe_for, start_of
-from harness.training.train import settings_for
+from harness.training.train import create, settings_for
 from harness.weights import checkpoint
 from harness.weights.checkpoint import Checkpoint
 from harness.weights.preprocessing import preprocessing_of
@@ -119,6 +119,19 @@ def test_a_training_begins_with_the_weights_of_a_file(home):
     kept = [name for name, x in trained.params.items() if np.array_equal(x, expected[name].astype(np.float32))]
     assert [name for name in expected if name not in kept] == ["fc5.weight", "fc5.bias"]
     assert len(read_settings(home / "fine" / FIRST).weights) == 64
+
+
+def test_a_run_with_weights_begins_with_the_state_of_its_optimizer(dataset, tmp_path):
+    """RMSProp divides by a mean square that is 1 there, and the average is of the weights of the file."""
+    optimizer = spec.RMSProp(average=0.9)
+    chosen = recipe_for(start(), recipe("fine-tune"), {"optimizer": optimizer})
+    settings = settings_for(chosen, dataset, 3, "float64", "cpu")
+    params, _ = fitted(start(), settings)
+    (part,) = create(tmp_path / "run", [FIRST], settings, params)
+    found = checkpoint.load(part.folder / CHECKPOINT).state
+    assert found.keys() == spec.state_shapes(settings.config, optimizer.slots).keys()
+    assert (found["t"], found["v/fc3.weight"].min(), found["v/fc3.weight"].max()) == (0, 1, 1)
+    np.testing.assert_array_equal(found["average/fc3.weight"], params["fc3.weight"])
 
 
 def test_weights_of_a_file_are_evaluated_on_a_folder(home, dataset):

@@ -14,6 +14,7 @@ from trajectories import (
     ADAM,
     SGD,
     THIN_ADAM,
+    THIN_RMSPROP,
     THIN_SGD,
     Run,
     expected_result,
@@ -55,7 +56,7 @@ THIN_ANCESTORS = [
 ]
 
 RUNS = [*LENETS, LENET_ADAM, *THIN_ANCESTORS]
-THIN_RUNS = [THIN_SGD, THIN_ADAM]  # not in JAX, which takes 20 s for a step of a GoogLeNet
+THIN_RUNS = [THIN_SGD, THIN_ADAM, THIN_RMSPROP]  # not in JAX, which takes 20 s for a step of a GoogLeNet
 SLOW_RUNS = [
     Run("d2l", 28, 8, spec.SGD(0.002), pictures=REAL),
     Run("d2l", 28, 8, spec.Adam(1e-4), dropout=0.4, pictures=REAL),

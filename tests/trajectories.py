@@ -155,3 +155,6 @@ RMSPROP = Run(
 )
 THIN_SGD = Run("d2l", 28, 8, spec.SGD(0.002), steps=8, thin=True)
 THIN_ADAM = Run("d2l", 28, 8, spec.Adam(1e-3), steps=8, dropout=0.4, thin=True)
+THIN_RMSPROP = Run(
+    "d2l", 28, 8, spec.RMSProp(0.01, momentum=0.9, clip_value=0.05, average=0.9), steps=4, dropout=0.4, thin=True
+)

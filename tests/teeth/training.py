@@ -227,6 +227,12 @@ _runs = [
 ]
 _train = [
     (
+        "a run with weights begins with a state of zeros",
+        "state = settings.recipe.optimizer.begin_state(params)",
+        "state = {k: 0 * x for k, x in settings.recipe.optimizer.begin_state(params).items()}",
+        [f"{START}test_a_run_with_weights_begins_with_the_state_of_its_optimizer"],
+    ),
+    (
         "a run that was interrupted before --steps counts as done",
         "reached = stop_after is not None and result.step >= stop_after",
         "reached = stop_after is not None",
