@@ -21,8 +21,10 @@ from fashion import stand_in
 from PIL import Image
 
 import spec
-from harness.images import sources
+from harness.images import prepared, sources
 from harness.images.batches import Dataset, Split, evaluation_batches, open_dataset, pixels, shuffled, training_batches
+from harness.images.framing import framed
+from harness.images.pictures import Remarks, read
 from harness.images.prepared import prepare
 from harness.images.sources import load_batch
 
@@ -163,6 +165,18 @@ def test_a_folder_of_folders_is_split_class_by_class(config, flowers):
         assert split.labels.tolist() == [label for label, _ in pictures]
         expected = load_batch([str(path) for _, path in pictures], config, 20, None).images
         np.testing.assert_array_equal(split.images / 255, expected)
+
+
+def test_a_folder_is_cut_and_resized_as_weights_want_it(flowers):
+    """In 8 bits; beside the folder of whole pictures."""
+    frame = {"resize": (24,), "crop": 0.875, "interpolation": "bilinear-tf1"}
+    found = open_dataset(prepare(f"folder:{flowers}", 3, 20, frame=frame))
+    for part, pictures in _split_by_hand(flowers).items():
+        for image, (_, path) in zip(getattr(found, part).images, pictures, strict=True):
+            expected = framed(read(path, str(path), Remarks()), 3, 20, **frame)
+            np.testing.assert_array_equal(image, np.rint(expected))
+    whole = open_dataset(prepare(f"folder:{flowers}", 3, 20))
+    assert not np.array_equal(whole.train.images, found.train.images)
 
 
 def test_a_folder_that_changes_is_another_dataset(flowers, monkeypatch):
@@ -387,8 +401,8 @@ def test_progress_is_reported_and_nothing_is_done_the_second_time(flowers, monke
     def refuse(*arguments):
         raise AssertionError("work was done")
 
-    for name in ("digits", "read_picture", "resized"):
-        monkeypatch.setattr(sources, name, refuse)
+    monkeypatch.setattr(sources, "digits", refuse)
+    monkeypatch.setattr(prepared, "framed", refuse)
     assert prepare("digits", 1, 8, progress=refuse) == folder
     assert prepare(f"folder:{flowers}", 1, 8, progress=refuse) == pictures
     with pytest.raises(AssertionError, match="work was done"):

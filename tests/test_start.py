@@ -145,6 +145,22 @@ def test_weights_of_a_file_are_evaluated_on_a_folder(home, dataset):
     assert json.loads(said)["step"] is None
 
 
+def test_pictures_of_an_evaluation_are_cut_out_as_the_weights_want_them(home, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    params = probe_params(CONFIG, 1)
+    way = IMAGENET | {"resize": [40], "interpolation": "bicubic", "source": "as somebody says", "assumed": False}
+    checkpoint.save(home / "cut.safetensors", params, CONFIG, {"preprocessing": way})
+    said, noted = run(home, "eval", "cut.safetensors", "--data", "folder:pictures", "--backend", FIRST, "--json")
+    assert "pictures: shorter side 40 (bicubic), of that the middle 28 x 28, RGB" in noted
+    frame = {"resize": (40,), "interpolation": "bicubic"}
+    test = open_dataset(prepare(f"folder:{home / 'pictures'}", 3, 28, frame=frame)).test
+    logits = reference.activations(CONFIG, params, pixels(test.images, "float64", way["mean"], way["std"]))[
+        CONFIG.logits
+    ]
+    losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(10), test.labels]
+    assert json.loads(said)["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+
+
 def test_an_evaluation_that_says_nothing_is_refused(home):
     _, noted = run(home, "eval", "ten.safetensors", status=2)
     assert "expected --data, since weights that are no run's" in noted

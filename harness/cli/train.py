@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -238,12 +238,13 @@ def evaluate(
         raise InvalidInput(f"{path}: expected --data, since weights that are no run's do not say what to evaluate on")
     (name,) = check_names([backend or (position.lineage[-1]["backend"] if position.lineage else "pt")])
     channels = start.config.in_channels
-    folder = _prepare(data, channels, size or start.size, data_dir, skip_damaged, start.classes)
+    prepare = preprocessing_of(weights).at(size or start.size)
+    folder = _prepare(data, channels, prepare.size, data_dir, skip_damaged, start.classes, prepare.frame)
     dataset = open_dataset(folder)
     check_classes(start, path, dataset)
     if not start.classes:
         say([f"{shown(path)}: its classes have no names, and are taken for {listed(dataset.classes)} in this order"])
-    tell_pictures(preprocessing_of(weights).whole())
+    tell_pictures(prepare)
     config = replace(start.config, aux=False)
     task = {
         "kind": "evaluate",
@@ -395,6 +396,7 @@ def _prepare(
     data_dir: Path | None,
     skip_damaged: bool,
     classes: Sequence[str] = (),
+    frame: Mapping[str, Any] | None = None,
 ) -> Path:
     """The folder of a prepared dataset; it is prepared now if it does not exist."""
     from harness.images.prepared import prepare
@@ -404,7 +406,15 @@ def _prepare(
         done = partial(advance, task)
         lines: list[str] = []
         folder = prepare(
-            source, channels, size, data_dir, done, say=lines.extend, skip_damaged=skip_damaged, classes=classes
+            source,
+            channels,
+            size,
+            data_dir,
+            done,
+            say=lines.extend,
+            skip_damaged=skip_damaged,
+            classes=classes,
+            frame=frame,
         )
     say(lines)
     return folder

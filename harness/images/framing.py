@@ -41,7 +41,8 @@ def framed(
     """
     picture = picture.convert("L" if channels == 1 else "RGB")
     left, top = (int((side - side * crop) / 2) for side in picture.size)
-    picture = picture.crop((left, top, picture.width - left, picture.height - top))
+    if left or top:
+        picture = picture.crop((left, top, picture.width - left, picture.height - top))
     shape = tuple(resize) or (size, size)
     if len(shape) == 1:
         shape = tuple(shape[0] * side // min(picture.size) for side in (picture.height, picture.width))

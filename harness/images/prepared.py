@@ -1,7 +1,7 @@
 """Prepares datasets for training: every picture is decoded and resized once, for all frameworks and epochs.
 
 `prepare` writes a folder of .npy files to the cache; `harness.images.batches` reads it. Images are uint8,
-(N, C, H, W), resized by `harness.images.sources`.
+(N, C, H, W), cut and resized by `harness.images.framing`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +25,8 @@ from harness.atomic import StrPath, sync_folder, temporary_folder
 from harness.images import sources
 from harness.images.batches import open_dataset
 from harness.images.folders import read_folder
-from harness.images.pictures import LEAVE_OUT, Remarks, listing, unreadable
+from harness.images.framing import framed
+from harness.images.pictures import LEAVE_OUT, Remarks, listing, read, unreadable
 from harness.shown import shown
 from spec import Array, InvalidInput
 
@@ -66,6 +68,7 @@ def prepare(
     say: Callable[[Sequence[str]], None] = lambda lines: None,
     skip_damaged: bool = False,
     classes: Sequence[str] = (),
+    frame: Mapping[str, Any] | None = None,
 ) -> Path:
     """The folder of a source for `harness.images.batches.open_dataset`; it is made if it does not exist.
 
@@ -80,6 +83,7 @@ def prepare(
         say: Takes lines on what a user should know of the source and how its pictures were read.
         skip_damaged: Leave out pictures that cannot be read.
         classes: An order of the classes to keep, as in `read_folder`.
+        frame: How pictures are cut and resized, as in `harness.images.framing.framed`, if not whole; JSON.
 
     Raises:
         InvalidInput: when the source does not exist or cannot be read, or the cache cannot be written.
@@ -87,13 +91,15 @@ def prepare(
     data_dir = None if data_dir is None else Path(data_dir)
     sources.check_pictures(channels, size)
     origin = _find(source, data_dir, classes)
-    key = hashlib.sha256(json.dumps([_FORMAT, origin.identity]).encode()).hexdigest()[:12]
+    identity = [_FORMAT, origin.identity, *([frame] if frame else [])]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     folder = sources.cache_folder() / "prepared" / f"{origin.kind}-{channels}x{size}x{size}-{key}"
     with _cache_of(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         ready = folder.exists()
     if not ready:
-        _make(folder, origin, channels, size, progress, skip_damaged)
+        cut = partial(framed, channels=channels, size=size, **(frame or {}))
+        _make(folder, origin, channels, size, cut, progress, skip_damaged)
     made = open_dataset(folder)  # refuses a damaged folder
     if made.damaged and not skip_damaged:
         raise unreadable(made.damaged, LEAVE_OUT)
@@ -155,6 +161,7 @@ def _make(
     source: _Source,
     channels: int,
     size: int,
+    cut: Callable[[Image.Image], Array],
     progress: Callable[[int, int], None],
     skip_damaged: bool,
 ) -> None:
@@ -166,7 +173,7 @@ def _make(
         with temporary_folder(folder.parent) as temporary:
             unfinished = temporary / folder.name
             unfinished.mkdir()
-            written = _write_images(unfinished, parts, channels, size, progress)
+            written = _write_images(unfinished, parts, (channels, size, size), cut, progress)
             if written.damaged and not skip_damaged:
                 raise unreadable(written.damaged, LEAVE_OUT)
             if written.damaged:
@@ -218,7 +225,11 @@ def _check_room(folder: Path, size: int) -> None:
 
 
 def _write_images(
-    unfinished: Path, parts: dict[str, _Part], channels: int, size: int, progress: Callable[[int, int], None]
+    unfinished: Path,
+    parts: dict[str, _Part],
+    shape: tuple[int, int, int],
+    cut: Callable[[Image.Image], Array],
+    progress: Callable[[int, int], None],
 ) -> _Written:
     """Write images and labels, without the pictures that cannot be read.
 
@@ -231,10 +242,10 @@ def _write_images(
     for name, part in parts.items():
         labels = []
         with _synced(unfinished / f"{name}-images.npy") as file:
-            _write_header(file, (len(part.labels), channels, size, size))
+            _write_header(file, (len(part.labels), *shape))
             for label, picture in zip(part.labels, part.pictures, strict=True):
                 try:
-                    image = _decoded(picture, channels, size, written.remarks).tobytes()
+                    image = _pixels(cut(_decoded(picture, written.remarks))).tobytes()
                 except InvalidInput as error:
                     written.damaged.append(str(error))
                 else:
@@ -245,7 +256,7 @@ def _write_images(
                 if done % 100 == 0 or done == total:
                     progress(done, total)
             file.seek(0)
-            _write_header(file, (len(labels), channels, size, size))
+            _write_header(file, (len(labels), *shape))
         with _synced(unfinished / f"{name}-labels.npy") as file:
             written.labels[name] = np.asarray(labels, dtype=np.int64)
             _npy.write_array(file, written.labels[name])
@@ -259,10 +270,13 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     _npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _decoded(picture: Path | Array, channels: int, size: int, remarks: Remarks) -> Array:
-    if isinstance(picture, Path):
-        return sources.read_picture(picture, channels, size, remarks)
-    return sources.resized(Image.fromarray(picture), channels, size)
+def _decoded(picture: Path | Array, remarks: Remarks) -> Image.Image:
+    return read(picture, str(picture), remarks) if isinstance(picture, Path) else Image.fromarray(picture)
+
+
+def _pixels(image: Array) -> Array:
+    """In 8 bits, also where the filter does not round."""
+    return image if image.dtype == np.uint8 else np.rint(image).astype(np.uint8)
 
 
 def _publish(unfinished: Path, folder: Path) -> None:

@@ -141,12 +141,6 @@ def _read_all(paths: Sequence[Path], made: Callable[[Image.Image], Array], remar
     return pictures
 
 
-def read_picture(path: StrPath, channels: int, size: int, remarks: Remarks) -> Array:
-    """One picture file, read and `resized`; raises as `harness.images.pictures.read` does."""
-    path = Path(path)
-    return resized(read(path, str(path), remarks), channels, size)
-
-
 def resized(picture: Image.Image, channels: int, size: int) -> Array:
     """(channels, size, size), uint8, contiguous: all of the picture, by Pillow's bilinear filter."""
     return framed(picture, channels, size)

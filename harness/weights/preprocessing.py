@@ -22,6 +22,7 @@ from spec.errors import did_you_mean
 _ORDERS = {"gray": 1, "RGB": 3, "BGR": 3}
 _LARGEST_LABELS = 2**20  # bytes
 _LARGEST_SIDE = 4096  # pixels
+_USUAL: dict[str, Any] = {"resize": (), "crop": 1.0, "interpolation": "bilinear"}
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,16 @@ class Preprocessing:
         del table["labels"]
         if not self.source:
             del table["source"], table["assumed"]
-        usual = {"resize": [], "crop": 1.0, "interpolation": "bilinear"}
-        return {name: value for name, value in table.items() if name not in usual or value != usual[name]}
+        return {name: value for name, value in table.items() if name not in _USUAL or name in self.frame}
+
+    @property
+    def frame(self) -> dict[str, Any]:
+        """How a picture is cut and resized, where it is not as usual: arguments of `harness.images.framing.framed`."""
+        return {name: getattr(self, name) for name, usual in _USUAL.items() if getattr(self, name) != usual}
 
     def apply(self, picture: Image.Image) -> Array:
         """One picture as the network takes it: (channels, size, size), float64."""
-        channels = _ORDERS[self.order]
-        return self.numbers(framed(picture, channels, self.size, self.resize, self.crop, self.interpolation))
+        return self.numbers(framed(picture, _ORDERS[self.order], self.size, **self.frame))
 
     def numbers(self, pixels: Array) -> Array:
         """What the network takes of pixels (..., channels, H, W), gray or RGB, from 0 to 255; float64."""
@@ -92,7 +96,7 @@ class Preprocessing:
 
     def whole(self) -> Preprocessing:
         """As the batches of a training are prepared: nothing is cut off, and Pillow's bilinear filter resizes."""
-        made = replace(self, resize=(), crop=1.0, interpolation="bilinear")
+        made = replace(self, **_USUAL)
         source = ", but ".join(filter(None, [self.source, "whole and bilinear, as in training"]))
         return made if made == self else replace(made, source=source)
 

@@ -144,6 +144,13 @@ FAULTS = [
         (f"{_TRAIN}[googlenet train pt]",),
     ),
     Fault(
+        "eval takes whole pictures whatever the weights want",
+        "harness/cli/train.py",
+        "skip_damaged, start.classes, prepare.frame)",
+        "skip_damaged, start.classes)",
+        ("tests/test_start.py::test_pictures_of_an_evaluation_are_cut_out_as_the_weights_want_them",),
+    ),
+    Fault(
         "eval exits with 0 after a crash",
         "harness/cli/train.py",
         '        screen.say(notes, f"{name}: {answer.crash}", "red")\n        raise typer.Exit(1)',
@@ -1014,8 +1021,8 @@ FAULTS = [
     Fault(
         "the filter is not stored with the weights",
         "harness/weights/preprocessing.py",
-        "if name not in usual or value != usual[name]}",
-        "if name not in usual}",
+        "if name not in _USUAL or name in self.frame}",
+        "if name not in _USUAL}",
         (f"{_F}::test_stored_way_is_read_again_and_a_usual_one_takes_no_room",),
     ),
     Fault(

@@ -1394,6 +1394,20 @@ FAULTS = [
         (f"{_data}::test_fashion_mnist_is_read_as_the_files_hold_it",),
     ),
     Fault(
+        "dataset: another frame is the same dataset",
+        _SET,
+        ", *([frame] if frame else [])]",
+        "]",
+        (f"{_set}::test_a_folder_is_cut_and_resized_as_weights_want_it",),
+    ),
+    Fault(
+        "dataset: what a filter does not round is cut off",
+        _SET,
+        "np.rint(image).astype(np.uint8)",
+        "image.astype(np.uint8)",
+        (f"{_set}::test_a_folder_is_cut_and_resized_as_weights_want_it",),
+    ),
+    Fault(
         "dataset: the parts of Fashion-MNIST are exchanged",
         _SET,
         '(("train", "train"), ("test", "t10k"))',
