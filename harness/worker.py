@@ -76,7 +76,7 @@ def handle(
     """Do one task in this process.
 
     Args:
-        backend: ``pt``, ``mx`` or ``jax``.
+        backend: ``pt``, ``mx`` or ``jax``; ``keras`` for a file of Keras', which is read here and no more.
         task: ``kind`` names one of `HANDLERS`; the rest is that handler's.
         arrays: What the task works on, by name.
         tell: Takes the messages on the way.
@@ -91,6 +91,8 @@ def handle(
     kind = task.get("kind")
     if kind not in HANDLERS:
         raise spec.InvalidInput(f"a worker's task: expected a kind of {', '.join(HANDLERS)}, got {kind!r}")
+    if backend == "keras":
+        return _keras_file(Path(task["path"]))
     return HANDLERS[kind](Request(backend, load(backend), task, arrays, tell, stopped))
 
 
@@ -193,6 +195,14 @@ def _file(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
         return {}, files.run_file(path, config, task["dtype"], request.arrays["images"], task.get("names"))
     files.write_file(path, request.arrays, config)
     return {}, {}
+
+
+def _keras_file(path: Path) -> tuple[Facts, dict[str, spec.Array]]:
+    """A file of Keras': its arrays, our texts, and what else to say of it."""
+    from harness.weights.formats import keras
+
+    contents = keras.read(path)
+    return {"texts": contents.texts, "remedy": contents.remedy}, contents.arrays
 
 
 def _describe(request: Request) -> tuple[Facts, dict[str, spec.Array]]:

@@ -34,7 +34,8 @@ from spec import reference
 from spec.tolerances import TOLERANCES
 
 NEEDS = {"pytorch": "pt", "mxnet": "mx", "orbax": "jax"}  # who reads or writes it; the rest needs no framework
-TESTABLE = [name for name in FORMATS if NEEDS.get(name, TESTED[0]) in TESTED]
+# Keras has networks of its own only: tests/test_keras.py.
+TESTABLE = [name for name in FORMATS if name != "keras" and NEEDS.get(name, TESTED[0]) in TESTED]
 RUN = [name for name in TESTABLE if FORMATS[name].runner in (*TESTED, "onnx")]  # by a framework of their own
 RENAMED = [name for name in RUN if FORMATS[name].scheme != "canonical"]  # whose names are not ours
 FILES = {name: f"weights{(form.suffixes or ('',))[0]}" for name, form in FORMATS.items()}

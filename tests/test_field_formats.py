@@ -206,8 +206,6 @@ MAKERS: dict[str, Callable[[Path], Words]] = {
     "`.npz` that unpacks to much more": _npz_of_a_gigabyte,
     "`.npy`": _begins("a.npy", b"\x93NUMPY\x01\0"),
     "`.pt2` of torch.export": lambda folder: _zip(folder, "a.pt2", "a/archive_format", "a/data/weights/0"),
-    "`.keras`": lambda folder: _zip(folder, "a.keras", "metadata.json", "config.json", "model.weights.h5"),
-    "`.h5`, `.weights.h5`": _begins("a.weights.h5", b"\x89HDF\r\n\x1a\n"),
     "a ZIP archive of something else": lambda folder: _zip(folder, "a.zip", "\x1b[2J.png", "b.png", "c.png", "d.png"),
     "a pickle": lambda folder: _written(folder / "a.pkl", pickle.dumps({"a": 0.5})),
     "`.caffemodel`": _begins("a.caffemodel", b"\x0a\x09GoogleNet\xa2\x06"),

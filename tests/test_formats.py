@@ -503,7 +503,6 @@ SAID = {
     "a page of small letters": (b"\n\n" + PAGE.lower(), "download that again"),
     "a page without a type": (b"<HTML><body>Sign in</body></HTML>", "download that again"),
     "gzip": (b"\x1f\x8b\x08\x00" + bytes(100), "gunzip it first"),
-    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "save its arrays with numpy.savez as .npz"),
     "a pickle": (pickle.dumps({"a": [0.5]}, 2), "save its arrays with numpy.savez as .npz"),
     "a newer pickle": (pickle.dumps({"a": [0.5]}, 3), "save its arrays with numpy.savez as .npz"),
     "a still newer pickle": (pickle.dumps({"a": [0.5]}, 4), "save its arrays with numpy.savez as .npz"),

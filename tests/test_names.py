@@ -81,6 +81,11 @@ def with_and_without_heads(preset: str, scheme: str = "canonical") -> list[bool]
     return [True, False] if spec.PRESETS[preset].aux and SCHEMES[scheme].heads else [False]
 
 
+def scaleless(scheme: str) -> dict[str, bool]:
+    """The setting of a network whose names a scheme has: Keras' and TF-slim's have no scale in batch norm."""
+    return {} if SCHEMES[scheme].scales else {"norm_scale": False}
+
+
 def empty(config: spec.Config, scheme: str = "canonical", dtype: Any = np.float32) -> Arrays:
     """Names and shapes of a file, zeros but for what is fixed; every number of an array is the same one in memory."""
     params = {name: np.broadcast_to(np.float32(0), shape) for name, shape in spec.param_shapes(config).items()}
@@ -102,7 +107,7 @@ def empty(config: spec.Config, scheme: str = "canonical", dtype: Any = np.float3
 )
 def test_arrays_are_renamed_there_and_back(scheme, preset, aux):
     small = short if preset.startswith("inception") else thin
-    config = small(preset, aux=aux, in_channels=2, num_classes=7)
+    config = small(preset, aux=aux, in_channels=2, num_classes=7, **scaleless(scheme))
     params = numbered(config)
     theirs = foreign(params, SCHEMES[scheme], config)
     norms = [layer.norm for layer in spec.layers(config) if layer.norm]
@@ -289,6 +294,28 @@ LITERAL = {
         "mixed7c.pool_proj.norm.weight": "mixed_10/tower_2/conv/batchnorm/gamma",
         "fc.weight": "softmax/weights",
     },
+    "keras": {
+        "conv1a.weight": "layers/conv2d/vars/0",
+        "mixed5b.branch1x1.weight": "layers/conv2d_8/vars/0",
+        "mixed5b.branch1x1.norm.running_var": "layers/batch_normalization_8/vars/2",
+        "mixed5b.branch3x3dbl_reduce.weight": "layers/conv2d_5/vars/0",
+        "fc.bias": "layers/dense/vars/1",
+    },
+    "keras-layers": {
+        "conv1a.weight": "conv2d/kernel",
+        "mixed5b.branch1x1.weight": "conv2d_5/kernel",
+        "mixed5b.branch1x1.norm.running_var": "batch_normalization_5/moving_variance",
+        "fc.bias": "predictions/bias",
+    },
+    "slim": {
+        "conv1a.norm.bias": "InceptionV4/Conv2d_1a_3x3/BatchNorm/beta",
+        "mixed6h.branch7x7dbl_4.weight": "InceptionV4/Mixed_6h/Branch_2/Conv2d_0e_1x7/weights",
+        "fc.bias": "InceptionV4/Logits/Logits/biases",
+    },
+    "slim-v3": {
+        "mixed7b.branch3x3_b.norm.running_mean": "InceptionV3/Mixed_7b/Branch_1/Conv2d_0b_3x1/BatchNorm/moving_mean",
+        "fc.weight": "InceptionV3/Logits/Conv2d_1c_1x1/weights",
+    },
     "linen": {
         "conv1.weight": "Conv_0.kernel",
         "inception3b.branch3x3_reduce.weight": "Inception_1.Conv_1.kernel",
@@ -305,7 +332,8 @@ LITERAL = {
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_each_scheme_has_the_names_that_were_published(scheme):
     preset = "torchvision" if scheme in ("canonical", "gluon", "nnx") else SCHEMES[scheme].presets[0]
-    names = foreign_names(SCHEMES[scheme], spec.preset(preset, aux=SCHEMES[scheme].heads and spec.PRESETS[preset].aux))
+    aux = SCHEMES[scheme].heads and spec.PRESETS[preset].aux
+    names = foreign_names(SCHEMES[scheme], spec.preset(preset, aux=aux, **scaleless(scheme)))
     assert {name: names[name] for name in LITERAL[scheme]} == LITERAL[scheme]
     assert len(set(names.values())) == len(names)
 
@@ -860,7 +888,7 @@ DISTINCT = [  # of the presets with the same arrays the first
 @pytest.mark.parametrize(("scheme", "preset", "aux"), DISTINCT)
 def test_arrays_are_recognized_as_every_preset_that_has_them(scheme, preset, aux):
     """With the channels and classes that they have."""
-    config = spec.preset(preset, aux=aux, in_channels=2, num_classes=7)
+    config = spec.preset(preset, aux=aux, in_channels=2, num_classes=7, **scaleless(scheme))
     found, configs = recognized(empty(config, scheme))
     alike = scheme == "gluon" and config.batch_norm is None
     assert found is SCHEMES["canonical" if alike else scheme]

@@ -543,7 +543,8 @@ def test_table_of_foreign_names_is_true():
             shown[scheme] = shown.get(scheme, set()) | column
             examples = re.findall(r"`([^`]*\.[^`]*)`", whose.replace("`torchvision.models.googlenet`", ""))
             heads = {name: SCHEMES[scheme].heads and spec.PRESETS[name].aux for name in column}
-            configs = [spec.preset(name, aux=aux) for name, aux in heads.items()]
+            scale = None if SCHEMES[scheme].scales else False
+            configs = [spec.preset(name, aux=aux, norm_scale=scale) for name, aux in heads.items()]
             known = {x for config in configs for x in foreign_names(SCHEMES[scheme], config).values()}
             assert set(examples) <= known | {"nn.Sequential"}, scheme
     foreign = {name: set(scheme.presets) for name, scheme in SCHEMES.items()}

@@ -27,7 +27,7 @@ from harness.cli.options import (
 )
 from harness.shown import shown
 
-Format = Literal["safetensors", "huggingface", "npz", "pytorch", "gluon", "mxnet", "flax", "orbax", "onnx"]
+Format = Literal["safetensors", "huggingface", "npz", "pytorch", "gluon", "mxnet", "flax", "orbax", "keras", "onnx"]
 From = Annotated[
     Format | None,
     typer.Option("--from", help="Format of the source; see docs/porting.md.", show_default="detected"),

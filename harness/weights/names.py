@@ -6,9 +6,11 @@ The ways to name them are in `harness.weights.schemes`.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from harness.weights.schemes.scheme import (
     NamesByPreset,
     Scheme,
 )
+from harness.weights.schemes.tensorflow import TENSORFLOW_SCHEMES
 from spec import Array, Arrays, InvalidInput
 from spec.network import Shape
 
@@ -45,6 +48,7 @@ _SCHEMES = (
     Scheme("nnx", "nnx", None, NNX, NNX, CHANNELS_LAST),
     *GOOGLENET_SCHEMES,
     *INCEPTION_SCHEMES,
+    *TENSORFLOW_SCHEMES,
 )
 SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in _SCHEMES}
 
@@ -73,6 +77,11 @@ def foreign_names(scheme: Scheme, config: spec.Config) -> Mapping[str, str]:
         raise InvalidInput(f"preset {config.preset} has no names in scheme {scheme.name}: expected one of {known}")
     if config.aux and not scheme.heads:
         raise InvalidInput(f"the auxiliary heads have no names in scheme {scheme.name}: leave them out with --no-aux")
+    if not scheme.names_all_of(config):
+        raise InvalidInput(
+            f"the scales of batch norm have no names in scheme {scheme.name}, whose networks have none: expected a "
+            "network without, as --fold-into makes it"
+        )
     if scheme.whole:
         return scheme.whole[config.preset]
     shapes = spec.param_shapes(config)
@@ -105,8 +114,11 @@ def rename(arrays: Arrays, scheme: Scheme, config: spec.Config) -> dict[str, Arr
         InvalidInput: when the arrays do not fit the scheme and the network, in one line.
     """
     _check(arrays, scheme, config)
+    shapes = spec.param_shapes(config)
     return {
-        name: _turned(_flat(arrays[foreign_name], foreign_name, scheme), scheme.layout, CANONICAL)
+        name: _canonical(_flat(arrays[foreign_name], foreign_name, scheme), scheme.layout[len(shapes[name])]).reshape(
+            shapes[name]
+        )
         for name, foreign_name in foreign_names(scheme, config).items()
     }
 
@@ -126,16 +138,27 @@ def foreign(params: Arrays, scheme: Scheme, config: spec.Config) -> dict[str, Ar
     """
     _check(params, SCHEMES["canonical"], config)
     arrays = {
-        foreign_name: _turned(params[name], CANONICAL, scheme.layout)
+        foreign_name: _turned(params[name], scheme.layout[params[name].ndim])
         for name, foreign_name in foreign_names(scheme, config).items()
     }
     fixed = _fixed(scheme, config).items()
     return arrays | {foreign_name: np.full_like(params[like], value) for foreign_name, (like, value) in fixed}
 
 
-def _turned(x: Array, source: Mapping[int, str], target: Mapping[int, str]) -> Array:
-    """The array with its axes led from one layout to the other."""
-    return x.transpose([source[x.ndim].index(side) for side in target[x.ndim]])
+def _canonical(x: Array, order: str) -> Array:
+    """An array with axes in that order as one in the canonical order."""
+    return x.transpose([order.index(side) for side in CANONICAL[len(order)]])
+
+
+def _turned(x: Array, order: str) -> Array:
+    """A canonical array with its axes in that order; a dense layer's may become a convolution's of 1x1."""
+    x = x.reshape(_with_ones(x.shape, len(order)))
+    return x.transpose([CANONICAL[x.ndim].index(side) for side in order])
+
+
+def _with_ones(shape: tuple[Any, ...], length: int) -> tuple[Any, ...]:
+    """The shape with sides of 1 behind it, up to that length."""
+    return (*shape, *[1] * (length - len(shape)))
 
 
 # ------------------------------------------------------------------------------------------------------ recognizing
@@ -149,7 +172,8 @@ class Candidate:
     config: spec.Config
     arrays: Arrays  # the file's
     wanted: int  # how many arrays the network has
-    known: set[str]  # their names, and those of counters that are ignored
+    known: set[str]  # their names, and those of what is ignored
+    besides: set[str]  # of these, what the scheme's files hold besides the network
     missing: list[str]
     wrong: dict[str, list[str]]  # other mismatches, by kind
     advice: list[str]
@@ -279,6 +303,9 @@ def _norms(arrays: Arrays, scheme: Scheme, preset: str) -> Iterator[spec.BatchNo
     have a bias before batch norm, which needs none.
     """
     own = spec.PRESETS[preset].batch_norm
+    if own is not None and not scheme.scales:
+        yield replace(own, scale=False)
+        return
     yield own
     if own is None or not spec.PRESETS[preset].family.startswith("Inception"):
         return
@@ -315,10 +342,11 @@ def _config(arrays: Arrays, scheme: Scheme, preset: str, aux: bool, norm: spec.B
 
 def _open_side(x: Array | None, sides: tuple[int | None, ...]) -> int | None:
     """The length of the side that is None in `sides`, in any order of the axes; None where the others do not fit."""
-    if x is None or x.ndim != len(sides):
+    if x is None or x.ndim not in (len(sides), 4):
         return None
+    sides = _with_ones(sides, x.ndim)
     for order in _ORDERS[x.ndim]:
-        shape = _turned(x, {x.ndim: order}, CANONICAL).shape
+        shape = _canonical(x, order).shape
         length = shape[sides.index(None)]
         if length > 0 and shape == tuple(length if side is None else side for side in sides):
             return length
@@ -352,6 +380,11 @@ def candidate_of(arrays: Arrays, scheme: Scheme, config: spec.Config) -> Candida
             wrong["wrong type"].append(f"{name}: expected floating point of 16 to 64 bits, got {x.dtype.name}")
         elif name in fixed and not (x == (value := fixed[name][1])).all():
             wrong["wrong value"].append(f"{name}: expected {value} everywhere, as it is not learned")
+    last = spec.layers(config)[-1].name
+    if missing and {name for name in wanted if name not in arrays} == {
+        foreign_name for name, foreign_name in names.items() if name.startswith(f"{last}.")
+    }:
+        advice.append("all but its last layer is there: expected weights with their classifier")
     if _has_part_of_the_heads(arrays, scheme, config):
         advice.append("auxiliary heads are there in part: expected both or neither")
     counters = {
@@ -360,19 +393,23 @@ def candidate_of(arrays: Arrays, scheme: Scheme, config: spec.Config) -> Candida
         # PyTorch's own batch norm counts batches; it stores the unbiased variance, and no other.
         if scheme.counter and layer.norm and layer.norm.unbiased
     }
-    known = counters | wanted.keys()
+    besides: set[str] = set()
+    if scheme.besides and len(missing) < len(wanted):  # a file of something else may have very many arrays
+        besides = {name for name in arrays if re.fullmatch(scheme.besides, name)}
+    known = counters | wanted.keys() | besides
     for second, first in scheme.repeated.items():
         for leaf in scheme.dense.values():
             name, like = f"{second}.{leaf}", f"{first}.{leaf}"
             known.add(name)
             if name in arrays and like in arrays and arrays[name].tobytes() != arrays[like].tobytes():
                 wrong["wrong value"].append(f"{name}: expected the numbers of {like}, which is the same layer")
-    return Candidate(scheme, config, arrays, len(wanted), known, missing, wrong, list(dict.fromkeys(advice)))
+    return Candidate(scheme, config, arrays, len(wanted), known, besides, missing, wrong, list(dict.fromkeys(advice)))
 
 
 def _shape_in(canonical: Shape, order: str) -> Shape:
     """A canonical shape with its sides in another order."""
-    return tuple(canonical[CANONICAL[len(canonical)].index(side)] for side in order)
+    canonical = _with_ones(canonical, len(order))
+    return tuple(canonical[CANONICAL[len(order)].index(side)] for side in order)
 
 
 def _has_part_of_the_heads(arrays: Arrays, scheme: Scheme, config: spec.Config) -> bool:

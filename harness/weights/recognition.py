@@ -74,6 +74,7 @@ def recognize(arrays: Arrays, preset: str | None = None, remedy: str = "") -> Re
             if fits := fitting(part):
                 scheme, configs = names.accepted(fits, preset)
                 left_out = [name for name in arrays if not name.startswith(_beginnings(prefix))]
+                left_out += [prefix + name for name in sorted(fits[0].besides)]
                 return Recognized(fits[0].arrays, scheme, configs, prefix[:-1], left_out)
     raise names.misfit(arrays, (part for _, part in _parts(arrays)), preset, remedy)
 

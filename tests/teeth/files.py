@@ -35,6 +35,8 @@ _native = f"{_names}::test_each_framework_has_the_names_of_its_scheme"
 _literal = f"{_names}::test_each_scheme_has_the_names_that_were_published"
 _vision = f"{_names}::test_torchvision_s_state_dicts_are_recognized"
 _field = "tests/test_field_formats.py::test_what_people_have_has_the_outcome_in_the_table"
+_KERAS, _TENSORFLOW = "harness/weights/formats/keras/__init__.py", "harness/weights/schemes/tensorflow.py"
+_keras = "tests/test_keras.py"
 _recognized = f"{_names}::test_arrays_are_recognized_as_every_preset_that_has_them"
 
 FAULTS = [
@@ -246,8 +248,8 @@ FAULTS = [
     Fault(
         "names: layouts are turned the other way round",
         _NAMES,
-        "return x.transpose([source[x.ndim].index(side) for side in target[x.ndim]])",
-        "return x.transpose([target[x.ndim].index(side) for side in source[x.ndim]])",
+        "return x.transpose([CANONICAL[x.ndim].index(side) for side in order])",
+        "return x.transpose([order.index(side) for side in CANONICAL[x.ndim]])",
         (f"{_names}::test_a_scheme_of_jax_has_the_layouts_of_jax",),
     ),
     Fault(
@@ -831,5 +833,44 @@ FAULTS = [
         "        if isinstance(x, _Part):\n            x = x.attributes\n",
         "",
         (f"{_field}[TorchScript: its tensors, without its code]",),
+    ),
+    # ------------------------------------------------------------------------------------------------ Keras and TF-slim
+    Fault(
+        "keras: the numbers in a file are in forward order, as those of the layers' names",
+        _TENSORFLOW,
+        "for place in sorted(stage, key=_depth(stage), reverse=True):",
+        "for place in stage:",
+        (
+            f"{_keras}::test_the_numbers_are_those_of_keras",
+            f"{_keras}::test_the_numbers_in_a_file_follow_from_the_graph",
+        ),
+    ),
+    Fault(
+        "keras: what joins a split is not counted in the depth of its branch",
+        _TENSORFLOW,
+        "3 * (lengths[place.branch] - place.count) + place.splits",
+        "3 * (lengths[place.branch] - place.count)",
+        (f"{_keras}::test_the_numbers_are_those_of_keras",),
+    ),
+    Fault(
+        "keras: layers are sorted by the letters of their names, 10 before 9",
+        _KERAS,
+        "append((int(parts[2] or 0), layer))",
+        "append((0, layer))",
+        (f"{_keras}::test_arrays_are_found_wherever_keras_puts_them",),
+    ),
+    Fault(
+        "keras: links are followed",
+        "harness/weights/formats/keras/hdf5.py",
+        ".type != h5py.h5l.TYPE_HARD",
+        ".type is None",
+        (f"{_keras}::test_what_keras_does_not_write_is_refused_unread",),
+    ),
+    Fault(
+        "slim: a pool in front does not count in the letter",
+        _TENSORFLOW,
+        "'abcdef'[place.step + (place.half or 0)]",
+        "'abcdef'[place.count + (place.half or 0)]",
+        (f"{_keras}::test_slim_s_names_are_those_of_its_code",),
     ),
 ]

@@ -29,7 +29,7 @@ from harness.weights.checkpoint import (
     read_safetensors,
     save,
 )
-from harness.weights.formats import flax, gluon, huggingface, npz, others, pytorch
+from harness.weights.formats import flax, gluon, huggingface, keras, npz, others, pytorch
 from harness.weights.formats.contents import LARGEST_JSON, Contents, parse_texts
 from spec import Array, Arrays, InvalidInput, is_statistic
 
@@ -182,6 +182,11 @@ def _write_orbax(path: Path, weights: Checkpoint, run_task: RunTask) -> None:
     (path / TEXTS).write_text(json.dumps(_texts(weights)))
 
 
+def _read_keras(path: Path, run_task: RunTask) -> Contents:
+    answer = answer_of(run_task, "keras", path, {"kind": "read"}, {})
+    return Contents(answer.arrays, answer.facts["texts"], answer.facts["remedy"])
+
+
 def _read_onnx(path: Path, run_task: RunTask) -> Contents:
     from harness.weights.formats import onnx_file
 
@@ -238,6 +243,14 @@ FORMATS = {
         write=lambda path, weights, run_task: flax.write(path, _renamed(weights, "nnx"), _texts(weights)),
     ),
     "orbax": Format("an Orbax checkpoint", (), "nnx", "jax", _read_orbax, _write_orbax),
+    "keras": Format(
+        title="Keras' arrays",
+        suffixes=(".weights.h5",),
+        scheme="keras",
+        runner="spec",
+        read=_read_keras,
+        write=lambda path, weights, run_task: keras.write(path, _renamed(weights, "keras"), _texts(weights)),
+    ),
     "onnx": Format("an ONNX model", (".onnx",), "canonical", "onnx", _read_onnx, _write_onnx),
 }
 
@@ -316,6 +329,8 @@ def detect(path: StrPath) -> str:
         return _detect_zip(path)
     if start.startswith(pytorch.LEGACY):
         return "pytorch"
+    if start.startswith(keras.SIGNATURE):
+        return "keras"
     if (what := others.describe(path, start)) is not None:
         raise InvalidInput(f"{path}: {what}")
     if start[:8] == gluon.LIST.to_bytes(8, "little"):
@@ -341,6 +356,8 @@ def _detect_zip(path: Path) -> str:
         return "pytorch"  # whose reader says what is damaged
     if names and all(name.endswith(".npy") or name == TEXTS for name in names):
         return "npz"
+    if keras.WEIGHTS in names:
+        return "keras"
     raise InvalidInput(f"{path}: {others.describe_zip(names)}")
 
 

@@ -22,6 +22,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {  # by format, whose names it holds
     "gluon": ("gluon", "symbol"),
     "flax": ("linen", "nnx"),
     "orbax": ("linen", "nnx"),
+    "keras": ("keras",),
 }
 _SHORT = {  # one name for editions of the same class, or for all of a publisher's
     "canonical": ("canonical", "gluon", "nnx"),
@@ -41,7 +42,7 @@ def asked_scheme(asked: str, form: str, config: Config) -> Scheme:
         InvalidInput: when that format does not hold it, or it has no names for that network.
     """
     possible = [scheme for scheme in SCHEMES.values() if scheme.kind in _KINDS.get(form, ())]
-    possible = [scheme for scheme in possible if config.preset in scheme.presets and (scheme.heads or not config.aux)]
+    possible = [scheme for scheme in possible if scheme.names_all_of(config)]
     for scheme in possible:
         if scheme.name in _SHORT.get(asked, (asked,)):
             return scheme
@@ -59,8 +60,7 @@ def kept_scheme(source: Scheme, same_form: bool, form: str, config: Config) -> S
     own = SCHEMES[FORMATS[form].scheme]
     foreign = source.name not in ("canonical", "gluon", "nnx")
     holds = source.kind in _KINDS.get(form, ()) or (source.whole is not None and same_form and form in _KINDS)
-    fits = config.preset in source.presets and (source.heads or not config.aux)
-    return source if foreign and holds and fits and form != "safetensors" else own
+    return source if foreign and holds and source.names_all_of(config) and form != "safetensors" else own
 
 
 def write(path: Path, form: str, weights: Checkpoint, scheme: Scheme, run_task: RunTask) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from harness.shown import shown
 
-_ARRAYS = "save its arrays with numpy.savez as .npz, under the names and in the layouts of docs/names.md"
+ARRAYS = "save its arrays with numpy.savez as .npz, under the names and in the layouts of docs/names.md"
 _WEB_PAGE = "a web page, not the file itself: download that again"
 _PICTURE = "a picture, not weights: name pictures before --weights, and weights behind it"
-_PICKLE = f"a pickle, which could run any program: where it was written, {_ARRAYS}"
+_PICKLE = f"a pickle, which could run any program: where it was written, {ARRAYS}"
 _PACKED = "a packed file: unpack it first"
 _BEGINNINGS = {  # in small letters
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
@@ -26,14 +26,12 @@ _BEGINNINGS = {  # in small letters
     b"\x80\x03": _PICKLE,
     b"\x80\x04": _PICKLE,
     b"\x80\x05": _PICKLE,
-    b"\x89hdf": f"an HDF5 file, as Keras writes .h5 and .weights.h5: in Keras, {_ARRAYS}",
-    b"\x93numpy": f"one array of NumPy's, not a network: {_ARRAYS}",
-    b"gguf": f"GGUF, a format of language models: {_ARRAYS}",
+    b"\x93numpy": f"one array of NumPy's, not a network: {ARRAYS}",
+    b"gguf": f"GGUF, a format of language models: {ARRAYS}",
     b"\x89png": _PICTURE,
     b"\xff\xd8\xff": _PICTURE,
 }
-_KERAS = f"a model of Keras: in Keras, {_ARRAYS}"
-_TENSORFLOW = f"a checkpoint of TensorFlow: in TensorFlow, {_ARRAYS}"
+_TENSORFLOW = f"a checkpoint of TensorFlow: in TensorFlow, {ARRAYS}"
 _EXPORTED = "a program of torch.export: where it was written, save model.state_dict() with torch.save"
 _CAFFE = (
     "a .caffemodel of Caffe: read it with OpenCV 4 (cv2.dnn.readNetFromCaffe), and save its arrays with numpy.savez as "
@@ -68,8 +66,6 @@ def _is_exported(names: list[str]) -> bool:
 
 def describe_zip(names: list[str]) -> str:
     """What a ZIP archive is that is neither PyTorch's nor NumPy's."""
-    if any(name.endswith(".weights.h5") for name in names):
-        return _KERAS
     if _is_exported(names):
         return _EXPORTED
     few = ", ".join(shown(name) for name in names[:3]) or "nothing"

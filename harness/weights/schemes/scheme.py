@@ -34,7 +34,7 @@ CANONICAL = {1: "O", 2: "OI", 4: "OIHW"}
 CHANNELS_LAST = {1: "O", 2: "IO", 4: "HWIO"}  # JAX's and TensorFlow's
 
 NamesByPreset = Mapping[str, Mapping[str, str]]
-Kind = Literal["torch", "gluon", "symbol", "tensorflow", "nnx", "linen"]
+Kind = Literal["torch", "gluon", "symbol", "tensorflow", "keras", "nnx", "linen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +54,22 @@ class Scheme:
     separator: str = field(default=".", repr=False)  # before the last part of a name
     repeated: Mapping[str, str] = field(default_factory=dict, repr=False)  # layers that files hold twice: names of both
     rows: str = field(default="", repr=False)  # the end of layers whose numbers may stand in a row, (1, out)
+    besides: str = field(default="", repr=False)  # a pattern of the names of what files hold besides the network
     whole: NamesByPreset | None = field(default=None, repr=False)  # all names, of one file
 
     @property
     def presets(self) -> tuple[str, ...]:
         """The presets that have such files, in the order of `spec.PRESETS`."""
         return tuple(self.whole or self.layers or spec.PRESETS)
+
+    def names_all_of(self, config: spec.Config) -> bool:
+        """Whether each array of the network has a name."""
+        return config.preset in self.presets and (self.heads or not config.aux) and (self.scales or not _scaled(config))
+
+    @property
+    def scales(self) -> bool:
+        """Whether the scale of batch norm has a name; it needs none where all names are the canonical ones."""
+        return "norm.weight" in self.convolution or bool(self.whole)
 
     def array(self, preset: str, layer: str, leaf: str) -> str:
         """The name of an array: ``1.gamma`` of layer ``conv1`` and the scheme's ``norm.gamma``.
@@ -73,3 +83,7 @@ class Scheme:
         if leaf.startswith("norm.") and norm in layers:
             return f"{layers[norm]}{self.separator}{leaf.removeprefix('norm.')}"
         return f"{layers[layer]}{self.separator}{leaf}"
+
+
+def _scaled(config: spec.Config) -> bool:
+    return config.batch_norm is not None and config.batch_norm.scale
