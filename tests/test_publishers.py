@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from short import short
-from support import googlenet
+from support import googlenet, here
 
 import spec
 from harness.agreement import probe_params
 from harness.weights.checkpoint import Checkpoint
+from harness.weights.convert import Source, verified
 from harness.weights.equivalence import distance, folded, measured
 from harness.weights.formats import foreign as foreign_files
 from harness.weights.formats import gluon
@@ -222,3 +223,14 @@ def test_half_precision_is_folded_into_single():
     half = {name: x.astype("float16") for name, x in signed(with_norm(target, scale=False)).params.items()}
     result = folded(Checkpoint(half, with_norm(target, scale=False)), target)
     assert {x.dtype.name for x in result.params.values()} == {"float32"}
+
+
+def test_a_folded_network_is_held_against_the_source(tmp_path):
+    target = short("inception-v3-tf")
+    source = signed(with_norm(target, scale=True))
+    wrong = folded(source, target)
+    wrong.params["mixed6b.branch7x7_2.norm.running_mean"][0] += 0.1
+    sides = [Source(tmp_path, "safetensors", SCHEMES["canonical"], x) for x in (source, folded(source, target), wrong)]
+    proof = verified(sides[0], sides[1], here)
+    assert (proof.passed, proof.bound) == (True, 1e-12)
+    assert verified(sides[0], sides[2], here).first_difference == "mixed6b"

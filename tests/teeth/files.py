@@ -21,6 +21,8 @@ _ck, _names, _convert, _formats, _onnx, _params = (
     f"tests/test_{n}.py" for n in ("checkpoint", "names", "convert", "formats", "onnx", "params")
 )
 _people = "tests/test_field_names.py"
+_publishers = "tests/test_publishers.py"
+_EQUIVALENCE = "harness/weights/equivalence.py"
 _table = f"{_people}::test_what_people_have_becomes_what_the_table_says"
 _wrapped = f"{_people}::test_a_wrapped_network_has_the_hash_of_the_plain_one"
 _RECOGNITION = "harness/weights/recognition.py"
@@ -40,6 +42,63 @@ _keras = "tests/test_keras.py"
 _recognized = f"{_names}::test_arrays_are_recognized_as_every_preset_that_has_them"
 
 FAULTS = [
+    # ---------------------------------------------------------------------- the Inception family's publishers
+    Fault(
+        "inceptions: a pool does not count in a branch of timm's",
+        _INCEPTIONS,
+        'f"{self.branch}" if self.alone else f"{self.branch}.{self.step}"',
+        'f"{self.branch}" if self.alone else f"{self.branch}.{self.count}"',
+        (f"{_publishers}::test_the_rules_make_the_lists_of_the_publishers",),
+    ),
+    Fault(
+        "inceptions: halves of a split change places in Gluon's zoo",
+        _INCEPTIONS,
+        'f"1.{place.half}.0" if place.side',
+        'f"1.{1 - (place.half or 0)}.0" if place.side',
+        (f"{_publishers}::test_the_rules_make_the_lists_of_the_publishers",),
+    ),
+    Fault(
+        "inceptions: the first branch of mixed7a has no tower of its own",
+        _INCEPTIONS,
+        "place.branch - (place.stage != 'mixed7a')",
+        "max(place.branch - 1, 0)",
+        (f"{_literal}[tensorflow-2015]",),
+    ),
+    Fault(
+        "recognition: a scale that Gluon's files hold at 1 tells nothing, and tells TensorFlow's network",
+        _NAMES,
+        "config.num_classes == sign if sign else not scaled",
+        "config.num_classes == sign if sign else not (config.batch_norm and config.batch_norm.scale)",
+        (f"{_publishers}::test_a_head_and_a_missing_scale_tell_networks_too",),
+    ),
+    Fault(
+        "recognition: a network of Gluon's zoo has to be the first of its process",
+        _RECOGNITION,
+        're.sub(r"^inception3\\d+_", "", name)',
+        're.sub(r"^inception30_", "", name)',
+        (f"{_publishers}::test_gluon_s_zoo_is_read_whatever_its_number",),
+    ),
+    Fault(
+        "folding: the mean does not follow the sign of the scale",
+        _EQUIVALENCE,
+        "mean, var = mean * sign, (var",
+        "mean, var = mean, (var",
+        (f"{_publishers}::test_weights_of_another_form_of_batch_norm_compute_the_same",),
+    ),
+    Fault(
+        "folding: a pool that divides otherwise is let through",
+        _EQUIVALENCE,
+        "return (node.op, node.reads, node.norm is None)",
+        "return (type(node.op), node.reads, node.norm is None)",
+        (f"{_publishers}::test_networks_that_compute_something_else_are_not_folded",),
+    ),
+    Fault(
+        "convert: what is folded is held against itself",
+        _CONVERT,
+        "given = source if folded else replace",
+        "given = replace",
+        (f"{_publishers}::test_a_folded_network_is_held_against_the_source",),
+    ),
     # ---------------------------------------------------------------------- names and wrappers of other people
     Fault(
         "recognition: a network is not looked for below a name",
