@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from spec.network import (
     LRN,
     AdaptiveAverage,
+    Add,
+    AveragePool,
     Block,
+    Chain,
     Config,
     Conv,
+    Dense,
     GlobalAverage,
     Head,
     MaxPool,
@@ -50,7 +54,7 @@ def table(config: Config, shape: Shape) -> list[Row]:
         part, branches = parts[stage], {}
         if isinstance(part, Head):
             part = part.chain[0][1]
-        if isinstance(part, Block):
+        if isinstance(part, Block | Residual):
             convs = [node for node in walk(config) if node.stage == stage and isinstance(node.op, Conv)]
             branches = {node.name.partition(".")[2]: node.out_channels for node in convs}
         parameters = sum(cost.parameters for cost in layers_of_stage)
@@ -74,6 +78,37 @@ def _heading(leaf: str) -> str:
     return leaf.removeprefix("branch").replace("_reduce", " red").replace("_", " ")
 
 
+_COLUMNS = 6  # of a block's convolutions: as many as GoogLeNet's have
+_NOTATION = "@ kernel / stride, > then, | beside, {} of one map"
+
+
+def _written(part: Operation | Block | Residual | Head) -> str:
+    """A block's branches side by side: ``64 | 48 > 64@5x5 | avg > 32``; nothing for a single operation."""
+    if isinstance(part, Block):
+        return " | ".join(_chain(branch) for branch in part.branches)
+    if isinstance(part, Residual):
+        (_, branches), (_, up) = part.chain
+        x = "x + " if part.shortcut else ""
+        return f"{x}{part.scale:g} * ({_written(branches)}) > {_one(up)}"
+    return _chain(part.chain) if isinstance(part, Head) else ""
+
+
+def _chain(chain: Chain) -> str:
+    return " > ".join(_one(part) for _, part in chain)
+
+
+def _one(part: Operation | Block | Residual) -> str:
+    if isinstance(part, Block):
+        return f"{{{', '.join(_chain(branch) for branch in part.branches)}}}"
+    if isinstance(part, Conv | Dense):
+        kernel = _kernel(part).removesuffix("/1")
+        return f"{'classes' if part.channels is None else part.channels}" + (
+            f"@{kernel}" if kernel not in ("", "1x1") else ""
+        )
+    kind = "max" if isinstance(part, MaxPool) else "avg" if isinstance(part, AveragePool) else "mean"
+    return kind + (f"/{part.strides[0]}" if isinstance(part, Sliding) and part.strides[0] > 1 else "")
+
+
 def render(config: Config, shape: Shape) -> str:
     """The table as text, sizes written as the paper does: height x width x channels.
 
@@ -82,18 +117,23 @@ def render(config: Config, shape: Shape) -> str:
     """
     rows = table(config, shape)
     branches = list(dict.fromkeys(leaf for row in rows for leaf in row.branches))
-    headings = map(_heading, branches)
+    alike = len(branches) <= _COLUMNS
+    headings = map(_heading, branches) if alike else [f"branches, {_NOTATION}"]
     lines: list[tuple[str, ...]] = [("stage", "kernel", "output", *headings, "parameters", "multiply-adds")]
-    for row in rows:
+    for row, (_, part) in zip(rows, config.stages, strict=True):
         out = " x ".join(str(n) for n in (*row.shape[1:], row.shape[0]))
-        widths = [str(row.branches.get(leaf, "")) for leaf in branches]
+        widths = [str(row.branches.get(leaf, "")) for leaf in branches] if alike else [_written(part)]
         lines.append((row.stage, row.kernel, out, *widths, _count(row.parameters), _count(row.multiply_adds)))
     total = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
-    lines.append(("total", "", "", *[""] * len(branches), *(_count(n) for n in total)))
+    lines.append(("total", "", "", *[""] * len(widths), *(_count(n) for n in total)))
     columns = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = [[cell.rjust(n) for cell, n in zip(line, columns, strict=True)] for line in lines]
-    names = [[cell.ljust(n) for cell, n in zip(line[:2], columns[:2], strict=True)] for line in lines]
-    text = ["  ".join(left + right[2:]) for left, right in zip(names, aligned, strict=True)]
+    left = {0, 1} if alike else {0, 1, 3}
+    text = [
+        "  ".join(
+            cell.ljust(n) if i in left else cell.rjust(n) for i, (cell, n) in enumerate(zip(line, columns, strict=True))
+        )
+        for line in lines
+    ]
     channels, height, width = shape
     head = [f"{config.preset}: {config.source}", f"input {height} x {width} x {channels}, {config.num_classes} classes"]
     features = _features(config)
@@ -110,11 +150,16 @@ def _features(config: Config) -> str:
     fixed = [] if norm is None else ["scale"] * (not norm.scale) + ["shift"] * (not norm.shift)
     learned = f" without {' and '.join(fixed)}" if fixed else ""
     convs = [node for node in nodes if isinstance(node.op, Conv)]
-    linear = [node.name for node in convs if node.op.activation is None]
+    parts = dict(config.stages)
+    plain = [node for node in nodes if isinstance(node.op, Conv | Add) and node.op.activation is None]
+    linear = [node.name for node in plain if node.name == node.stage or not isinstance(parts[node.stage], Residual)]
+    averages = {node.op.count_pad for node in nodes if isinstance(node.op, AveragePool) and any(map(any, node.op.pads))}
     not_5x5 = {node.op.sides for node in convs if node.name.endswith(".branch5x5")} - {(5, 5)}
     sigmoid = any(node.op.activation == "sigmoid" for node in layers(config))
     features = {
         f"no ReLU after {' and '.join(linear)}": linear,
+        "averages divide by the whole window": True in averages,
+        "averages divide by the pixels in the window": False in averages,
         "max pools round up": any(isinstance(node.op, MaxPool) and node.op.ceil for node in nodes),
         **{f"the '5x5' branch is {height}x{width}": True for height, width in not_5x5},
         "sigmoid activations": sigmoid,

@@ -22,6 +22,7 @@ from harness.compare.comparison import Expected, expect, judge
 from spec import reference
 from spec.network import is_statistic
 from spec.shapes import input_sizes
+from spec.table import render
 from spec.tolerances import TOLERANCES
 
 # ------------------------------------------------------------------------------------------------- published figures
@@ -167,6 +168,44 @@ def test_what_publishers_differ_in_is_in_the_tables():
     scales = [residual[name].op.scale for name in ("block35_1", "block17_1", "block8_9", "block8_10")]
     assert scales == [0.17, 0.1, 0.2, 1.0]
     assert [residual[name].op.activation for name in ("block8_9", "block8_10")] == ["relu", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "written"),
+    [
+        ("inception-bn", "inception3c", "128 > 160@3x3/2 | 64 > 96@3x3 > 96@3x3/2 | max/2"),
+        ("inception-bn", "inception5b", "352 | 192 > 320@3x3 | 192 > 224@3x3 > 224@3x3 | max > 128"),
+        ("inception-v3", "aux1", "avg/3 > 128 > 768@5x5 > mean > classes"),
+        (
+            "inception-v3-fid",
+            "mixed7c",
+            "320 | 384 > {384@1x3, 384@3x1} | 448 > 384@3x3 > {384@1x3, 384@3x1} | max > 192",
+        ),
+        ("inception-v4", "mixed3a", "max/2 | 96@3x3/2"),
+        ("inception-resnet-v2", "block8_3", "x + 0.2 * (192 | 192 > 224@1x3 > 256@3x1) > 2080"),
+    ],
+)
+def test_the_printed_table_writes_blocks_as_the_papers_do(name, stage, written):
+    config = spec.preset(name)
+    shape = (config.in_channels, config.input_size, config.input_size)
+    row = next(line for line in render(config, shape).splitlines() if line.startswith(f"{stage} "))
+    assert f"  {written}  " in row
+    assert max(map(len, render(config, shape).splitlines()[1:])) < 200
+
+
+def test_the_printed_table_says_what_its_rows_do_not():
+    def features(name: str, **settings: bool) -> str:
+        return render(spec.preset(name, **settings), (3, 299, 299) if "bn" not in name else (3, 224, 224)).splitlines()[
+            2
+        ]
+
+    assert features("inception-bn").startswith(
+        "averages divide by the whole window; max pools round up; batch norm (20,032"
+    )
+    assert features("inception-v3-tf").startswith(
+        "averages divide by the pixels in the window; batch norm without scale ("
+    )
+    assert features("inception-resnet-v2").startswith("no ReLU after block8_10; averages divide by the pixels")
 
 
 def test_shortcuts_may_be_dropped():
