@@ -18,7 +18,9 @@ class TextbookRMSProp(torch.optim.Optimizer):
         super().__init__(params, {"lr": textbook.rate})
         self.textbook = textbook
         for p in (p for group in self.param_groups for p in group["params"]):
-            self.state[p] = {"exp_avg_sq": torch.ones_like(p), "momentum_buffer": torch.zeros_like(p)}
+            self.state[p] = {"exp_avg_sq": torch.ones_like(p)}
+            if textbook.momentum:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
     @torch.no_grad()
     def step(self) -> None:
