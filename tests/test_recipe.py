@@ -276,6 +276,16 @@ def test_the_table_of_the_caller_stays_as_it_is():
     assert json.dumps(PLAIN) == table
 
 
+def test_the_way_of_inception_v3_is_a_recipe_as_the_documentation_has_it():
+    """Its rate falls by 6 % every two epochs, here of 10 steps."""
+    text = (Path(spec.__file__).parents[1] / "docs" / "training.md").read_text()
+    made = recipe_of(PLAIN | tomllib.loads(text.split("```toml\n")[1].split("```")[0]))
+    assert made.optimizer == spec.RMSProp(clip_value=2.0, average=0.9999)
+    assert made.label_smoothing == 0.1
+    rates = [made.rate(step, 10) for step in (0, 19, 20, 40)]
+    assert rates == pytest.approx([0.045, 0.045, 0.045 * 0.94, 0.045 * 0.94**2], rel=1e-15)
+
+
 def test_whole_numbers_become_floats():
     made = recipe_of(PLAIN | {"mean": 0, "std": 1, "optimizer": {"name": "sgd", "rate": 1, "clip_norm": 5}})
     assert [type(x) for x in (made.mean, made.std, made.optimizer.rate, made.optimizer.clip_norm)] == [float] * 4
