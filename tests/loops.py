@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -97,14 +98,14 @@ def referee(dataset: Path, recipe: Recipe, steps: int) -> Trained:
     config = recipe.config(num_classes=len(opened.classes))
     params, state = spec.init_params(config, SEED, recipe.init), {}
     rounded = math.floor if recipe.partial_batch == "drop" else math.ceil
-    losses, accuracies, per_epoch = [], [], rounded(len(opened.train) / recipe.batch)
+    losses, accuracies, batches = [], [], rounded(len(opened.train) / recipe.batch)
+    per_epoch = min(batches, recipe.epoch_steps or batches)
     while len(losses) < steps:
         epoch = len(losses) // per_epoch
-        for images, labels in training_batches(
+        given = training_batches(
             opened.train, recipe.batch, seed=SEED, epoch=epoch, dtype="float64", mean=recipe.mean, std=recipe.std
-        ):
-            if len(images) < recipe.batch and recipe.partial_batch == "drop":
-                continue
+        )
+        for images, labels in islice(given, per_epoch):
             number = len(losses)
             optimizer = replace(recipe.optimizer, rate=recipe.rate(number, per_epoch))
             masks = spec.dropout_masks(config, images.shape, SEED, number)

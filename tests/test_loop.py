@@ -157,6 +157,14 @@ def test_the_partial_batch_counts_as_the_recipe_says(kind, backend, dataset, tmp
     assert {name: error for name, error in errors.items() if error > 1e-11 and name not in idle} == {}
 
 
+def test_an_epoch_ends_where_the_recipe_says_and_the_next_has_an_order_of_its_own(first, dataset, tmp_path):
+    recipe = replace(RECIPE, epoch_steps=2)
+    expected = referee(dataset, recipe, 4)
+    assert run(first, dataset, tmp_path, recipe=recipe)
+    np.testing.assert_allclose([record["loss"] for record in records(tmp_path, "step")], expected.losses, rtol=1e-12)
+    assert [record["step"] for record in records(tmp_path, "epoch")] == [2, 4]
+
+
 def test_a_run_whose_only_batch_would_be_dropped_is_refused(dataset):
     recipe = replace(RECIPE, batch=41, partial_batch="drop")
     with pytest.raises(spec.InvalidInput, match="40 images are fewer than a batch of 41: take a smaller --batch"):

@@ -110,6 +110,7 @@ def test_the_rate_is_the_optimizer_s_times_the_schedule_s():
 def test_a_partial_batch_counts_whole_or_for_its_images_or_not_at_all(kind, steps, scales):
     made = recipe_of(PLAIN | {"batch": 8, "partial_batch": kind})
     assert [made.steps_per_epoch(images) for images in (16, 19, 7)] == [2, steps, steps - 2]
+    assert [replace(made, epoch_steps=2).steps_per_epoch(images) for images in (19, 7)] == [2, steps - 2]
     assert [made.gradient_scale(images) for images in (8, 3)] == scales
 
 
@@ -151,8 +152,26 @@ def test_the_fast_recipe_trains_on_28_pixels_and_ten_classes():
     spec.stage_shapes(found.config(), (1, 28, 28))
 
 
+EXERCISES = (
+    "inception-bn",
+    "inception-resnet-v2",
+    "inception-resnet-v2-plain",
+    "inception-v3",
+    "inception-v3-smoothing",
+)
+
+
+def test_two_recipes_of_an_exercise_differ_in_its_question_only():
+    for name, other, asked in (
+        ("inception-v3", "inception-v3-smoothing", {"label_smoothing": 0.1}),
+        ("inception-resnet-v2", "inception-resnet-v2-plain", {"shortcuts": False}),
+    ):
+        found = recipe(other)
+        assert replace(recipe(name), **asked, source=found.source) == found
+
+
 def test_all_that_come_along_are_known():
-    assert recipes() == tuple(sorted([*COME_ALONG, "digits", "fast", "fine-tune"]))
+    assert recipes() == tuple(sorted([*COME_ALONG, *EXERCISES, "digits", "epoch", "fast", "fine-tune"]))
     for name in recipes():
         found = recipe(name)
         config = found.config()
@@ -262,6 +281,7 @@ def test_a_table_has_every_key_that_is_set():
         dropout=0.5,
         aux=True,
         channels=3,
+        epoch_steps=5,
         norm_momentum=0.2,
         norm_scale=True,
     )

@@ -158,6 +158,7 @@ class Recipe:
     norm_scale: bool | None = None  # whether batch norm has a scale that is learned; None: the preset's
     shortcuts: bool | None = None  # False drops the residuals' shortcuts; None: the preset's
     aux: bool | None = None  # with auxiliary heads; None: where the preset has them
+    epoch_steps: int | None = None  # an epoch ends after so many batches of its random order; None: after all
     channels: int | None = None  # of the images: 1 (grey) or 3 (RGB); None: the preset's
     source: str = ""  # where the recipe comes from
     data: str = ""  # what the source trained on, as `googlenet train --data` takes it
@@ -187,9 +188,10 @@ class Recipe:
         return preset(self.preset, **(settings | changed))
 
     def steps_per_epoch(self, images: int) -> int:
-        """The batches in an epoch of so many images."""
+        """The steps of an epoch of so many images."""
         whole, rest = divmod(images, self.batch)
-        return whole + (rest > 0 and self.partial_batch != "drop")
+        batches = whole + (rest > 0 and self.partial_batch != "drop")
+        return min(batches, self.epoch_steps or batches)
 
     def gradient_scale(self, images: int) -> float:
         """The factor of the mean loss's gradient in a batch of so many images."""
@@ -222,7 +224,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], list[str]]] = [
     (f"one of {', '.join(PRESETS)}", PRESETS.__contains__, ["preset"]),
     (f"one of {', '.join(SCHEMES)}", SCHEMES.__contains__, ["init"]),
     (f"one of {', '.join(PARTIAL_BATCHES)}", PARTIAL_BATCHES.__contains__, ["partial_batch"]),
-    ("at least 1", lambda n: n >= 1, ["size", "batch", "epochs", "schedule.every"]),
+    ("at least 1", lambda n: n >= 1, ["size", "batch", "epochs", "epoch_steps", "schedule.every"]),
     ("1 (grey) or 3 (RGB)", lambda n: n in (1, 3), ["channels"]),
     ("finite numbers", lambda x: all(map(math.isfinite, _several(x))), ["mean"]),
     ("numbers above 0", lambda x: all(0 < number < math.inf for number in _several(x)), ["std"]),

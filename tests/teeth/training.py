@@ -197,6 +197,12 @@ _loop = [
 ]
 _recipe = [
     (
+        "an epoch goes on to the last batch whatever the recipe says",
+        "return min(batches, self.epoch_steps or batches)",
+        "return batches",
+        [f"{LOOP}test_an_epoch_ends_where_the_recipe_says_and_the_next_has_an_order_of_its_own"],
+    ),
+    (
         "an epoch leaves its last, smaller batch out",
         'whole + (rest > 0 and self.partial_batch != "drop")',
         "whole",
