@@ -36,7 +36,13 @@ class Network(nnx.Module):
         self.deterministic = True  # false in training mode: `train()` sets it, as it does in every dropout
 
     def finish(
-        self, dtype: str = "float32", device: str = "auto", seed: int = 0, params: spec.Arrays | None = None
+        self,
+        dtype: str = "float32",
+        device: str = "auto",
+        seed: int = 0,
+        params: spec.Arrays | None = None,
+        *,
+        tuned: bool = True,
     ) -> None:
         """Give the layers their dtype, device and parameters.
 
@@ -45,6 +51,7 @@ class Network(nnx.Module):
             device: ``auto`` (a GPU where there is one), ``cpu`` or ``gpu``.
             seed: Of dropout, and of `spec.init_params` where no parameters are given.
             params: By canonical name.
+            tuned: False leaves out everything that is there for speed.
 
         Raises:
             spec.InvalidInput: for a device that is not there, an unknown dtype, or parameters that do not fit.
@@ -60,7 +67,7 @@ class Network(nnx.Module):
                 part.dtype = self.dtype
             elif isinstance(part, Dropout):
                 part.rngs = rngs.dropout.fork()
-        if self.device.platform == "cpu":
+        if tuned and self.device.platform == "cpu":
             make_fast(self)
         nnx.update(self, jax.device_put(nnx.state(self), self.device))  # dropout's generators too
         load_params(self, spec.init_params(self.config, seed) if params is None else params)

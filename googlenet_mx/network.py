@@ -41,7 +41,13 @@ class Network(Block):
         self.config = config
 
     def finish(
-        self, dtype: str = "float32", device: str = "auto", seed: int = 0, params: spec.Arrays | None = None
+        self,
+        dtype: str = "float32",
+        device: str = "auto",
+        seed: int = 0,
+        params: spec.Arrays | None = None,
+        *,
+        tuned: bool = True,
     ) -> None:
         """Give the layers their dtype, device and parameters.
 
@@ -50,6 +56,7 @@ class Network(Block):
             device: ``auto`` (a GPU where there is one), ``cpu`` or ``gpu``.
             seed: Of `spec.init_params`, where no parameters are given.
             params: By canonical name.
+            tuned: False leaves out everything that is there for speed.
 
         Raises:
             spec.InvalidInput: for a device that is not there, an unknown dtype, or parameters that do not fit.
@@ -57,12 +64,18 @@ class Network(Block):
         self.cast(select_dtype(dtype))
         self.initialize(ctx=select_device(device))
         load_params(self, spec.init_params(self.config, seed) if params is None else params)
-        self.hybridize(**STATIC)
         # object.__setattr__ avoids Gluon's registration of children: the passes refer back to this network, and the
         # parameter, which is slow to look up, belongs to a layer already.
         object.__setattr__(self, "inference_pass", InferencePass(self))
         object.__setattr__(self, "training_pass", TrainingPass(self))
         object.__setattr__(self, "_first", next(iter(self.collect_params().values())))
+        if tuned:
+            self.compile()
+
+    def compile(self) -> None:
+        """Have graphs computed from now on, not operator by operator."""
+        for block in (self, self.inference_pass, self.training_pass):
+            block.hybridize(**STATIC)
 
     @property
     def parameter(self) -> NDArray:
@@ -107,7 +120,6 @@ class Pass(Graph):
         self.forward_network = network.forward
         for name, child in network._children.items():  # the graph takes their parameters
             self.register_child(child, name)
-        self.hybridize(**STATIC)
 
 
 class InferencePass(Pass):

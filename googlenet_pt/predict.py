@@ -34,7 +34,7 @@ def predictor(model: Network, x: Tensor) -> Callable[[Tensor], Tensor]:
     """
     frozen = copy.deepcopy(model).eval()
     if _fusible(frozen, x):
-        _fuse(frozen)
+        _fuse(frozen, frozen.dtype)
 
     @torch.inference_mode()
     def logits(x: Tensor) -> Tensor:
@@ -51,13 +51,16 @@ def _fusible(model: Network, x: Tensor) -> bool:
     return model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and has_bfloat16)
 
 
-def _fuse(model: Network) -> None:
-    """Replace every convolution and Inception block by its fused form."""
-    for name, layer in list(model.named_children()):
-        if isinstance(layer, Conv) and _foldable(layer):
-            setattr(model, name, _Fused([layer], model.dtype))
+def _fuse(module: nn.Module, dtype: torch.dtype) -> None:
+    """Replace every convolution, at any depth, and every block of GoogLeNet by its fused form."""
+    for name, layer in list(module.named_children()):
+        if isinstance(layer, Conv):
+            if _foldable(layer):
+                setattr(module, name, _Fused([layer], dtype))
         elif isinstance(layer, Inception):
-            setattr(model, name, _FusedInception(layer, model.dtype))
+            setattr(module, name, _FusedInception(layer, dtype))
+        else:
+            _fuse(layer, dtype)
 
 
 def _foldable(conv: Conv) -> bool:

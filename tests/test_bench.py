@@ -204,7 +204,8 @@ def test_candidates_are_every_combination_that_exists():
         ("infer", "jax tuned"),
         ("infer", "onnx"),
     ]
-    assert [c.module for c in found[1:3]] == ["googlenet_pt.textbook", "googlenet_pt"]
+    assert [c.module(CONFIG) for c in found[1:3]] == ["googlenet_pt.textbook", "googlenet_pt"]
+    assert [c.module(spec.preset("inception-v3")) for c in found[1:3]] == ["googlenet_pt.published", "googlenet_pt"]
 
 
 def test_groups_share_task_and_batch():

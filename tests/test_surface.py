@@ -35,6 +35,7 @@ FILES = {
     "build.py",
     "probe.py",
     "profile.py",
+    "published.py",
     "textbook.py",
     "train.py",
 }
@@ -134,9 +135,9 @@ SETTINGS = [("dtype", "float32"), ("device", "auto"), ("seed", 0), ("params", No
 def test_build_and_finish_take_the_documented_settings(backends):
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for backend in backends:
-        for function in (backend.build, backend.Network.finish):
-            settings = [parameter for parameter in _parameters(function) if parameter[0] != "config"]
-            assert settings == [(name, kind, default) for name, default in SETTINGS]
+        settings = [(name, kind, default) for name, default in SETTINGS]
+        assert [parameter for parameter in _parameters(backend.build) if parameter[0] != "config"] == settings
+        assert _parameters(backend.Network.finish) == [*settings, ("tuned", inspect.Parameter.KEYWORD_ONLY, True)]
 
 
 def _classes(package: str, file: str) -> dict[str, ast.ClassDef]:

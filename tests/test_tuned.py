@@ -9,12 +9,14 @@ from unittest import mock
 import numpy as np
 import pytest
 from networks import Case, expected, material
+from short import model as short_model
+from short import short
 from support import TESTED, expected_activations, loaded
 from support import Case as Wide
 from support import material as wide_material
 
 import spec
-from harness.agreement import relative_error, relative_errors
+from harness.agreement import probe_params, relative_error, relative_errors
 from harness.backends import ceilings
 from harness.backends.registry import load
 from harness.bench.worker.operations import to_numpy
@@ -68,6 +70,29 @@ def test_the_predictor_computes_what_the_referee_does(backend, case):
     model = loaded(backend, config, params, case.dtype)
     logits = expected(case).stages[config.logits]
     _assert_predictor_computes(backend, model, images, logits, case.dtype)
+
+
+@pytest.mark.parametrize("backend", [name for name in TESTED if name != "jax"], indirect=True)
+@pytest.mark.parametrize("preset", ["inception-v3", "inception-resnet-v2"])
+def test_the_predictor_of_a_short_inception_computes_what_the_referee_does(preset, backend):
+    """JAX has none of its own for these: it compiles the network."""
+    config = short(preset, aux=False if preset == "inception-v3" else None)
+    params = {name: x.astype("float32") for name, x in probe_params(config, seed=3).items()}
+    images = np.random.default_rng(7).normal(size=(2, 3, 107, 75)).astype("float32")
+    model = short_model(backend, config, params, "float32")
+    _assert_predictor_computes(backend, model, images, reference.predict(config, params, images), "float32")
+
+
+@pytest.mark.skipif("pt" not in TESTED, reason="PyTorch is not tested")
+def test_every_convolution_of_pytorch_s_predictor_is_fused():
+    from torch import nn
+
+    from googlenet_pt.predict import _fuse
+
+    config = short("inception-resnet-v2")
+    model = short_model(load("pt"), config, probe_params(config, seed=3), "float32")
+    _fuse(model, model.dtype)
+    assert not any(isinstance(part, nn.Conv2d | nn.BatchNorm2d) for part in model.modules())
 
 
 @pytest.mark.slow

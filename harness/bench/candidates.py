@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+import spec
+from harness.backends import textbook
 from harness.backends.registry import BACKENDS, PACKAGES
 
 ENGINES = (*BACKENDS, "onnx")
@@ -24,8 +26,8 @@ _COMPILED = ("pt", "mx")  # the frameworks with a switch for it; JAX's textbook 
 class Candidate:
     """One thing to be timed.
 
-    `variant` is ``textbook`` (the network as the framework's tutorials write it), ``compiled`` (the same with the
-    framework's own compilation switch), ``tuned`` (this project's network) or ``session`` (ONNX Runtime).
+    `variant` is ``textbook`` (the network as the framework's tutorials or its publishers write it), ``compiled`` (the
+    same with the framework's own compilation switch), ``tuned`` (this project's network) or ``session`` (ONNX Runtime).
     """
 
     backend: str
@@ -45,12 +47,12 @@ class Candidate:
         """``pt tuned``, or ``onnx``, which has one variant."""
         return self.backend if self.backend == "onnx" else f"{self.backend} {self.variant}"
 
-    @property
-    def module(self) -> str:
-        """The module of the network."""
+    def module(self, config: spec.Config) -> str:
+        """The module of that network."""
         if self.backend == "onnx":
             return "harness.bench.worker.onnx_session"
-        return PACKAGES[self.backend] if self.variant == "tuned" else f"{PACKAGES[self.backend]}.textbook"
+        package = PACKAGES[self.backend]
+        return package if self.variant == "tuned" else f"{package}.{textbook.module(config)}"
 
     @property
     def program(self) -> Candidate:

@@ -66,7 +66,7 @@ class Process:
             variables = environment(folder, candidate, len(processors))
         job = {
             **asdict(candidate),
-            "module": candidate.module,
+            "module": candidate.module(config),
             "config": config_table(config),
             "params": str(params),
             "device": device,

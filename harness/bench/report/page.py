@@ -18,7 +18,7 @@ from spec import InvalidInput
 
 _DATA, _PAGE = "bench.json", "report.html"
 _VARIANTS = {
-    "textbook": "the network as the framework's tutorials write it, with the framework's own defaults",
+    "textbook": "the network as tutorials or its publishers write it, with the framework's own defaults",
     "compiled": "the textbook's network with the framework's own compilation switch",
     "tuned": "this project's network",
     "session": "the graph that this project exports, in ONNX Runtime",
