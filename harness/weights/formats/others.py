@@ -31,7 +31,11 @@ _BEGINNINGS = {  # in small letters
     b"\x89png": _PICTURE,
     b"\xff\xd8\xff": _PICTURE,
 }
-_TENSORFLOW = f"a checkpoint of TensorFlow: in TensorFlow, {ARRAYS}"
+_TENSORFLOW = (
+    "a file of TensorFlow: there, r = tf.train.load_checkpoint(PREFIX); numpy.savez('a.npz', **{n: r.get_tensor(n) "
+    "for n in r.get_variable_to_shape_map()}) saves a checkpoint's arrays, and names of TF-slim are understood; "
+    "docs/porting.md has the lines for a frozen graph"
+)
 _EXPORTED = "a program of torch.export: where it was written, save model.state_dict() with torch.save"
 _CAFFE = (
     "a .caffemodel of Caffe: read it with OpenCV 4 (cv2.dnn.readNetFromCaffe), and save its arrays with numpy.savez as "

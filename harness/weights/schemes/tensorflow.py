@@ -148,8 +148,9 @@ _LEAVES = {
     "norm.running_var":  ("norm.moving_variance", "norm.2",     "norm.moving_variance"),
 }
 # fmt: on
-# Auxiliary heads, counts of steps, and what an optimizer and averages keep for each variable, below its name.
-_SLIM_BESIDES = r".*/AuxLogits/.*|[^/]*|.*/(weights|biases|beta|moving_mean|moving_variance)/.*"
+# Auxiliary heads, and whatever is no layer's variable: counts of steps, constants of a graph, what an optimizer and
+# averages keep for each variable, below its name.
+_SLIM_BESIDES = r".*/AuxLogits/.*|(?!.*/(weights|biases|beta|moving_mean|moving_variance)$).*"
 
 
 def _scheme(
