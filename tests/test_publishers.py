@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from short import short
-from support import googlenet, here
+from support import TESTED, googlenet, here
 
 import spec
 from harness.agreement import probe_params
@@ -234,3 +235,23 @@ def test_a_folded_network_is_held_against_the_source(tmp_path):
     proof = verified(sides[0], sides[1], here)
     assert (proof.passed, proof.bound) == (True, 1e-12)
     assert verified(sides[0], sides[2], here).first_difference == "mixed6b"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("pt" not in TESTED, reason="PyTorch is not tested")
+def test_tensorflow_s_weights_from_timm_become_a_network_without_a_scale(tmp_path):
+    """And torchvision's class loads them again, with a scale of 1."""
+    config = spec.preset("inception-v3-tf", norm_scale=True)
+    params = {name: x.astype("float32") for name, x in signed(config).params.items()}
+    save_file(foreign_files.renamed(params, SCHEMES["torchvision-v3"], config), tmp_path / "timm.safetensors")
+    folded_into = ("--preset", "inception-v3-tf", "--fold-into", "inception-v3-tf")
+    said = googlenet("convert", str(tmp_path / "timm.safetensors"), str(tmp_path / "tf.safetensors"), *folded_into)
+    assert "378 tensors, bit for bit" in said.stdout
+    assert "no stage by more than 5e-06" in said.stdout
+    said = googlenet("convert", str(tmp_path / "tf.safetensors"), str(tmp_path / "a.pt"), "--names", "torchvision")
+    assert "the NumPy referee and PyTorch on the same 2 x 3 x 107 x 107 images" in said.stdout
+    assert "no stage by more than 1e-12" in said.stdout
+    refused = googlenet(
+        "convert", str(tmp_path / "tf.safetensors"), str(tmp_path / "b.pt"), "--fold-into", "inception-v3-fid", status=2
+    )
+    assert "they differ from mixed7c.pool on (AveragePool and MaxPool)" in " ".join(refused.stderr.split())
