@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from networks import thin, with_stages
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from short import short
 from support import here
 
 import spec
@@ -70,6 +71,14 @@ CASES = [
     Case(thin("vgg11", 33), 33, 33),
     Case(thin("nin", num_classes=7), 67, 67),
     Case(thin("nin", in_channels=2), 115, 131),  # whose last map has pixels to average
+    Case(short("inception-bn"), 31, 64),
+    Case(short("inception-bn-mxnet"), 61, 40),
+    Case(short("inception-v3", aux=False), 75, 91),
+    Case(short("inception-v3-tf"), 75, 76),
+    Case(short("inception-v3-fid"), 76, 75),
+    Case(short("inception-v4"), 75, 79),
+    Case(short("inception-resnet-v2"), 77, 75),
+    Case(short("inception-resnet-v2", shortcuts=False, norm_scale=False), 75, 75),
 ]
 WIDE = [  # average pools of fixed windows, which need large maps
     Case(thin("cnblogs"), 225, 194),  # whose last map is one row higher than the window of 7
@@ -82,6 +91,10 @@ PRESETS = [  # at their own widths
     Case(spec.preset("torchvision"), 224, 224),
     Case(spec.preset("nin"), 224, 224),
     Case(spec.preset("vgg11-narrow"), 224, 225),
+    Case(spec.preset("inception-bn"), 224, 224),
+    Case(spec.preset("inception-v3"), 299, 299),  # with its head
+    Case(spec.preset("inception-v4"), 107, 107),
+    Case(spec.preset("inception-resnet-v2"), 107, 107),
 ]
 LARGEST = [  # 47 and 129 million parameters
     pytest.param(Case(spec.preset(preset), 224, 224), marks=pytest.mark.large) for preset in ("alexnet", "vgg11")
