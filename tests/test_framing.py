@@ -16,7 +16,7 @@ from support import ROOT, TESTED, googlenet, weights_of
 import spec
 from harness.backends.registry import load
 from harness.images.framing import INTERPOLATIONS, framed
-from harness.weights import checkpoint
+from harness.weights import checkpoint, names, preprocessing
 from harness.weights.checkpoint import Checkpoint
 from harness.weights.formats.huggingface import write_folder
 from harness.weights.preprocessing import PUBLISHERS, Preprocessing, chosen, named, preprocessing_of, published
@@ -228,6 +228,14 @@ def test_names_tell_the_publisher(scheme, preset, classes, name, words):
     trained = published(scheme, replace(config, num_classes=7))
     assert (trained.assumed, trained.interpolation) == (True, made.interpolation)
     assert published(scheme, replace(config, in_channels=1)).source == "as the file does not say"
+
+
+def test_names_and_presets_that_tell_a_publisher_exist():
+    """A scheme that has another name would leave its files with a guess."""
+    for key, publishers in preprocessing._OF_NAMES.items():
+        scheme, *presets = (key,) if isinstance(key, str) else key
+        assert set(presets) <= set(names.SCHEMES[scheme].presets)
+        assert set(publishers) <= PUBLISHERS.keys()
 
 
 def test_stored_way_is_read_again_and_a_usual_one_takes_no_room():
