@@ -68,7 +68,9 @@ def picture_tolerances(config: Config, dtype: str) -> Tolerances:
     Max pools and ReLUs meet values that tie but for rounding: float32 rounds them apart differently in each framework,
     and a gradient then goes to another pixel. Measured: gradients 2e-2, step 2e-5. Batch norm on a small batch
     amplifies that: gradients 0.28, step 0.04, and nudging the referee's own float64 weights by a few float32 roundings
-    moves its gradients by as much as 0.6. There float32 proves the forward pass, and float64 the gradients.
+    moves its gradients by as much as 0.6. There float32 proves the forward pass, and float64 the gradients. PyTorch in
+    channels_last and oneDNN add up a map's values one after the other: mean and variance of 90,000 values are off by
+    1.5e-5 (1e-7 in PyTorch's other layout), and the loss of Inception v3 at 299 pixels by 2.1e-4.
 
     Batch norm also divides by the small deviation of flat pictures, and what cancels there costs digits in float64
     too: gradients 1.4e-11 (PyTorch and JAX at 224 pixels; MXNet, which multiplies with NumPy's own library, 4e-13), and
@@ -79,4 +81,6 @@ def picture_tolerances(config: Config, dtype: str) -> Tolerances:
         return bounds
     if dtype == "float64":
         return replace(bounds, gradients=5e-11, step=1e-11) if config.batch_norm else bounds
-    return replace(bounds, gradients=1.0, step=0.2) if config.batch_norm else replace(bounds, gradients=5e-2, step=5e-3)
+    if config.batch_norm:
+        return replace(bounds, loss=1e-3, gradients=1.0, step=0.2)
+    return replace(bounds, gradients=5e-2, step=5e-3)
