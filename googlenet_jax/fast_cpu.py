@@ -6,6 +6,7 @@ program: float64 gradients off by as much as their largest value.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
@@ -33,18 +34,22 @@ def make_fast(model: nnx.Module) -> None:
 
 # ------------------------------------------------------------------------------------------------------ convolutions
 
+MUCH = 2**24  # multiply-adds
+
 
 def convolution(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple, **settings) -> jax.Array:
     """XLA's convolution, or a matrix product where that is faster.
 
     A 1x1 convolution is one; XLA takes 1.5 to 3 times as long for the gradient of its kernel. Any other is the product
     of its windows with the kernel. Where the map is smaller than the kernel, XLA takes up to 20 times as long, which at
-    28 x 28 pixels was most of a training step; in float64, for which it has no fast convolution, 3 to 13 times.
+    28 x 28 pixels was most of a training step; in float64, for which it has no fast convolution, 3 to 13 times. That
+    takes longer to compile: it has to be much work.
     """
     (height, width), (rows, columns) = kernel.shape[:2], x.shape[1:3]
     if strides == (1, 1) and (height, width) == (1, 1) and not np.any(padding):
         return x @ kernel[0, 0]
-    if x.dtype == jnp.float64 or (strides == (1, 1) and (rows < height or columns < width)):
+    work = math.prod(x.shape[:3]) * kernel.size // math.prod(strides)  # multiply-adds
+    if (x.dtype == jnp.float64 and work >= MUCH) or (strides == (1, 1) and (rows < height or columns < width)):
         padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         down, across = (padded.shape[1] - height) // strides[0], (padded.shape[2] - width) // strides[1]  # to the last
         windows = [

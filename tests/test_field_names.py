@@ -669,9 +669,11 @@ def test_names_that_a_format_does_not_hold_are_refused_with_those_that_it_does(t
 
 @pytest.mark.parametrize("name", foreign.NAMES)
 def test_every_name_can_be_asked_for_in_some_format(name):
-    forms = ("pytorch", "safetensors", "gluon", "flax", "orbax")
+    forms = ("pytorch", "safetensors", "gluon", "flax", "orbax", "keras")
     chosen = []
     for form, preset in itertools.product(forms, spec.PRESETS):
         with contextlib.suppress(InvalidInput):
             chosen.append(foreign.asked_scheme(name, form, spec.preset(preset, aux=False)))
+        with contextlib.suppress(InvalidInput):  # TF-slim's and Keras' batch norm has no scale
+            chosen.append(foreign.asked_scheme(name, form, spec.preset(preset, aux=False, norm_scale=False)))
     assert chosen

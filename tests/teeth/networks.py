@@ -618,7 +618,7 @@ FAULTS += [
             file,
             "self.branch3x3_a(single),\n                self.branch3x3_b(single)",
             "self.branch3x3_b(single),\n                self.branch3x3_a(single)",
-            (f"{short}[{backend}-inception-v3-107x139]",),
+            (f"{short}[{backend}-inception-v4-107x139]",),
         ),
         Fault(
             f"{backend}: v4's first block puts its pool last",
