@@ -247,24 +247,3 @@ def test_the_ceilings_can_be_measured(backend):
     )
     for _, _, call in found:
         call()
-
-
-@pytest.mark.skipif("jax" not in TESTED, reason="JAX is not tested")
-@pytest.mark.parametrize(
-    "window", [((3, 3), (1, 1), (1, 1)), ((3, 2), (2, 3), (1, 0)), ((1, 5), (1, 2), (0, 2))], ids=str
-)
-def test_jax_convolves_much_in_float64_by_matrix_products(window):
-    """The product of the windows with the kernel is XLA's convolution, other strides down and across included."""
-    jax, fast_cpu = importlib.import_module("jax"), importlib.import_module("googlenet_jax.fast_cpu")
-    kernel, strides, (down, across) = window
-    rng, padding = np.random.default_rng(0), ((down, down), (across, across))
-    x, w = jax.numpy.array(rng.normal(size=(2, 9, 8, 3))), jax.numpy.array(rng.normal(size=(*kernel, 3, 4)))
-    settings = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    with mock.patch.object(jax.lax, "conv_general_dilated", wraps=jax.lax.conv_general_dilated) as xla:
-        expected = fast_cpu.convolution(x, w, strides, padding, **settings)
-        assert xla.called
-        xla.reset_mock()
-        with mock.patch.object(fast_cpu, "MUCH", 1):
-            got = fast_cpu.convolution(x, w, strides, padding, **settings)
-        assert not xla.called
-    assert relative_error(np.array(got), np.array(expected)) < 1e-14
