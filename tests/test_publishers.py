@@ -16,7 +16,7 @@ import spec
 from harness.agreement import probe_params
 from harness.weights.checkpoint import Checkpoint
 from harness.weights.convert import Source, verified
-from harness.weights.equivalence import distance, folded, measured
+from harness.weights.equivalence import folded, measured
 from harness.weights.formats import foreign as foreign_files
 from harness.weights.formats import gluon
 from harness.weights.names import SCHEMES, foreign, rename
@@ -137,12 +137,13 @@ def test_batch_norm_of_old_caffe_files_has_rows():
 def test_networks_of_the_same_arrays_part_where_their_tables_do(first, second, stage):
     ours, theirs = (short(preset, aux=False if preset == "inception-v3" else None) for preset in (first, second))
     scaled = [replace(config, batch_norm=replace(config.batch_norm, scale=True)) for config in (ours, theirs)]
-    apart = distance(probe_params(scaled[0], 1), *scaled)
+    params = probe_params(scaled[0], 1)
+    apart = measured(*(Checkpoint(params, config) for config in scaled))
     assert apart.presets == (first, second)
     assert apart.stage == stage
     assert apart.logits > 1e-6
     assert f"{first} and {second} part at {stage}, on a picture of noise of {apart.side} pixels a side" in str(apart)
-    same = distance(probe_params(scaled[0], 1), scaled[0], scaled[0])
+    same = measured(*[Checkpoint(params, scaled[0])] * 2)
     assert (same.stage, same.logits) == (None, 0)
 
 

@@ -54,11 +54,6 @@ class Distance:
         return f"{first} and {second} part at {self.stage}, {picture}: their logits {size}"
 
 
-def distance(params: Arrays, first: Config, second: Config) -> Distance:
-    """How far the referee takes two networks apart with the same parameters, given in canonical names."""
-    return measured(Checkpoint(dict(params), first), Checkpoint(dict(params), second))
-
-
 def measured(first: Checkpoint, second: Checkpoint) -> Distance:
     """How far the referee takes two networks apart, each with its own parameters."""
     image = noise(1, first.config, second.config, least=2 * _SIZE)
