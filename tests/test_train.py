@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -36,7 +37,7 @@ from harness.backends.registry import load
 from harness.figures import lettering
 from harness.images.prepared import prepare
 from harness.training import curves, display, loop
-from harness.training.apart import apart, step_losses
+from harness.training.apart import apart, losses_apart, step_losses
 from harness.training.recipe import recipe, recipes
 from harness.training.runs import CHECKPOINT, CURVES, METRICS, Position, of_checkpoint, read_metrics, read_settings
 from harness.training.train import Part, create, reopen, settings_for, summarize
@@ -744,6 +745,12 @@ def save_weights(folder: Path, change: Callable[[dict[str, np.ndarray]], dict[st
     """Write a run's checkpoint with other weights."""
     found = checkpoint.load(folder / CHECKPOINT)
     checkpoint.save(folder / CHECKPOINT, change(found.params), found.config, found.metadata, found.state)
+
+
+@pytest.mark.parametrize("losses", [(math.nan, 1.0), (1.0, math.nan), (math.nan, math.nan), (math.inf, 1.0)], ids=str)
+def test_losses_that_are_not_finite_are_infinitely_far_apart(losses):
+    one, other = losses
+    assert losses_apart({"pt": {1: one, 2: 0.5}, "mx": {1: other, 2: 0.25}}) == {1: math.inf, 2: 0.5}
 
 
 def test_backends_are_apart_by_their_losses_and_weights(pair):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from harness.agreement import relative_errors
+from harness.agreement import finite, relative_errors
 from harness.atomic import StrPath
 from harness.training.runs import CHECKPOINT, Position, backend_folders, is_past, read_metrics, read_state
 from harness.weights import checkpoint
@@ -32,12 +33,21 @@ def step_losses(folder: StrPath) -> dict[int, float]:
 
 
 def losses_apart(losses: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
-    """(largest - smallest) / largest of the backends' losses, at each step that all of several backends have done."""
+    """(largest - smallest) / largest of the backends' losses, at each step that all of several backends have done.
+
+    Infinite where a loss is not finite.
+    """
     if len(losses) < 2:
         return {}
     common = sorted(set.intersection(*map(set, losses.values())))
     rows = {step: [own[step] for own in losses.values()] for step in common}
-    return {step: (max(row) - min(row)) / max(row) if max(row) > 0 else 0.0 for step, row in rows.items()}
+    return {step: _spread(row) for step, row in rows.items()}
+
+
+def _spread(row: Sequence[float]) -> float:
+    if not all(map(math.isfinite, row)):
+        return math.inf
+    return (max(row) - min(row)) / max(row) if max(row) > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,8 @@ class Apart:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"losses": self.losses, "step": self.step, "weights": self.weights}
+        table: dict[str, Any] = finite({"losses": self.losses, "step": self.step, "weights": self.weights})
+        return table
 
 
 def apart(run: StrPath) -> Apart:

@@ -439,6 +439,12 @@ _curves = [
 ]
 _apart = [
     (
+        "a loss that is not a number is no distance",
+        "if not all(map(math.isfinite, row)):",
+        "if False:",
+        [f"{TRAIN}test_losses_that_are_not_finite_are_infinitely_far_apart"],
+    ),
+    (
         "the losses after the last record are lost",
         " + [(position.step, position.losses)]",
         "",
