@@ -142,7 +142,7 @@ def test_dtype_is_the_backends_own(dtype, least, most):
         pytest.skip("MXNet refuses bfloat16")
     report = _compared("--dtype", dtype)
     assert report["dtype"] == dtype
-    assert report["tolerances"] == vars(picture_tolerances(LENET, dtype))
+    assert report["tolerances"] == vars(picture_tolerances(LENET, dtype, report["input"]["shape"]))
     assert least < report["backends"][FIRST]["logits_error"] < most
 
 
@@ -159,7 +159,9 @@ def test_batch_and_size_are_the_images():
 def test_batch_norm_is_compared_with_its_statistics():
     report = json.loads(googlenet("compare", "--preset", "lenet-bn", "--backends", FIRST, "--json", "-").stdout)
     assert report["backends"][FIRST]["parameters"] == 44_878
-    assert report["tolerances"] == vars(picture_tolerances(spec.preset("lenet-bn"), "float64"))
+    assert report["tolerances"] == vars(
+        picture_tolerances(spec.preset("lenet-bn"), "float64", report["input"]["shape"])
+    )
 
 
 def test_heads_are_left_out_on_demand():

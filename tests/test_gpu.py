@@ -59,7 +59,7 @@ def test_loss_and_gradients_agree_in_float64(backend, case):
 def test_gradients_agree_and_a_step_changes_the_weights(backend):
     config, params, images, labels = material(CASE, "float32")
     model, expected = _model(backend, CASE), expected_training(CASE, "float32")
-    bounds = picture_tolerances(config, "float32")
+    bounds = picture_tolerances(config, "float32", images.shape)
     loss, grads = backend.loss_and_grads(model, images, labels)
     assert abs(loss - expected.loss) / expected.loss <= bounds.loss
     for name, grad in grads.items():

@@ -48,7 +48,7 @@ def _expected(case: Case, dtype: str) -> Expected:
 )
 def test_everything_equals_the_referees_in_float64(case, backend):
     config, params, images, labels = material(case)
-    bounds = TOLERANCES["float64"] if case.images == "random" else picture_tolerances(config, "float64")
+    bounds = TOLERANCES["float64"] if case.images == "random" else picture_tolerances(config, "float64", images.shape)
     got = answer_of(backend, loaded(backend, config, params), images, labels)
     report = judge(got, _expected(case, "float64"), bounds)
     assert report.first_difference is None, report
@@ -79,7 +79,7 @@ def test_the_images_for_float32_gradients_are_free_of_ties(case):
 @pytest.mark.parametrize("case", [*NO_TIES, Case("bvlc", 97, 1), Case("torchvision", 97, 2)], ids=str)
 def test_everything_equals_the_referees_in_float32(case, backend):
     config, params, images, labels = material(case, "float32")
-    bounds = TOLERANCES["float32"] if case in NO_TIES else picture_tolerances(config, "float32")
+    bounds = TOLERANCES["float32"] if case in NO_TIES else picture_tolerances(config, "float32", images.shape)
     got = answer_of(backend, loaded(backend, config, params, "float32"), images, labels)
     assert {x.dtype for x in got.arrays.values()} == {np.dtype("float32")}
     report = judge(got, _expected(case, "float32"), bounds)

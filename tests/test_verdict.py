@@ -18,7 +18,7 @@ from harness.backends.process import Answer
 from harness.compare.comparison import OPTIMIZER, BackendReport, Expected, Report, expect, judge, judge_forward
 from harness.compare.table import render
 from spec import reference
-from spec.tolerances import Tolerances, onnx_tolerances
+from spec.tolerances import TOLERANCES, Tolerances, onnx_tolerances, picture_tolerances, rounding_of_sums
 
 LENET = spec.preset("lenet")
 
@@ -138,6 +138,20 @@ def test_logits_of_an_evaluator_have_their_own_bound(expected):
     arrays = expected.stages | {"fc5": expected.stages["fc5"] * (1 + 5e-4)}
     report = judge_forward("onnx-reference", arrays, expected.parameters, expected, BOUNDS)
     assert (report.first_difference, report.logits_error) == ("logits", pytest.approx(5e-4))
+
+
+def test_batch_norm_over_large_maps_widens_the_bounds_and_over_small_ones_does_not():
+    """At 107 x 139 pixels the first of Inception v4's 149 norms adds up 53 x 69 values an image."""
+    v4, shape = spec.preset("inception-v4"), (8, 3, 107, 139)
+    assert rounding_of_sums(v4, "float64", shape) == 8 * 53 * 69 * 149 * 2.0**-52
+    wide, narrow = picture_tolerances(v4, "float64", shape), TOLERANCES["float64"]
+    assert narrow.gradients < wide.gradients < 1e-9
+    assert narrow.step < wide.step < wide.gradients
+    assert narrow.activations == wide.activations
+    assert 2e-4 < picture_tolerances(v4, "float32", (4, 3, 107, 107)).loss < 5e-4  # measured: 2e-4
+    assert picture_tolerances(spec.preset("lenet-bn"), "float32", (4, 1, 28, 28)).loss == TOLERANCES["float32"].loss
+    for config, image in ((spec.preset("lenet-bn"), (4, 1, 28, 28)), (spec.preset("bvlc"), (64, 3, 224, 224))):
+        assert picture_tolerances(config, "float64", image) == narrow
 
 
 def test_differences_do_not_cancel():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from harness.backends import messages
 from harness.bench.worker.operations import SGD, pipeline
 from harness.images.sources import Batch
 from spec import Array, Arrays, reference
-from spec.tolerances import picture_tolerances
+from spec.tolerances import Tolerances, picture_tolerances
 
 BATCH = 4  # images of the proof: enough for batch norm, few enough for the referee
 _PART = 16  # images that the referee computes at a time: it keeps everything that it computes
@@ -136,7 +137,7 @@ class Referee:
 
     def judge(self, arrays: Arrays, tasks: Sequence[str], dtype: str) -> list[Check]:
         """The results of `Operations.prove` on the small batch, against the referee's."""
-        bounds = picture_tolerances(self.config, dtype)
+        bounds = self._bounds(dtype, BATCH)
         checks = []
         if "infer" in tasks:
             checks.append(Check("logits", relative_error(arrays["logits"], self.logits(BATCH)), bounds.logits))
@@ -155,9 +156,16 @@ class Referee:
 
     def judge_first(self, arrays: Arrays, task: str, batch: int, dtype: str, *, loaded: bool) -> Check:
         """The result of the first timed call, against the referee's."""
-        bounds = picture_tolerances(self.config, dtype)
+        bounds = self._bounds(dtype, batch)
         if task == "infer":
             error = relative_error(arrays["logits"], self.logits(batch, loaded=loaded))
             return Check("logits of the timed batch", error, bounds.logits)
         error = relative_error(arrays["loss"], np.array(self.loss(batch, loaded=loaded)))
         return Check("loss of the first timed step", error, bounds.loss)
+
+    def _bounds(self, dtype: str, batch: int) -> Tolerances:
+        return picture_tolerances(self.config, dtype, (batch, *self._image_shape))
+
+    @cached_property
+    def _image_shape(self) -> Sequence[int]:
+        return self.batch(1)[0].shape[1:]

@@ -180,7 +180,7 @@ def compare(
     refusals = [f"{name}: {answer.refused}" for name, answer in answers.items() if answer.refused]
     if refusals:
         raise spec.InvalidInput("\n".join(refusals))
-    bounds = picture_tolerances(config, dtype)
+    bounds = picture_tolerances(config, dtype, images.shape)
     reports = {name: judge(answer, expected, bounds) for name, answer in answers.items()}
     for name in evaluators:
         reports[name] = _evaluate(name, config, params, images, expected)
