@@ -55,7 +55,7 @@ FLOORS = [
     {"backends"},
     {"weights"},
     {"training"},
-    {"compare"},
+    {"check", "compare"},
     {"bench", "worker"},
     {"cli"},
 ]

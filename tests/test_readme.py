@@ -22,6 +22,7 @@ from support import TESTED, googlenet, here, weights_of
 
 import harness.bench.machine
 import harness.bench.process
+import harness.check.trial
 import harness.compare.comparison
 import harness.images.sources
 import spec
@@ -51,6 +52,7 @@ API = (ROOT / "docs" / "api.md").read_text()
 NETWORKS = (ROOT / "docs" / "presets.md").read_text()
 COMPARING = (ROOT / "docs" / "comparing.md").read_text()
 PREPROCESSING = (ROOT / "docs" / "preprocessing.md").read_text()
+CHECKING = (ROOT / "docs" / "checking.md").read_text()
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -71,6 +73,7 @@ COMMANDS = [
         NETWORKS,
         COMPARING,
         PREPROCESSING,
+        CHECKING,
     )
     for block in _blocks("console", text)
     for line in block.splitlines()
@@ -108,6 +111,7 @@ def _reached(*args: object, **kwargs: object) -> None:
 PORTING_VERBS = ("convert", "inspect", "predict")
 MEASURING_VERBS = ("bench", "profile")
 TRAINING_VERBS = ("train", "eval", "runs")
+CHECKING_VERBS = ("check",)
 SHOWN = [c for c in dict.fromkeys(COMMANDS) if c.startswith("googlenet ") and "doctor" not in c]
 
 
@@ -117,7 +121,8 @@ def _few_of_fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[np.n
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in SHOWN if c.split()[1] not in TRAINING_VERBS + PORTING_VERBS + MEASURING_VERBS]
+    "command",
+    [c for c in SHOWN if c.split()[1] not in TRAINING_VERBS + PORTING_VERBS + MEASURING_VERBS + CHECKING_VERBS],
 )
 def test_shown_command_runs(command, monkeypatch, tmp_path):
     """Those that compare, up to the point where the backends would start; test_compare.py goes on from there."""
@@ -132,6 +137,15 @@ def test_shown_command_runs(command, monkeypatch, tmp_path):
             googlenet(*words, cwd=tmp_path)
     else:
         assert googlenet(*words, cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in CHECKING_VERBS])
+def test_shown_command_of_checking_reaches_the_model(command, monkeypatch, tmp_path):
+    """What comes then is in test_check.py."""
+    (tmp_path / "model.py").touch()
+    monkeypatch.setattr(harness.check.trial, "run_trial", _reached)
+    with pytest.raises(_Reached):
+        googlenet(*shlex.split(command)[1:], cwd=tmp_path)
 
 
 def _write(path: Path, weights: Checkpoint) -> None:

@@ -39,7 +39,8 @@ FILES = {
     "textbook.py",
     "train.py",
 }
-ITS_OWN = {"googlenet_jax": {"fast_cpu.py"}}  # what the other frameworks have within their operators
+# What the other frameworks have within their operators; and the models of the others cannot be recorded so far.
+ITS_OWN = {"googlenet_jax": {"fast_cpu.py"}, "googlenet_pt": {"recording.py"}}
 
 
 def _source(package: str, file: str) -> ast.Module:

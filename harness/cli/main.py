@@ -16,6 +16,7 @@ import typer.rich_utils
 
 from harness import screen
 from harness.cli.bench import bench, profile
+from harness.cli.check import check
 from harness.cli.compare import compare
 from harness.cli.options import Device, Heads, Json, Size, Verb, console, notes, progress
 from harness.cli.sizes import sizes
@@ -182,7 +183,7 @@ def doctor(device: Device = "auto", as_json: Json = False) -> None:
 
 
 _TRAINING = (train, evaluate, runs, recipes)
-for _verb in (presets, spec, compare, *_TRAINING, sizes, convert, inspect, predict, bench, profile, doctor):
+for _verb in (presets, spec, check, compare, *_TRAINING, sizes, convert, inspect, predict, bench, profile, doctor):
     app.command("eval" if _verb is evaluate else None, cls=Verb)(_verb)
 
 

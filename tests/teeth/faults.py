@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from teeth import commands, definition, files, networks, operations, training
+from teeth import checking, commands, definition, files, networks, operations, training
 from teeth.fault import Fault
 
 FAULTS: list[Fault] = [
@@ -14,6 +14,7 @@ FAULTS: list[Fault] = [
     *training.FAULTS,
     *files.FAULTS,
     *commands.FAULTS,
+    *checking.FAULTS,
 ]
 
 

@@ -1,0 +1,385 @@
+"""What a PyTorch model does, whoever wrote it: one eager pass is recorded as a `harness.check.graph.Graph`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+import spec
+from harness.check.graph import (
+    Activation,
+    Convolution,
+    Dropout,
+    Flatten,
+    Graph,
+    Input,
+    Linear,
+    Node,
+    Norm,
+    Padding,
+    Scale,
+    Softmax,
+    Unknown,
+)
+from harness.check.recording import Recording, samples
+from spec.network import LRN, Add, AveragePool, Concat, Pads, Pair
+
+
+def settle(model: nn.Module, dtype: str, seed: int | None) -> None:
+    """Give a model its dtype. With a seed no parameter and no statistic stays neutral: what ignores one would pass."""
+    model.to(torch.float64 if dtype == "float64" else torch.float32)
+    if seed is None:
+        return
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for x in (*model.parameters(), *model.buffers()):
+            if x.is_floating_point() and not isinstance(x, nn.parameter.UninitializedTensorMixin) and x.numel():
+                if bool((x == x.flatten()[0]).all()):
+                    x += torch.from_numpy(0.1 * rng.random(tuple(x.shape))).to(x.dtype)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(x.numel() for x in model.parameters())
+
+
+def record(model: nn.Module, images: spec.Array, *, training: bool) -> Recording:
+    """Run a model once on images (N, C, H, W), with dropout that drops nothing.
+
+    The modules' flags are set, since `train` may be overridden.
+    """
+    for module in model.modules():
+        module.training = training
+    dtype = next((x.dtype for x in model.parameters()), torch.float32)
+    x = torch.from_numpy(images).to(dtype)
+    with torch.no_grad(), _places(model) as places:
+        mode = _Recorder(model, x, places, training=training)
+        with mode:
+            y = model(x)
+    ends = [(mode.known[id(end)], end) for end in _leaves(y) if id(end) in mode.known]
+    graph = Graph(tuple(mode.nodes), tuple(number for number, _ in ends), mode.arrays)
+    return Recording(graph, [end.to(torch.float64).numpy().copy() for _, end in ends], mode.samples)
+
+
+@contextmanager
+def _places(model: nn.Module) -> Iterator[list[str]]:
+    """Yields the names of the modules that are running, the innermost last."""
+    running = [""]
+    hooks = []
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
+        hooks.append(module.register_forward_hook(lambda *_: _leave(running), always_call=True))
+    try:
+        yield running
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _leave(running: list[str]) -> None:
+    running.pop()
+
+
+def _leaves(y: Any) -> Iterator[Tensor]:
+    """The tensors in what a model returns."""
+    if isinstance(y, Tensor):
+        yield y
+    elif isinstance(y, Mapping):
+        yield from (leaf for value in y.values() for leaf in _leaves(value))
+    elif isinstance(y, tuple | list):
+        yield from (leaf for value in y for leaf in _leaves(value))
+    elif hasattr(y, "__dict__"):
+        yield from _leaves(vars(y))
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes each of PyTorch's functions that is called from outside PyTorch on what comes from the images."""
+
+    def __init__(self, model: nn.Module, x: Tensor, places: list[str], *, training: bool) -> None:
+        super().__init__()
+        self.training = training
+        self.places = places
+        self.names = {id(array): name for name, array in (*model.named_parameters(), *model.named_buffers())}
+        self.arrays: dict[str, spec.Array] = {}
+        self.nodes: list[Node] = []
+        self.samples: list[spec.Array] = []
+        self.known: dict[int, int] = {}  # nodes by the identity of their tensors
+        self.kept: list[Tensor] = []  # an identity is a tensor's own as long as it lives
+        self.end(x, self.node(Input(), [], x))
+
+    def end(self, y: Tensor, number: int) -> None:
+        """From now on this tensor is what that node puts out."""
+        self.known[id(y)] = number
+        self.kept.append(y)
+
+    def node(self, op: Any, reads: list[int], y: Tensor, arrays: Mapping[str, Tensor] | None = None) -> int:
+        """Note an operation and what it puts out."""
+        named = {role: self.named(array) for role, array in (arrays or {}).items()}
+        self.nodes.append(Node(op, tuple(reads), self.places[-1], tuple(y.shape[1:]), named))
+        numbers = y.detach().real if y.is_complex() else y.detach()
+        self.samples.append(samples(numbers.to(torch.float64).numpy()))
+        return len(self.nodes) - 1
+
+    def named(self, array: Tensor) -> str:
+        """The name of an array, which is kept."""
+        name = self.names.setdefault(id(array), f"constant {len(self.arrays)}")
+        if name not in self.arrays:
+            self.kept.append(array)
+            self.arrays[name] = array.detach().to(torch.float64).numpy().copy()
+        return name
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", str(func))
+        read = [self.known[id(x)] for x in _leaves([args, kwargs]) if id(x) in self.known]
+        dropping = name.rstrip("_") in _DROPOUTS and read
+        # Shapes and numbers of a tensor are none; before an operation in place its input is still what it was.
+        y = (args[0] if name.endswith("_") else args[0].clone()) if dropping else func(*args, **kwargs)
+        if read and isinstance(y, Tensor):
+            self.end(y, self.operation(name, args, kwargs, read, y))
+        elif read and isinstance(y, tuple | list):
+            for part in _leaves(y):
+                self.end(part, self.node(Unknown(name), read, part))
+        return y
+
+    def operation(self, name: str, args: Any, kwargs: Any, read: list[int], y: Tensor) -> int:
+        """Note a function; it is unknown where it is called in a way that no handler knows."""
+        name = {"__get__": "data", "__getitem__": "index"}.get(name, name).strip("_")
+        handler: Callable[..., Any] | None = _HANDLERS.get(name.removeprefix("i") if name in _IN_PLACE else name)
+        try:
+            made = handler and handler(self, y, *args, **kwargs)
+        except (TypeError, ValueError, AttributeError):
+            made = None
+        if isinstance(made, int):
+            return made
+        if not made:
+            return self.node(Unknown(name), read, y)
+        op, *arrays = made
+        return self.node(op, read, y, *arrays)
+
+    def before(self, x: Any) -> Node:
+        """The node that a tensor comes from."""
+        return self.nodes[self.known[id(x)]]
+
+
+_IN_PLACE = ("iadd", "isub", "imul", "itruediv")
+_DROPOUTS = ("dropout", "dropout2d", "feature_dropout")
+Made = Any  # an operation, and its arrays by role where it has some; the number of a node; None: it is unknown
+
+
+def _pair(x: Any) -> Pair:
+    height, width = (x, x) if isinstance(x, int) else (x[0], x[-1])
+    return int(height), int(width)
+
+
+def _pads(x: Any) -> Pads:
+    height, width = _pair(x)
+    return (height, height), (width, width)
+
+
+def _arrays(**roles: Tensor | None) -> dict[str, Tensor]:
+    return {role: array for role, array in roles.items() if array is not None}
+
+
+def _conv2d(
+    r: _Recorder, y: Tensor, input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1
+) -> Made:
+    kernel, dilation = _pair(weight.shape[2:]), _pair(dilation)
+    if padding == "same":
+        whole = [(side - 1) * step for side, step in zip(kernel, dilation, strict=True)]
+        pads = tuple((n // 2, n - n // 2) for n in whole)
+    else:
+        pads = _pads(0 if padding == "valid" else padding)
+    op = Convolution(len(weight), kernel, _pair(stride), pads, dilation, groups, bias is not None)
+    return op, _arrays(weight=weight, bias=bias)
+
+
+def _linear(r: _Recorder, y: Tensor, input: Tensor, weight: Tensor, bias=None) -> Made:
+    return (Linear(len(weight), bias is not None), _arrays(weight=weight, bias=bias)) if input.dim() == 2 else None
+
+
+def _max_pool2d(
+    r, y, input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
+) -> Made:
+    if _pair(dilation) != (1, 1):
+        return None
+    kernel = _pair(kernel_size)
+    made = spec.MaxPool(kernel, _pair(stride or kernel), _pads(padding), ceil=bool(ceil_mode))
+    # PyTorch leaves out a last window that would begin behind the map and its padding.
+    size = tuple(y.shape[2:])
+    exact = [op for op in (made, spec.MaxPool(*_settings(made))) if op.output_sizes(tuple(input.shape[1:])) == size]
+    return (exact[0],) if exact else None
+
+
+def _settings(pool: Any) -> tuple[Any, ...]:
+    return pool.kernel, pool.stride, pool.pad
+
+
+def _avg_pool2d(
+    r, y, input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+) -> Made:
+    kernel = _pair(kernel_size)
+    op = AveragePool(kernel, _pair(stride or kernel), _pads(padding), bool(count_include_pad))
+    if divisor_override is not None:
+        return None
+    if op.output_sizes(tuple(input.shape[1:])) == tuple(y.shape[2:]):
+        return (op,)
+    if _pair(padding) != (0, 0):
+        return None
+    over = [
+        (count - 1) * step + side - size
+        for count, step, side, size in zip(y.shape[2:], op.strides, op.sides, input.shape[2:], strict=True)
+    ]  # a last window that hangs over the edge is divided by its pixels
+    return (AveragePool(kernel, op.stride, ((0, max(over[0], 0)), (0, max(over[1], 0))), count_pad=False),)
+
+
+def _adaptive_avg_pool2d(r, y, input, output_size) -> Made:
+    height, width = y.shape[2:]
+    return (spec.AdaptiveAverage(int(height)),) if height == width else None
+
+
+def _mean(r, y, input, dim=None, keepdim=False, dtype=None) -> Made:
+    axes = {axis % 4 for axis in ([dim] if isinstance(dim, int) else dim or ())}
+    if input.dim() != 4 or axes != {2, 3}:
+        return None
+    whole = r.node(spec.AdaptiveAverage(1), [r.known[id(input)]], y.reshape(*y.shape[:2], 1, 1))
+    return whole if keepdim else r.node(Flatten(), [whole], y)
+
+
+def _batch_norm(
+    r, y, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+) -> Made:
+    op = Norm(eps, momentum, weight is not None, bias is not None, of_batch=bool(training))
+    return op, _arrays(weight=weight, bias=bias, mean=running_mean, var=running_var)
+
+
+def _local_response_norm(r, y, input, size, alpha=1e-4, beta=0.75, k=1.0) -> Made:
+    return (LRN(int(size), float(alpha), float(beta), float(k)),) if size % 2 else None
+
+
+def _dropout(r, y, input, p=0.5, training=True, inplace=False) -> Made:
+    return (Dropout(float(p), always=not r.training),) if training else r.known[id(input)]
+
+
+def _dropout2d(r, y, input, p=0.5, training=True, inplace=False) -> Made:
+    return (Dropout(float(p), always=not r.training, channels=True),) if training else r.known[id(input)]
+
+
+def _cat(r, y, tensors, dim=0) -> Made:
+    traced = all(id(x) in r.known for x in tensors)
+    return (Concat(),) if traced and dim % y.dim() == 1 and y.dim() in (2, 4) else None
+
+
+def _concat(r, y, tensors, dim=0, axis=None) -> Made:
+    return _cat(r, y, tensors, dim if axis is None else axis)
+
+
+def _add(r, y, input, other, alpha=1) -> Made:
+    if isinstance(other, Tensor):
+        both = id(input) in r.known and id(other) in r.known
+        return (Add(activation=None),) if both and alpha == 1 and input.shape == other.shape else None
+    return (Scale(shift=float(other) * alpha),)
+
+
+def _sub(r, y, input, other) -> Made:
+    return None if isinstance(other, Tensor) else (Scale(shift=-float(other)),)
+
+
+def _mul(r, y, input, other) -> Made:
+    return None if isinstance(other, Tensor) else (Scale(factor=float(other)),)
+
+
+def _truediv(r, y, input, other) -> Made:
+    return None if isinstance(other, Tensor) else (Scale(factor=1 / float(other)),)
+
+
+def _pad(r, y, input, pad, mode="constant", value=None) -> Made:
+    left, right, above, below = [*pad, 0, 0][:4]
+    if mode != "constant" or len(pad) > 4 or min(pad) < 0:
+        return None
+    return (Padding(((above, below), (left, right)), float(value or 0)),)
+
+
+def _softmax(r, y, input, dim=None, *_, **__) -> Made:
+    return (Softmax(),) if y.dim() == 2 and dim in (None, 1, -1) else None
+
+
+def _log_softmax(r, y, input, dim=None, *_, **__) -> Made:
+    return (Softmax(log=True),) if y.dim() == 2 and dim in (None, 1, -1) else None
+
+
+def _clamp(r, y, input, min=None, max=None) -> Made:
+    kind = {(0, None): "relu", (0, 6): "relu6"}.get((min, max))
+    return (Activation(kind),) if kind else None
+
+
+def _leaky_relu(r, y, input, negative_slope=0.01, inplace=False) -> Made:
+    return (Activation("leaky_relu", float(negative_slope)),)
+
+
+def _pointwise(kind: str) -> Callable[..., Made]:
+    return lambda r, y, input, inplace=False: (Activation(kind),)
+
+
+def _same(r, y, input, *_, **__) -> Made:
+    """What changes no number."""
+    return r.known[id(input)] if y.shape == input.shape else None
+
+
+def _reshaped(r, y, input, *_, **__) -> Made:
+    """Another shape of the same numbers in the same order."""
+    before = r.before(input)
+    if len(y) != len(input) or math.prod(y.shape) != math.prod(input.shape):
+        return None
+    if y.dim() == 2 and isinstance(before.op, Unknown) and before.op.name == "to HWC":
+        return r.node(Flatten(last=True), list(before.reads), y)
+    if y.shape == input.shape:
+        return r.known[id(input)]
+    if y.dim() == 2 and input.dim() == 4:
+        return (Flatten(),)
+    return (Flatten(),) if y.dim() == 4 and input.dim() == 2 and y.shape[2:] == (1, 1) else None
+
+
+def _permute(r, y, input, *dims) -> Made:
+    order = tuple(dims[0]) if len(dims) == 1 else dims
+    return (Unknown("to HWC" if order == (0, 2, 3, 1) else "permute"),)
+
+
+_HANDLERS: dict[str, Callable[..., Made]] = {
+    "conv2d": _conv2d,
+    "linear": _linear,
+    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "adaptive_avg_pool2d": _adaptive_avg_pool2d,
+    "mean": _mean,
+    "batch_norm": _batch_norm,
+    "local_response_norm": _local_response_norm,
+    "dropout": _dropout,
+    "dropout2d": _dropout2d,
+    "feature_dropout": _dropout2d,
+    "cat": _concat,
+    "concat": _concat,
+    "concatenate": _concat,
+    "add": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "truediv": _truediv,
+    "div": _truediv,
+    "pad": _pad,
+    "softmax": _softmax,
+    "log_softmax": _log_softmax,
+    "clamp": _clamp,
+    "clip": _clamp,
+    "leaky_relu": _leaky_relu,
+    "permute": _permute,
+    **{kind: _pointwise(kind) for kind in ("relu", "relu6", "sigmoid", "silu", "tanh")},
+    **dict.fromkeys(("contiguous", "clone", "to", "float", "double", "type", "detach", "data", "requires_grad"), _same),
+    **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze"), _reshaped),
+}

@@ -1,0 +1,203 @@
+"""Two trees laid beside each other: which operation of one is which of the other, so that the least differs.
+
+Operations in a row are aligned by edit distance, branches by the permutation that costs least. Pools and convolutions
+are compared by the pixels that they really read of the model's map: SAME at an even size is ceiling without padding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import permutations
+from typing import Any
+
+from harness.check.graph import Activation, Convolution, Dropout, Flatten, Linear, Norm, Padding, Softmax
+from harness.check.tree import Chain, Fork, Item, Side, Step
+from spec import AdaptiveAverage, MaxPool, Shape
+from spec.network import LRN, AveragePool, Concat, Sliding
+from spec.reference import adaptive_windows
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """An item of the reference and one of the model; None: it is missing, or extra.
+
+    For branches and heads `inner` has the alignment of every branch of the reference, and `order` says which of the
+    model's it is; branches of the model that are left over come last.
+    """
+
+    reference: Item | None
+    model: Item | None
+    inner: tuple[Alignment, ...] = ()
+    order: tuple[int, ...] = ()
+
+
+Alignment = tuple[Pair, ...]
+
+_POOLS = (MaxPool, AveragePool, AdaptiveAverage)
+# Of what is missing or extra. Layers with weights hold the rest in its place.
+_GAPS: dict[type, float] = {Convolution: 3, Linear: 3, Norm: 0.6, Activation: 0.5, Dropout: 0.3, LRN: 0.8}
+_GAPS |= {Softmax: 0.6, Flatten: 0.3, Padding: 0.5} | dict.fromkeys(_POOLS, 2.0)
+_SETTINGS = {"channels": 0.4, "kernel": 0.6, "stride": 0.6, "groups": 0.6, "epsilon": 0.05, "momentum": 0.02}
+_SETTINGS |= {"share": 0.05, "bias": 0.1}
+_OTHERWISE = 0.2  # of any other setting
+_ORDER = 0.3  # of a branch in another place
+_KIND = 0.7  # of another pool
+
+
+def align(reference: Chain, model: Chain) -> tuple[float, Alignment]:
+    """How far two chains are from each other, and what belongs together."""
+    rows, columns = len(reference), len(model)
+    best: list[list[tuple[float, Pair | None]]] = [[(0.0, None)] * (columns + 1) for _ in range(rows + 1)]
+    for i in range(rows + 1):
+        for j in range(columns + 1):
+            ways: list[tuple[float, Pair | None]] = []
+            if i and j and (matched := match(reference[i - 1], model[j - 1])):
+                ways.append((best[i - 1][j - 1][0] + matched[0], matched[1]))
+            if i:
+                ways.append((best[i - 1][j][0] + gap(reference[i - 1]), Pair(reference[i - 1], None)))
+            if j:
+                ways.append((best[i][j - 1][0] + gap(model[j - 1]), Pair(None, model[j - 1])))
+            if ways:
+                best[i][j] = min(ways, key=lambda way: way[0])
+    pairs: list[Pair] = []
+    i, j = rows, columns
+    while pair := best[i][j][1]:
+        pairs.append(pair)
+        i, j = i - (pair.reference is not None), j - (pair.model is not None)
+    return best[rows][columns][0], tuple(reversed(pairs))
+
+
+def gap(item: Item) -> float:
+    """The cost of an item that has no counterpart."""
+    if isinstance(item, Step):
+        return _GAPS.get(type(item.op), 1.0)
+    chains = item.branches if isinstance(item, Fork) else (item.chain,)
+    return 1 + sum(gap(inner) for chain in chains for inner in chain)
+
+
+def match(reference: Item, model: Item) -> tuple[float, Pair] | None:
+    """The cost of two items that belong together; None where they cannot."""
+    if isinstance(reference, Fork) and isinstance(model, Fork):
+        return _match_forks(reference, model)
+    if isinstance(reference, Side) and isinstance(model, Side):
+        cost, inner = align(reference.chain, model.chain)
+        return cost, Pair(reference, model, (inner,))
+    if not (isinstance(reference, Step) and isinstance(model, Step)):
+        return None
+    if type(reference.op) is not type(model.op):
+        pools = isinstance(reference.op, _POOLS) and isinstance(model.op, _POOLS)
+        if not pools:
+            return None
+        same = averages(reference.op, model.op) and windows(reference.op, model.into) == windows(model.op, model.into)
+        return (0.1 if same else _KIND), Pair(reference, model)
+    settings = differing(reference.op, model.op, model.into)
+    return sum(_SETTINGS.get(name, _OTHERWISE) for name in settings), Pair(reference, model)
+
+
+def averages(*ops: Any) -> bool:
+    """Whether all of them take means."""
+    return all(isinstance(op, AveragePool | AdaptiveAverage) for op in ops)
+
+
+def _match_forks(reference: Fork, model: Fork) -> tuple[float, Pair] | None:
+    if type(reference.joint) is not type(model.joint):
+        return None
+    r, m = reference.branches, model.branches
+    made = [[align(one, other) for other in m] for one in r]
+    absent = [sum(map(gap, branch)) + 1 for branch in r]
+    extra = [sum(map(gap, branch)) + 1 for branch in m]
+    ordered = isinstance(reference.joint, Concat)
+
+    def cost(order: Sequence[int]) -> float:
+        total = sum(absent[i] if j < 0 else made[i][j][0] for i, j in enumerate(order))
+        matched = [j for j in order if j >= 0]
+        moved = sum(j != k for j, k in zip(matched, sorted(matched), strict=True)) if ordered else 0
+        return total + _ORDER * moved + sum(extra[j] for j in range(len(m)) if j not in order)
+
+    places = [*range(len(m)), *[-1] * max(0, len(r) - len(m))]
+    order = min(dict.fromkeys(permutations(places, len(r))), key=cost)
+    inner = [tuple(Pair(item, None) for item in r[i]) if j < 0 else made[i][j][1] for i, j in enumerate(order)]
+    left = [j for j in range(len(m)) if j not in order]
+    inner += [tuple(Pair(None, item) for item in m[j]) for j in left]
+    return cost(order), Pair(reference, model, tuple(inner), (*order, *left))
+
+
+# ------------------------------------------------------------------------------------------- settings that differ
+
+_OF_WINDOWS = {"kernel", "stride", "pad", "dilation", "ceil", "count_pad", "side"}
+
+
+def differing(reference: Any, model: Any, into: Shape) -> tuple[str, ...]:
+    """Names of the settings in which two operations of a kind differ on a map like `into`, (channels, height, width).
+
+    Settings of windows differ where other pixels are read.
+    """
+    names = differing_rules(reference, model)
+    if names and isinstance(reference, Sliding | AdaptiveAverage) and windows(reference, into) == windows(model, into):
+        names = tuple(name for name in names if name not in _OF_WINDOWS)
+    return names
+
+
+@lru_cache(maxsize=65536)
+def differing_rules(reference: Any, model: Any) -> tuple[str, ...]:
+    """The same by what the settings say, whatever the map."""
+    if reference == model:
+        return ()
+    pairs = ((f.name, getattr(reference, f.name), getattr(model, f.name)) for f in fields(reference))
+    return tuple(name for name, x, y in pairs if not _same(name, x, y))
+
+
+def _same(name: str, x: Any, y: Any) -> bool:
+    if x is None or y is None:
+        return True  # it is not to be seen
+    if isinstance(x, float) or isinstance(y, float):
+        return math.isclose(x, y, rel_tol=1e-6)  # frameworks keep some in float32
+    return bool(_pairs(name, x) == _pairs(name, y))
+
+
+def _pairs(name: str, x: Any) -> Any:
+    """One number for all sides, or one for each: the same form for both."""
+    if name in ("kernel", "stride"):
+        return (x, x) if isinstance(x, int) else tuple(x)
+    if name == "pad":
+        sides = (x, x) if isinstance(x, int) else x
+        return tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
+    return x
+
+
+@lru_cache(maxsize=4096)
+def windows(op: Any, into: Shape) -> Any:
+    """What is read of a map along both axes: a convolution's windows by their starts, an average's with divisors."""
+    sizes = into[1:]
+    if isinstance(op, AdaptiveAverage):
+        return tuple(tuple((a, b, b - a) for a, b in adaptive_windows(size, op.side)) for size in sizes)
+    counts = [op.output_size(size, axis) for axis, size in enumerate(sizes)]
+    starts = [
+        [i * op.strides[axis] - op.pads[axis][0] for i in range(max(count, 0))] for axis, count in enumerate(counts)
+    ]
+    if isinstance(op, Convolution):
+        return tuple(map(tuple, starts)), op.kernel, op.sides
+    cut = [
+        tuple((max(start, 0), min(start + op.sides[axis], sizes[axis])) for start in begun)
+        for axis, begun in enumerate(starts)
+    ]
+    if isinstance(op, MaxPool):
+        return tuple(cut)
+    divisors = [op.sides[axis] if op.count_pad else None for axis in (0, 1)]
+    return tuple(tuple((a, b, divisor or b - a) for a, b in axis) for axis, divisor in zip(cut, divisors, strict=True))
+
+
+def weights(alignment: Alignment) -> dict[str, str]:
+    """The names of the model's arrays by those of the reference, as far as the two belong together."""
+    names: dict[str, str] = {}
+    for pair in alignment:
+        if isinstance(pair.reference, Step) and isinstance(pair.model, Step):
+            names |= {
+                x: pair.model.arrays[role] for role, x in pair.reference.arrays.items() if role in pair.model.arrays
+            }
+        for inner in pair.inner:
+            names |= weights(inner)
+    return names

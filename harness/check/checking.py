@@ -1,0 +1,481 @@
+"""The check of a model: what it does is read, run again, held against a network of the spec, and told.
+
+Nothing is said of a model whose reading, run again on the model's own weights, does not give the model's own numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import spec
+from harness.agreement import finite, probe_params, relative_error
+from harness.check.align import Alignment, align, weights
+from harness.check.arithmetic import Run
+from harness.check.differences import TRAINING, WEIGHTS, Difference, differences, edited, elsewhere
+from harness.check.graph import Convolution, Linear, NotUnderstood
+from harness.check.recording import Recording, probe_images, samples
+from harness.check.table import graph_of_table
+from harness.check.tree import Chain, Fork, Side, Step, read, unused
+from harness.check.trial import LARGER, Trial
+from harness.images.sources import load_batch
+from harness.weights.preprocessing import named, published
+from spec.shapes import find_misfit
+
+TOLERANCES = {"float64": 1e-12, "float32": 1e-5}  # of what is run again, relative to the largest logit
+_NONE = 1e-12  # an effect below this is rounding
+_CANDIDATES = 4  # presets that are aligned, of those whose layers are most alike
+Key = tuple[str, str]  # of a difference
+_OF_TRAINING = 0.1  # of a distance, what is in training mode
+_SAME, _DIFFERS, _NOT_UNDERSTOOD = 0, 1, 3
+
+
+@dataclass(frozen=True)
+class Line:
+    """Equal differences, wherever they are."""
+
+    places: tuple[str, ...]
+    text: str
+    measured: Mapping[int, float | None]  # on the logits by the pictures' height; None: it does not fit there
+    said: str  # of `differences`, in place of what is measured
+    latent: bool  # at other sizes only
+    shown_by: str  # count, shapes, or nothing
+    model_places: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """Whether the two are different functions by this: not where it has no effect at either size."""
+        measured = self.measured.values()
+        return bool(self.said) or self.latent or len(measured) < 2 or any(map(_matters, measured))
+
+    @property
+    def effect(self) -> str:
+        """What it does, in words."""
+        if self.said:
+            return self.said
+        words = {size: _in_words(effect) for size, effect in self.measured.items()}
+        sizes = " and ".join(map(str, words))
+        first, *others = dict.fromkeys(words.values())
+        if first != "none":
+            return first
+        if others:
+            return f"none at {next(iter(words))}, one pixel larger {others[0]}"
+        return f"none at {sizes}, at other sizes there is one" if self.latent else f"none at {sizes}"
+
+
+def _in_words(effect: float | None) -> str:
+    if effect is None:
+        return "does not fit"
+    return f"logits off by {effect:.2g}" if _matters(effect) else "none"
+
+
+def _matters(effect: float | None) -> bool:
+    return effect is None or not effect <= _NONE
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdict."""
+
+    parameters: int
+    operations: int
+    shape: spec.Shape  # of an image
+    dtype: str
+    error: float  # of the worst pass that was run again
+    preset: str = ""
+    nearest: str = ""
+    reference_parameters: int = 0
+    lines: tuple[Line, ...] = ()
+    notes: tuple[str, ...] = ()
+    not_understood: str | None = None
+    inference_only: bool = False
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        if any(line.counts for line in self.lines):
+            return _DIFFERS
+        return _NOT_UNDERSTOOD if self.not_understood else _SAME
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        verdict = {_SAME: "same", _DIFFERS: "differs", _NOT_UNDERSTOOD: "not understood"}[self.status]
+        made: dict[str, Any] = {
+            "verdict": verdict,
+            "preset": self.preset,
+            "nearest": self.nearest,
+            "parameters": self.parameters,
+            "preset_parameters": self.reference_parameters,
+            "operations": self.operations,
+            "input": list(self.shape),
+            "dtype": self.dtype,
+            "error_of_replay": self.error,
+            "not_understood": self.not_understood,
+            "notes": list(self.notes),
+            "differences": [
+                {
+                    "places": list(line.places),
+                    "model_places": list(line.model_places),
+                    "text": line.text,
+                    "effect": line.effect,
+                    "logits_off_by": {str(size): effect for size, effect in line.measured.items()},
+                    "counts": line.counts,
+                    "shown_by": line.shown_by,
+                }
+                for line in self.lines
+            ],
+        }
+        result: dict[str, Any] = finite(made)
+        return result
+
+
+# ------------------------------------------------------------------------------------------------------- run again
+
+
+def understood(recording: Recording, images: spec.Array, dtype: str, *, heads: bool) -> tuple[Chain, float]:
+    """The tree of a pass, and how far it is from the model's own outputs when it is run again.
+
+    Raises:
+        NotUnderstood: when it is too far, with the first operation that is.
+    """
+    if not recording.outputs:
+        raise NotUnderstood("what it puts out, which is no tensor that comes from the images")
+    graph = recording.graph
+    tree = read(graph, heads=heads)
+    run = Run(graph.arrays)
+    try:
+        got = [run.chain(tree, images), *run.heads]
+    except (ValueError, IndexError) as misfit:
+        raise NotUnderstood(
+            f"{_first_wrong(recording, images, dtype)}, which cannot be run again ({misfit})"
+        ) from misfit
+    error = max(min(relative_error(_flat(y), _flat(x)) for x in recording.outputs) for y in got)
+    if not error <= TOLERANCES[dtype]:
+        raise NotUnderstood(_first_wrong(recording, images, dtype) + f", run again, is off by {error:.2g}")
+    return tree, error
+
+
+def _flat(x: spec.Array) -> spec.Array:
+    return x.reshape(len(x), -1)
+
+
+def _first_wrong(recording: Recording, images: spec.Array, dtype: str) -> str:
+    """The first operation whose own numbers differ from those that the recorder saw."""
+    graph, outputs = recording.graph, {0: images}
+    for number, node in enumerate(graph.nodes[1:], 1):
+        try:
+            read = [outputs[i] for i in node.reads]
+            step = Step(node.op, node.place, graph.nodes[node.reads[0]].shape, node.shape, node.arrays)
+            fork = Fork(node.op, tuple(((),) * len(read)), node.place, node.shape)
+            outputs[number] = Run(graph.arrays).item(step, read[0]) if len(read) == 1 else _joined(fork, read)
+        except (KeyError, ValueError):
+            continue
+        if relative_error(samples(outputs[number]), recording.samples[number]) > 1e3 * TOLERANCES[dtype]:
+            return f"{type(node.op).__name__} at {node.place or 'the top'}"
+    return "the whole"
+
+
+def _joined(fork: Fork, read: Sequence[spec.Array]) -> spec.Array:
+    joined: spec.Array = sum(read[1:], read[0]) if isinstance(fork.joint, spec.network.Add) else np.concatenate(read, 1)
+    return joined
+
+
+# ------------------------------------------------------------------------------------------------------- references
+
+
+class Reference:
+    """A network of the spec as trees, and what single differences do to it."""
+
+    def __init__(self, preset: str, channels: int, classes: int) -> None:
+        self.config = spec.preset(preset, in_channels=channels, num_classes=classes)
+
+    def tree(self, shape: spec.Shape, *, training: bool = False) -> Chain:
+        """Its tree on images of a shape; in training with its heads and with dropout."""
+        return _tree(self.config if training else replace(self.config, aux=False, dropout=0.0), shape, training)
+
+    def fits(self, shape: spec.Shape, *, heads: bool = False) -> bool:
+        """Whether it takes images of a shape."""
+        return find_misfit(self.config if heads else replace(self.config, aux=False), shape) is None
+
+
+@lru_cache(maxsize=64)
+def _tree(config: spec.Config, shape: spec.Shape, training: bool) -> Chain:
+    return read(graph_of_table(config, shape, training=training), heads=training)
+
+
+_PIXELS = {
+    "bvlc": "caffe",
+    "torchvision": "torchvision",
+    "inception-bn": "cadene-bn",
+    "inception-bn-mxnet": "mxnet-bn",
+    "inception-v3": "torchvision",
+    "inception-v3-tf": "keras",
+    "inception-v3-fid": "pytorch-fid",
+    "inception-v4": "timm",
+    "inception-resnet-v2": "timm-resnet-v2",
+}
+
+
+def _pictures(config: spec.Config, shape: spec.Shape) -> spec.Array:
+    """Two pictures as the preset's own weights want them."""
+    if config.in_channels not in (1, 3) or shape[1] != shape[2]:
+        return probe_images(shape)
+    package = find_spec("sklearn")  # importing it takes seconds
+    if package is None or package.origin is None:
+        raise spec.InvalidInput("scikit-learn is missing, whose photographs are looked at: pip install scikit-learn")
+    source = str(Path(package.origin).parent / "datasets" / "images")
+    usual = config.in_channels == spec.PRESETS[config.preset].in_channels and config.preset in _PIXELS
+    way = named(_PIXELS[config.preset], config) if usual else published("", config)
+    return load_batch([source], config, shape[1], 2, None, way.at(shape[1]).whole().apply).images
+
+
+class Effects:
+    """What edits of a reference do to its logits, on pictures of one size.
+
+    Weights are He's, which keep the scale of what passes through them; nothing else is neutral, and running statistics
+    are those of the pictures.
+    """
+
+    def __init__(self, reference: Reference, shape: spec.Shape) -> None:
+        config = replace(reference.config, aux=False)
+        weights = {name: x for name, x in spec.init_params(config, 0, "he").items() if x.ndim > 1}
+        self.arrays: dict[str, spec.Array] = probe_params(config, 0) | weights
+        self.x = _pictures(config, shape)
+        if config.batch_norm:
+            run = Run(self.arrays)
+            run.chain(read(graph_of_table(config, shape, training=True), heads=False), self.x)
+            self.arrays |= run.statistics
+        self.chain: Chain = ()
+        self.outputs: list[spec.Array] = []
+
+    def of(self, alignment: Alignment, group: Sequence[Difference]) -> tuple[float | None, bool]:
+        """How far the logits are off, None where the edit does not fit, and whether the maps' shapes differ."""
+        if not self.outputs:
+            self.chain = edited(alignment, {})
+            self.outputs = self._run(self.chain, 0, self.x)
+        chosen: dict[int, set[str]] = {}
+        for difference in group:
+            chosen.setdefault(id(difference.pair), set()).add(difference.part)
+        chain = edited(alignment, chosen)
+        same = next((i for i, (x, y) in enumerate(zip(chain, self.chain, strict=False)) if x is not y), len(self.chain))
+        same = min(same, len(chain))
+        try:
+            outputs = self._run(chain[same:], same, self.outputs[same - 1] if same else self.x)
+        except (ValueError, IndexError):
+            return None, True
+        shapes = [x.shape for x in outputs] != [x.shape for x in self.outputs[same:]]
+        error = relative_error(_flat(outputs[-1]), _flat(self.outputs[-1])) if outputs else 0.0
+        return (error if np.isfinite(error) else None), shapes and len(chain) == len(self.chain)
+
+    def _run(self, chain: Chain, start: int, x: spec.Array) -> list[spec.Array]:
+        run, outputs = Run(self.arrays), []
+        for item in chain:
+            x = run.item(item, x)
+            outputs.append(x)
+        return outputs
+
+
+def nearest(trial: Trial, trees: Mapping[str, Chain], classes: int) -> list[str]:
+    """Presets by their distance from a model, the nearest first; what is for training only counts little."""
+    tree, counted = trees["inference"], {}
+    for name in spec.PRESETS:
+        reference = Reference(name, trial.shape[0], classes)
+        if reference.fits(trial.shape):
+            config = replace(reference.config, aux=False)
+            layers = Counter(_kind(node.op, node.out_channels) for node in spec.layers(config))
+            counted[name] = _unlike(layers, Counter(_layers(tree)))
+    if not counted:
+        raise spec.InvalidInput(
+            f"no preset takes images of {' x '.join(map(str, trial.shape))}, as the model does; --input gives it others"
+        )
+    costs = {}
+    for name in sorted(counted, key=lambda name: counted[name])[:_CANDIDATES]:
+        reference = Reference(name, trial.shape[0], classes)
+        costs[name] = align(reference.tree(trial.shape), tree)[0]
+        if "training" in trees and reference.fits(trial.shape, heads=True):
+            training = reference.tree(trial.shape, training=True)
+            costs[name] += _OF_TRAINING * align(training, trees["training"])[0]
+    return sorted(costs, key=lambda name: costs[name])
+
+
+def _layers(chain: Chain) -> Iterator[Any]:
+    """The kind of every layer."""
+    for item in chain:
+        if isinstance(item, Step):
+            if isinstance(item.op, Convolution | Linear):
+                yield _kind(item.op, item.op.channels)
+            continue
+        for inner in item.branches if isinstance(item, Fork) else (item.chain,):
+            yield from _layers(inner)
+
+
+def _kind(op: Any, channels: int) -> Any:
+    return channels, spec.network.pair(op.kernel) if hasattr(op, "kernel") else None
+
+
+def _unlike(one: Counter[Any], other: Counter[Any]) -> int:
+    return (one - other).total() + (other - one).total()
+
+
+# ------------------------------------------------------------------------------------------------------------ check
+
+
+def check(trial: Trial, against: str | None, *, inference: bool) -> Report:
+    """Judge a model by what it did.
+
+    Args:
+        trial: The passes.
+        against: A preset; None for the nearest.
+        inference: Compare inference at the given size alone.
+    """
+    trees: dict[str, Chain] = {}
+    errors = [0.0]
+    problem: str | None = None
+    notes: list[str] = []
+    wanted = ["inference"] if inference else ["inference", LARGER, "training"]
+    for kind in wanted:
+        if kind not in trial.recordings:
+            if kind == "training":
+                problem = problem or f"its training pass: {trial.failed[kind]}"
+            elif kind == LARGER:
+                notes.append(f"one pixel larger it does not run: {trial.failed[kind]}")
+            continue
+        side = trial.shape[1] + (kind == LARGER)
+        images = probe_images((trial.shape[0], side, trial.shape[2] + (kind == LARGER)))
+        try:
+            tree, error = understood(trial.recordings[kind], images, trial.dtype, heads=kind == "training")
+        except NotUnderstood as reason:
+            if kind == "inference":
+                problem = str(reason)
+                break
+            problem = problem or f"{'in training mode' if kind == 'training' else 'one pixel larger'} {reason}"
+        else:
+            trees[kind] = tree
+            errors.append(error)
+    graph = trial.recordings["inference"].graph
+    report = Report(
+        parameters=trial.parameters,
+        operations=len(graph.nodes) - 1,
+        shape=trial.shape,
+        dtype=trial.dtype,
+        error=max(errors),
+        not_understood=problem,
+        inference_only=inference,
+    )
+    if "inference" not in trees:
+        return report
+    classes = math.prod(_logits(trees["inference"]))
+    order = nearest(trial, trees, classes)
+    reference = Reference(against or order[0], trial.shape[0], classes)
+    lines = _lines(trial, trees, reference, inference=inference)
+    if not any(line.counts for line in lines) and not _proven(trial, trees["inference"], reference):
+        problem = problem or f"the whole: with the model's weights {reference.config.preset} gives other numbers"
+    if dead := unused(graph):
+        notes.append(f"computed and not used: {', '.join(dead[:3])}{f' and {len(dead) - 3} more' if dead[3:] else ''}")
+    return replace(
+        report,
+        preset=reference.config.preset,
+        nearest=order[0],
+        reference_parameters=spec.parameter_count(reference.config),
+        lines=tuple(lines),
+        notes=tuple(notes),
+        not_understood=problem,
+    )
+
+
+def _proven(trial: Trial, tree: Chain, reference: Reference) -> bool:
+    """Whether the reference, with the model's own weights, puts out the model's numbers."""
+    _, alignment = align(reference.tree(trial.shape), tree)
+    recording = trial.recordings["inference"]
+    arrays = {name: recording.graph.arrays[own] for name, own in weights(alignment).items()}
+    try:
+        y = _flat(Run(arrays).chain(reference.tree(trial.shape), probe_images(trial.shape)))
+    except (KeyError, ValueError):
+        return False
+    return min(relative_error(y, _flat(x)) for x in recording.outputs) <= TOLERANCES[trial.dtype]
+
+
+def _logits(tree: Chain) -> spec.Shape:
+    last = [item for item in tree if not isinstance(item, Side)][-1]
+    return last.shape[:1]
+
+
+def _lines(trial: Trial, trees: Mapping[str, Chain], reference: Reference, *, inference: bool) -> list[Line]:
+    """The differences in forward order, each with its effect."""
+    channels, height, width = trial.shape
+    shapes = {"inference": trial.shape, LARGER: (channels, height + 1, width + 1)}
+    if not reference.fits(trial.shape):
+        raise spec.InvalidInput(
+            f"--against {reference.config.preset} takes no images of {height} x {width} pixels, which the model takes; "
+            "--input gives it others"
+        )
+    alignments: dict[str, Alignment] = {}
+    members: dict[str, dict[Key, Difference]] = {}
+    for kind, shape in shapes.items():
+        if kind in trees and reference.fits(shape):
+            _, alignments[kind] = align(reference.tree(shape), trees[kind])
+            members[kind] = {difference.key: difference for difference in differences(alignments[kind])}
+    found = _real(list(members.values()), inference=inference)
+    training: dict[Key, Difference] = {}
+    if "training" in trees and reference.fits(trial.shape, heads=True):
+        _, aligned = align(reference.tree(trial.shape, training=True), trees["training"])
+        in_any = {key for by_key in members.values() for key in by_key}
+        training = {d.key: d for d in differences(aligned) if d.key not in in_any and not d.latent}
+    groups: dict[str, list[Difference]] = {}
+    for difference in _in_order([*found.values(), *training.values()], reference.config):
+        groups.setdefault(difference.text, []).append(difference)
+    effects = {kind: Effects(reference, shapes[kind]) for kind in members} if found else {}
+    lines = []
+    for text, group in groups.items():
+        first = next((d for d in group if d.key in found), None)
+        said = first.effect if first else TRAINING
+        measured: dict[int, float | None] = {}
+        misshapen = False
+        for kind, by_key in members.items() if not said else ():
+            here = [by_key[d.key] for d in group if d.key in by_key and not by_key[d.key].latent]
+            effect, other_shapes = effects[kind].of(alignments[kind], here) if here else (0.0, False)
+            measured[shapes[kind][1]] = effect
+            misshapen = misshapen or other_shapes
+        lines.append(
+            Line(
+                places=tuple(dict.fromkeys(d.place for d in group)),
+                text=text.format(reference=reference.config.preset),
+                measured=measured,
+                said=said,
+                latent=bool(first and first.latent),
+                shown_by="count" if said == WEIGHTS else "shapes" if misshapen else "nothing",
+                model_places=tuple(dict.fromkeys(d.model_place for d in group)),
+            )
+        )
+    return lines
+
+
+def _real(members: list[dict[Key, Difference]], *, inference: bool) -> dict[Key, Difference]:
+    """Those that are one at some size; at other sizes than these only where the model's settings are rules."""
+    found = {key: d for by_key in members for key, d in by_key.items() if not d.latent}
+    for key, difference in members[0].items() if not inference else ():
+        others = [by_key.get(key) for by_key in members[1:]]
+        settled = all(other is not None and _op(other) == _op(difference) for other in others)
+        if key not in found and settled and elsewhere(difference):
+            found[key] = difference
+    return found
+
+
+def _op(difference: Difference) -> Any:
+    return difference.pair.model.op if isinstance(difference.pair.model, Step) else None
+
+
+def _in_order(found: list[Difference], config: spec.Config) -> list[Difference]:
+    order: dict[str, int] = {}
+    for i, node in enumerate(spec.walk(config)):
+        order.setdefault(node.name, i)
+        order.setdefault(node.stage, i)  # a head
+    return sorted(found, key=lambda difference: order.get(difference.place, -1))

@@ -1,0 +1,260 @@
+"""Somebody's model, run in a process of its own: `python -m harness.check.trial FOLDER`.
+
+The folder holds the task (`task.json`) and takes the answer (`answer.json`, `answer.npz`). The code that runs here is
+the user's, who asked for it. It has a time limit, a limit of memory and no input; what it prints is dropped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import spec
+from harness.backends import messages
+from harness.backends.process import scratch_folder, worker_environment
+from harness.check.graph import graph_of
+from harness.check.recording import Recording, probe_images
+from harness.shown import shown
+
+_FRAMEWORKS = {"torch": "pt"}  # the backend that records a model, by the package of a class that it is made from
+_RECORDERS = {"pt": "googlenet_pt.recording"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a process."""
+
+    target: str  # FILE.py:NAME or package.module:NAME
+    folder: str  # where it is looked for
+    arguments: Mapping[str, Any]  # of the class or the function
+    shapes: tuple[spec.Shape, ...]  # of an image, (channels, height, width), to try in this order
+    training: bool  # whether to run it in training mode too
+    memory: float  # GiB
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a model does: its passes at the size that was asked for, one pixel larger, and in training mode."""
+
+    shape: spec.Shape
+    framework: str
+    dtype: str
+    parameters: int
+    recordings: Mapping[str, Recording] = field(default_factory=dict)  # by kind of the pass
+    failed: Mapping[str, str] = field(default_factory=dict)  # why there is none, by kind
+
+
+LARGER = "larger"  # one pixel more in height and width
+PASSES = ("inference", LARGER, "training")
+
+
+# ------------------------------------------------------------------------------------------------ from the outside
+
+
+def run_trial(task: Task, seconds: float, python: str = sys.executable) -> Trial:
+    """Build and run a model in a new process.
+
+    Raises:
+        spec.InvalidInput: when it could not be built or run, in one line that says why.
+    """
+    with scratch_folder() as folder:
+        with messages.temporary_files():
+            (folder / "task.json").write_text(json.dumps(asdict(task)))
+        process = subprocess.Popen(
+            [python, "-P", "-m", "harness.check.trial", str(folder)],
+            env=worker_environment(folder),
+            cwd=task.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # what it starts ends with it
+        )
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise spec.InvalidInput(
+                f"{task.target}: it did not end within {seconds:g} seconds; --time allows more "
+                "(code that trains belongs under if __name__ == '__main__')"
+            ) from None
+        finally:
+            _end(process)
+        return _answer(folder, task, status)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _answer(folder: Path, task: Task, status: int) -> Trial:
+    try:
+        stored = messages.read((folder / "answer.json").read_text())
+        with np.load(folder / "answer.npz", allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError):
+        stored = None
+    if stored is None:
+        killed = "memory ran out, or something killed it" if status == -signal.SIGKILL else "the code ended the process"
+        raise spec.InvalidInput(f"{task.target}: it ended with exit status {status} before it had run: {killed}")
+    if "refused" in stored:
+        raise spec.InvalidInput(f"{task.target}: {stored['refused']}")
+    recordings = {kind: _recording(kind, graph, arrays) for kind, graph in stored["graphs"].items()}
+    about = {name: stored[name] for name in ("framework", "dtype", "parameters", "failed")}
+    return Trial(tuple(stored["shape"]), recordings=recordings, **about)
+
+
+def _recording(kind: str, graph: Any, arrays: Mapping[str, spec.Array]) -> Recording:
+    named = {key.removeprefix(f"{kind}/array/"): x for key, x in arrays.items() if key.startswith(f"{kind}/array/")}
+    outputs = [arrays[f"{kind}/output/{i}"] for i in range(len(graph["outputs"]))]
+    samples = [arrays[f"{kind}/sample/{i}"] for i in range(len(graph["nodes"]))]
+    return Recording(graph_of(graph, named), outputs, samples)
+
+
+# ------------------------------------------------------------------------------------------------- from the inside
+
+
+class _Refused(Exception):
+    """The model could not be built or run."""
+
+
+def main(folder: Path) -> None:
+    """Do the task in the folder."""
+    stored = json.loads((folder / "task.json").read_text())
+    task = Task(**stored | {"shapes": tuple(map(tuple, stored["shapes"]))})
+    limit = int(task.memory * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    arrays: dict[str, spec.Array] = {}
+    try:
+        answer = attempt(task, arrays)
+    except _Refused as error:
+        answer = {"refused": str(error)}
+    messages.write_arrays(folder / "answer.npz", arrays)
+    (folder / "answer.json").write_text(messages.written(answer))
+    sys.stdout.flush()
+    os._exit(0)  # whatever the code has left running
+
+
+def attempt(task: Task, arrays: dict[str, spec.Array]) -> dict[str, Any]:
+    """Build the model and record its passes; the arrays of all take their place in `arrays`."""
+    made = _found(task)
+    reasons: dict[str, str] = {}
+    for shape in task.shapes:
+        for dtype in ("float64", "float32"):
+            model, recorder, framework = _built(made, task)
+            try:
+                with _told("it ran and raised"):
+                    recorder.settle(model, dtype, 0)
+                    inference = recorder.record(model, probe_images(shape), training=False)
+            except _Refused as error:
+                reasons[f"{' x '.join(map(str, shape))}"] = reasons.get(f"{' x '.join(map(str, shape))}", str(error))
+                continue
+            recordings, failed = {"inference": inference}, {}
+            larger = (shape[0], shape[1] + 1, shape[2] + 1)
+            others = {LARGER: (larger, False)} | ({"training": (shape, True)} if task.training else {})
+            for kind, (size, training) in others.items():
+                try:
+                    with _told("it ran and raised"):
+                        recordings[kind] = recorder.record(model, probe_images(size), training=training)
+                except _Refused as error:
+                    failed[kind] = str(error)
+            for kind, recording in recordings.items():
+                arrays |= {f"{kind}/array/{name}": x for name, x in recording.graph.arrays.items()}
+                arrays |= {f"{kind}/output/{i}": x for i, x in enumerate(recording.outputs)}
+                arrays |= {f"{kind}/sample/{i}": x for i, x in enumerate(recording.samples)}
+            graphs = {kind: recording.graph.as_json() for kind, recording in recordings.items()}
+            about = {"shape": shape, "framework": framework, "dtype": dtype, "failed": failed, "graphs": graphs}
+            return about | {"parameters": recorder.parameters(model)}
+    if len(reasons) == 1:
+        raise _Refused(next(iter(reasons.values())))
+    raise _Refused("; ".join(f"at {shape} {reason}" for shape, reason in reasons.items()) + "; --input says the shape")
+
+
+def _found(task: Task) -> Any:
+    """The class, the function or the model of that name."""
+    place, _, name = task.target.rpartition(":")
+    sys.path.insert(0, task.folder)
+    with _told("its code raised"):
+        if place.endswith(".py"):
+            path = Path(task.folder, place).resolve()
+            sys.path.insert(0, str(path.parent))
+            module = _module(path)
+        else:
+            module = importlib.import_module(place)
+    made = module
+    for part in name.split("."):
+        if not hasattr(made, part):
+            classes = [
+                key for key, x in vars(module).items() if isinstance(x, type) and x.__module__ == module.__name__
+            ]
+            raise _Refused(f"expected the name of a class, a function or a model; it defines {', '.join(classes)}")
+        made = getattr(made, part)
+    return made
+
+
+def _module(path: Path) -> ModuleType:
+    loader = SourceFileLoader(path.stem, str(path))
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    sys.modules.setdefault(path.stem, module)
+    loader.exec_module(module)
+    return module
+
+
+def _built(made: Any, task: Task) -> tuple[Any, Any, str]:
+    """A new model, its recorder, and its framework."""
+    model = made
+    if _framework(made) is None and callable(made):
+        with _told("it was built and raised"):
+            model = made(**task.arguments)
+    framework = _framework(model)
+    if framework is None:
+        raise _Refused(f"expected a model of PyTorch, got {shown(type(model).__name__)}")
+    return model, importlib.import_module(_RECORDERS[_FRAMEWORKS[framework]]), framework
+
+
+def _framework(model: Any) -> str | None:
+    if isinstance(model, type):
+        return None
+    modules = (base.__module__.partition(".")[0] for base in type(model).__mro__)
+    return next((name for name in modules if name in _FRAMEWORKS), None)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """A context in which whatever the user's code raises, an end of the process too, is told in one line."""
+    try:
+        yield
+    except _Refused:
+        raise
+    except SystemExit as error:
+        raise _Refused(f"the code ended the process, with exit status {error.code}") from error
+    except MemoryError as error:
+        raise _Refused("memory ran out; --memory allows more") from error
+    except EOFError as error:
+        raise _Refused("the code asked for input, and there is none") from error
+    except BaseException as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        if "not enough memory" in said or "can't allocate memory" in said:
+            raise _Refused("memory ran out; --memory allows more") from error
+        raise _Refused(f"{what} {shown(type(error).__name__)}: {shown(said[:200])}") from error
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,155 @@
+"""The verb `check`: somebody's own model against a network of the spec."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness import screen
+from harness.cli.options import Json, console
+
+if TYPE_CHECKING:
+    from harness.check.checking import Line, Report
+
+
+def check(
+    model: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="Or package.module:NAME.")],
+    against: Annotated[
+        str | None, typer.Option(help="A preset, see `googlenet presets`.", show_default="the nearest")
+    ] = None,
+    arg: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the class or function. May be repeated.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option("--input", metavar="3x224x224", help="Channels, height and width of an image.")
+    ] = None,
+    inference: Annotated[bool, typer.Option("--inference", help="Compare inference at this size alone.")] = False,
+    time: Annotated[float, typer.Option(help="Seconds for the model to be built and run.")] = 120.0,
+    memory: Annotated[float, typer.Option(help="GiB of memory for that.")] = 8.0,
+    as_json: Json = False,
+) -> None:
+    """Say where your own PyTorch model differs from a preset, and what each difference does.
+
+    It runs your code, in a process of its own: a class or a function is called with --arg, a model is taken as it is.
+
+    Exits with 0 where it is the same function, with 1 where it is not (in training or one pixel larger counts), with 2
+    where it could not be built or run, and with 3 where it ran and was not understood.
+
+    Examples:
+
+    googlenet check model.py:GoogLeNet --against bvlc
+
+    googlenet check model.py:GoogLeNet --arg num_classes=10 --input 1x96x96 --json
+    """
+    import spec
+    from harness.check.checking import check as judged
+    from harness.check.trial import Task, run_trial
+
+    if not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
+        raise spec.InvalidInput(f"expected FILE.py:NAME or package.module:NAME, got {model!r}")
+    if model.partition(":")[0].endswith(".py") and not Path(model.rpartition(":")[0]).is_file():
+        raise spec.InvalidInput(f"{model.rpartition(':')[0]}: there is no such file")
+    for name, number in (("--time", time), ("--memory", memory)):
+        if not number > 0:
+            raise spec.InvalidInput(f"{name}: expected a number above 0, got {number:g}")
+    if images is not None:
+        shapes = [_shape(images)]
+    elif against is not None:
+        config = spec.preset(against)
+        shapes = [(config.in_channels, config.input_size, config.input_size)]
+    else:
+        shapes = [(3, 224, 224), (1, 96, 96), (1, 224, 224), (1, 28, 28)]
+    task = Task(model, str(Path.cwd()), _arguments(arg or []), tuple(shapes), not inference, memory)
+    report = judged(run_trial(task, time), against, inference=inference)
+    if as_json:
+        sys.stdout.write(json.dumps(report.as_json(), indent=2) + "\n")
+    else:
+        _print(report)
+    raise typer.Exit(report.status)
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    from spec import InvalidInput
+
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", text)
+    if not match or "0" in match.groups():
+        raise InvalidInput(f"--input: expected channels, height and width such as 3x224x224, got {text!r}")
+    channels, height, width = map(int, match.groups())
+    return channels, height, width
+
+
+def _arguments(options: list[str]) -> dict[str, Any]:
+    """``{"num_classes": 10}`` of ``["num_classes=10"]``; what is no Python literal is a text."""
+    from spec import InvalidInput
+
+    arguments: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name.isidentifier():
+            raise InvalidInput(f"--arg: expected NAME=VALUE, got {option!r}")
+        try:
+            arguments[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            arguments[name] = value
+    return arguments
+
+
+def _print(report: Report) -> None:
+    out = console()
+    if not report.preset:
+        screen.say(out, f"not understood: {report.not_understood}", "red")
+        return
+    same = report.parameters == report.reference_parameters
+    preset = report.preset
+    count = f"as {preset}" if same else f"{preset} has {report.reference_parameters:,}"
+    screen.say(
+        out,
+        f"{report.parameters:,} parameters, {count}; read {report.operations} operations and ran them again: equal",
+    )
+    rows = [(_places(line, preset), line.text, line.effect) for line in report.lines]
+    widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
+    for where, text, effect in rows:
+        screen.say(out, f"{where:{widths[0]}}   {text:{widths[1]}}   {effect}")
+    for note in report.notes:
+        screen.say(out, note)
+    if report.not_understood:
+        screen.say(out, f"not understood: {report.not_understood}", "red")
+    size = " x ".join(map(str, report.shape[1:]))
+    if report.status == 0:
+        what = (
+            f"in inference at {size}" if report.inference_only else f"at {size} and one pixel larger, and in training"
+        )
+        screen.say(out, f"The same function as {preset} {what}.", "green")
+    elif report.lines:
+        hidden = sum(line.shown_by == "nothing" for line in report.lines if line.counts)
+        of = sum(line.counts for line in report.lines)
+        screen.say(out, f"Names, shapes and counts show {'none' if hidden == of else of - hidden} of these {of}.")
+    if report.nearest != preset:
+        screen.say(out, f"Nearest preset: {report.nearest}.")
+
+
+def _places(line: Line, preset: str) -> str:
+    """``conv1, branch1x1 of all 9 blocks``."""
+    import spec
+
+    all_of: dict[str, set[str]] = {}
+    for node in spec.walk(spec.preset(preset)):
+        if node.name != node.stage and not node.in_head:
+            all_of.setdefault(node.name.removeprefix(f"{node.stage}."), set()).add(node.stage)
+    there: dict[str, list[str]] = {}
+    for place in line.places:
+        stage, _, leaf = place.partition(".")
+        there.setdefault(leaf, []).append(stage)
+    whole = [leaf for leaf, stages in there.items() if len(stages) > 2 and set(stages) == all_of.get(leaf)]
+    names = [place for place in line.places if place.partition(".")[2] not in whole]
+    text = ", ".join(names if len(names) <= 6 else [*names[:5], f"{len(names) - 5} more"])
+    if whole:
+        every = f"{', '.join(whole)} of all {len(all_of[whole[0]])} blocks"
+        text = ", ".join(filter(None, [text, every]))
+    return text

@@ -1,0 +1,224 @@
+"""A small GoogLeNet as a stranger writes it in PyTorch, with the mistakes that strangers make, and its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import spec
+from spec.network import CLASSES, LRN, AdaptiveAverage, AveragePool, BatchNorm, Block, Conv, Dense, Head, MaxPool, named
+
+SIZE = 64
+_WIDTHS = {"inception3a": (4, 3, 5, 2, 6, 3), "inception3b": (5, 4, 6, 3, 4, 4), "inception4a": (6, 5, 7, 4, 8, 5)}
+
+
+def _block(one: int, reduce3: int, three: int, reduce5: int, five: int, proj: int) -> Block:
+    return Block(
+        (
+            named(branch1x1=Conv(one)),
+            named(branch3x3_reduce=Conv(reduce3), branch3x3=Conv(three, 3, pad=1)),
+            named(branch5x5_reduce=Conv(reduce5), branch5x5=Conv(five, 5, pad=2)),
+            named(pool=MaxPool(3, stride=1, pad=1), pool_proj=Conv(proj)),
+        )
+    )
+
+
+def small(**settings: object) -> spec.Config:
+    """A network with everything that bvlc has, once or a few times: `SIZE` pixels, three channels, ten classes."""
+    up = MaxPool(3, stride=2, ceil=True)
+    head = named(
+        pool=AveragePool(5, stride=3),
+        conv=Conv(6),
+        fc1=Dense(12),
+        fc2=Dense(CLASSES, activation=None, drop_input=True),
+    )
+    table = (
+        ("conv1", Conv(8, 7, stride=2, pad=3)),  # 32
+        ("pool1", up),  # 16
+        ("norm1", LRN()),
+        ("conv2_reduce", Conv(8)),
+        ("conv2", Conv(12, 3, pad=1)),
+        ("norm2", LRN()),
+        ("pool2", up),  # 8
+        *((name, _block(*widths)) for name, widths in _WIDTHS.items()),
+        ("aux1", Head(head)),
+        ("inception4b", _block(7, 5, 8, 4, 5, 6)),
+        ("pool5", AdaptiveAverage(1)),
+        ("fc", Dense(CLASSES, activation=None, drop_input=True)),
+    )
+    config = spec.Config(
+        preset="bvlc",
+        family="GoogLeNet",
+        source="",
+        in_channels=3,
+        num_classes=10,
+        input_size=SIZE,
+        table=table,
+        dropout=0.4,
+        aux=True,
+        aux_dropout=0.7,
+    )
+    return replace(config, **settings)
+
+
+def small_with_norm() -> spec.Config:
+    """The same with batch norm, and without local response normalization."""
+    config = small(batch_norm=BatchNorm())
+    return replace(config, table=tuple((name, part) for name, part in config.table if not isinstance(part, LRN)))
+
+
+class BasicConv(nn.Module):
+    """Convolution, batch norm where there is some, and ReLU."""
+
+    def __init__(self, net: Stranger, into: int, out: int, kernel: int, name: str, **settings: object) -> None:
+        super().__init__()
+        net.says(name, settings)
+        self.conv = nn.Conv2d(into, out, kernel, **settings)
+        self.bn = nn.BatchNorm2d(out, **net.norm) if net.norm else nn.Identity()
+        self.relu = net.activation(name)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.bn(self.conv(x)))
+
+
+class Block4(nn.Module):
+    """Four branches."""
+
+    def __init__(self, net: Stranger, name: str, into: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        one, reduce3, three, reduce5, five, proj = widths
+        self.mistake = net.mistake
+        self.one = BasicConv(net, into, one, 1, f"{name}.branch1x1")
+        self.three = nn.Sequential(
+            BasicConv(net, into, reduce3, 1, f"{name}.branch3x3_reduce"),
+            BasicConv(net, reduce3, three, 3, f"{name}.branch3x3", padding=1),
+        )
+        self.five = nn.Sequential(
+            BasicConv(net, into, reduce5, 1, f"{name}.branch5x5_reduce"),
+            BasicConv(net, reduce5, five, 5, f"{name}.branch5x5", padding=2),
+        )
+        self.pool = nn.AvgPool2d(3, 1, 1) if net.mistake == "block-average" else nn.MaxPool2d(3, 1, 1)
+        self.proj = BasicConv(net, into, proj, 1, f"{name}.pool_proj")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = self.pool(x)
+        if self.mistake == "pool-unused":
+            pooled = x
+        if self.mistake == "pool-zeros":
+            pooled = F.max_pool2d(F.pad(x - 1, (1, 1, 1, 1)), 3, 1) + 1
+        parts = [self.one(x), self.three(x), self.five(x), self.proj(pooled)]
+        if self.mistake == "order":
+            parts = [parts[i] for i in (0, 2, 1, 3)]
+        if self.mistake == "branch-missing":
+            parts = parts[:3]
+        return torch.cat(parts, 1)
+
+
+class Stranger(nn.Module):
+    """The network; `mistake` names one, or something that is none."""
+
+    def __init__(self, mistake: str = "", norm: bool = False) -> None:
+        super().__init__()
+        self.mistake = mistake
+        epsilon, momentum = 1e-5 if mistake == "epsilon" else 1e-3, 0.01 if mistake == "momentum" else 0.1
+        self.norm = {"eps": epsilon, "momentum": momentum} if norm else {}
+        ceil = mistake != "floor"
+        alpha = 5e-4 if mistake == "lrn-alpha" else 1e-4
+        lrn = nn.LocalResponseNorm(5, alpha, 0.75, 2.0 if mistake == "lrn-k" else 1.0)
+        lrn = nn.Identity() if mistake == "no-lrn" or norm else lrn
+        reduce = BasicConv(self, 8, 8, 1, "conv2_reduce")
+        pool = nn.AvgPool2d if mistake == "stage-average" else nn.MaxPool2d
+        if mistake == "relu-after-pool":
+            pool1 = nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True), nn.ReLU())
+        elif mistake == "same-pool":
+            pool1 = nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), -torch.inf), nn.MaxPool2d(3, 2))
+        else:
+            pool1 = pool(3, 2, ceil_mode=ceil)
+        self.stem = nn.Sequential(
+            nn.ZeroPad2d((2, 3, 2, 3)) if mistake == "pad" else nn.Identity(),
+            BasicConv(self, 3, 8, 7, "conv1", stride=2, padding=3),
+            pool1,
+            lrn,
+            nn.Identity() if mistake == "no-reduce" else reduce,
+            BasicConv(self, 8, 12, 3, "conv2", padding=1),
+            lrn,
+            nn.MaxPool2d(3, 2, ceil_mode=ceil),
+        )
+        widths = dict(_WIDTHS) | {"inception4b": (7, 5, 8, 4, 5, 6)}
+        if mistake == "width":
+            widths["inception3b"] = (5, 4, 6, 3, 9, 4)
+        if mistake == "reduce-width":
+            widths["inception4a"] = (6, 9, 7, 4, 8, 5)
+        into = 12
+        for name, row in widths.items():
+            self.add_module(name, Block4(self, name, into, row))
+            into = sum(row[i] for i in (0, 2, 4)) + (mistake != "branch-missing") * row[5]
+        at = {"head-place": "inception3b"}.get(mistake, "inception4a")
+        self.at = at
+        channels = sum(widths[at][i] for i in (0, 2, 4)) + (mistake != "branch-missing") * widths[at][5]
+        self.aux = nn.Sequential(
+            nn.AdaptiveAvgPool2d(2) if mistake == "head-adaptive" else nn.AvgPool2d(5, 3),
+            BasicConv(self, channels, 6, 1, "aux1.conv"),
+            _LastFlatten() if mistake == "flatten" else nn.Flatten(),
+            nn.Dropout(0.5) if mistake == "head-dropout" else nn.Identity(),
+            nn.Linear({"stride": 96, "floor": 6}.get(mistake, 24), 12),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.5 if mistake == "head-share" else 0.7),
+            nn.Linear(12, 10),
+        )
+        self.drop = nn.Dropout(0.4)
+        self.fc = nn.Linear(into, 10)
+
+    def says(self, name: str, settings: dict) -> None:
+        """Change a convolution's settings where the mistake is in them."""
+        if self.norm:
+            settings["bias"] = False
+        if self.mistake == "no-bias" and name == "conv2":
+            settings["bias"] = False
+        if self.mistake == "pad" and name == "conv1":
+            settings["padding"] = 0
+        if self.mistake == "padded-1x1" and name == "conv2_reduce":
+            settings["padding"] = 1
+        if self.mistake == "stride" and name == "conv1":
+            settings["stride"] = 1
+        if self.mistake == "dilation" and name == "conv2":
+            settings |= {"dilation": 2, "padding": 2}
+        if self.mistake == "groups" and name == "conv2":
+            settings["groups"] = 2
+
+    def activation(self, name: str) -> nn.Module:
+        """ReLU, where the mistake is not that it is none."""
+        leaf = name.partition(".")[2]
+        if (self.mistake, name) in (("no-relu", "conv2"), ("no-relu-reduce", "conv2_reduce")):
+            return nn.Identity()
+        if self.mistake == "no-relu-branch" and leaf == "branch1x1":
+            return nn.Identity()
+        if self.mistake == "sigmoid" and name == "conv1":
+            return nn.Sigmoid()
+        return nn.LeakyReLU(0.1) if self.mistake == "leaky" and name == "conv1" else nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> object:
+        x = self.stem(x)
+        side = None
+        for name in ("inception3a", "inception3b", "inception4a", "inception4b"):
+            x = getattr(self, name)(x)
+            if name == self.at and self.training and self.mistake != "no-head":
+                side = self.aux(x)
+        x = F.avg_pool2d(x, 8) if self.mistake == "fixed-average" else F.adaptive_avg_pool2d(x, 1)
+        x = torch.flatten(x, 1)
+        if self.mistake == "always-drops":
+            x = F.dropout(x, 0.4)
+        elif self.mistake != "no-dropout":
+            x = self.drop(x)
+        x = self.fc(x)
+        if self.mistake in ("softmax", "log-softmax"):
+            x = F.softmax(x, 1) if self.mistake == "softmax" else F.log_softmax(x, dim=1)
+        return x if side is None else (x, side)
+
+
+class _LastFlatten(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1).reshape(len(x), -1)

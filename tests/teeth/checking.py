@@ -1,0 +1,54 @@
+"""Faults in the check of other people's networks."""
+
+from __future__ import annotations
+
+from teeth.fault import Fault
+
+_C = "tests/test_check.py"
+_MISTAKE = f"{_C}::test_mistake_is_found_and_nothing_else"
+_SAME = f"{_C}::test_same_function_in_another_form_is_no_difference"
+
+FAULTS = [
+    Fault(
+        "what is run again is not held against the model",
+        "harness/check/checking.py",
+        "    if not error <= TOLERANCES[dtype]:",
+        "    if error > 1e9:",
+        (f"{_C}::test_recorder_that_sees_something_else_is_not_believed",),
+    ),
+    Fault(
+        "an unknown operation is passed over",
+        "harness/check/tree.py",
+        "        if isinstance(op := graph.nodes[number].op, Unknown):",
+        "        if isinstance(op := graph.nodes[number].op, Flatten):",
+        (f"{_C}::test_unknown_operation_is_not_understood",),
+    ),
+    Fault(
+        "a training pass that failed counts as one that agrees",
+        "harness/check/checking.py",
+        'problem = problem or f"its training pass',
+        'notes = notes or f"its training pass',
+        (f"{_C}::test_model_whose_training_cannot_be_seen_is_not_the_same",),
+    ),
+    Fault(
+        "pools are compared by their settings, not by what they read",
+        "harness/check/align.py",
+        "    if names and isinstance(reference, Sliding | AdaptiveAverage)",
+        "    if names and isinstance(reference, AdaptiveAverage)",
+        (f"{_SAME}[same-pool]",),
+    ),
+    Fault(
+        "the order of branches is not looked at",
+        "harness/check/differences.py",
+        "            if matched != sorted(matched):",
+        "            if not matched:",
+        (f"{_MISTAKE}[order]",),
+    ),
+    Fault(
+        "an effect is that of all differences and of none",
+        "harness/check/differences.py",
+        "            items += [] if parts else [pair.reference]",
+        "            items += [pair.reference]",
+        (f"{_MISTAKE}[no-lrn]",),
+    ),
+]

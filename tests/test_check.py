@@ -1,0 +1,471 @@
+"""`googlenet check`: every mistake is found and named, nothing else is, and what is right is not told off."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+import pytest
+from networks import thin
+from short import model as short_model
+from short import short
+from support import TESTED, googlenet
+
+import spec
+from harness.agreement import probe_params, relative_error
+from harness.check.align import align, weights
+from harness.check.arithmetic import Run
+from harness.check.checking import Effects, Reference, check
+from harness.check.graph import Flatten, Graph, Input, Linear, Node, Padding
+from harness.check.recording import probe_images
+from harness.check.table import graph_of_table
+from harness.check.tree import read
+from harness.check.trial import LARGER, Task, Trial, run_trial
+
+if "pt" not in TESTED:
+    pytest.skip("only models of PyTorch are read so far", allow_module_level=True)
+
+import strangers
+import torch
+from torch import nn
+
+from googlenet_pt import build, recording
+
+BLOCKS = ("inception3a", "inception3b", "inception4a", "inception4b")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """What is computed here is small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def trial(model: nn.Module, shape: spec.Shape, *, seed: int | None = 0, passes: tuple[str, ...] = ()) -> Trial:
+    """What `run_trial` gives, in this process."""
+    recording.settle(model, "float64", seed)
+    larger = (shape[0], shape[1] + 1, shape[2] + 1)
+    sizes = {"inference": shape, LARGER: larger, "training": shape}
+    recordings, failed = {}, {}
+    for kind in passes or sizes:
+        try:
+            recordings[kind] = recording.record(model, probe_images(sizes[kind]), training=kind == "training")
+        except RuntimeError as error:
+            failed[kind] = str(error)
+    return Trial(shape, "torch", "float64", recording.parameters(model), recordings, failed)
+
+
+def judged(mistake: str = "", *, inference: bool = False):
+    """The report on a stranger's network."""
+    norm = mistake in ("epsilon", "momentum", "norm")
+    config = strangers.small_with_norm() if norm else strangers.small()
+    with mock.patch.dict(spec.PRESETS, {"bvlc": config}, clear=True):
+        done = trial(strangers.Stranger(mistake, norm), (3, strangers.SIZE, strangers.SIZE))
+        return check(done, "bvlc", inference=inference)
+
+
+slow = pytest.mark.slow
+LRN, RELU, DROPOUT = ("norm1", "norm2"), "ReLU is missing", "training only"
+EVERYWHERE = tuple(node.name for node in spec.layers(strangers.small_with_norm()) if node.norm)
+MISTAKES = [  # what is wrong, where, in these words, what it does, and what would have shown it
+    pytest.param("no-lrn", LRN, "local response norm is missing", "off by", "nothing"),
+    pytest.param("head-dropout", ("aux1.fc1",), "dropout 0.5 is extra", DROPOUT, "nothing"),
+    pytest.param("head-share", ("aux1.fc2",), "dropout 0.5, bvlc has dropout 0.7", DROPOUT, "nothing", marks=slow),
+    pytest.param("no-reduce", ("conv2_reduce",), "1 x 1 convolution is missing", "other weights", "count", marks=slow),
+    pytest.param("no-relu", ("conv2",), RELU, "off by", "nothing", marks=slow),
+    pytest.param("no-relu-reduce", ("conv2_reduce",), RELU, "off by", "nothing", marks=slow),
+    pytest.param("no-relu-branch", tuple(f"{b}.branch1x1" for b in BLOCKS), RELU, "off by", "nothing", marks=slow),
+    pytest.param(
+        "width", ("inception3b.branch5x5",), "9 channels, bvlc has 4 channels", "other weights", "count", marks=slow
+    ),
+    pytest.param(
+        "reduce-width",
+        ("inception4a.branch3x3_reduce",),
+        "9 channels, bvlc has 5 channels",
+        "other weights",
+        "count",
+        marks=slow,
+    ),
+    pytest.param("pad", ("conv1",), "padding (2, 3), bvlc has padding 3", "off by", "shapes"),
+    pytest.param("padded-1x1", ("conv2_reduce",), "padding 1, bvlc has padding 0", "off by", "shapes", marks=slow),
+    pytest.param("softmax", ("fc",), "softmax is extra", "off by", "nothing", marks=slow),
+    pytest.param("log-softmax", ("fc",), "log softmax is extra", "off by", "nothing", marks=slow),
+    pytest.param(
+        "pool-unused",
+        tuple(f"{b}.pool" for b in BLOCKS),
+        "3 x 3 max pool, stride 1, padding 1 is missing",
+        "off by",
+        "nothing",
+    ),
+    pytest.param(
+        "floor", ("pool1", "pool2"), "size rounded down, bvlc has size rounded up", "off by", "shapes", marks=slow
+    ),
+    pytest.param(
+        "fixed-average",
+        ("pool5",),
+        "8 x 8 average pool, stride 8, bvlc has average of the whole map",
+        "none at 64 and 65, at other sizes there is one",
+        "nothing",
+    ),
+    pytest.param("order", BLOCKS, "the order of its branches is 1, 3, 2, 4", "off by", "nothing"),
+    pytest.param("no-bias", ("conv2",), "no bias, bvlc has bias", "other weights", "count", marks=slow),
+    pytest.param("stride", ("conv1",), "stride 1, bvlc has stride 2", "off by", "shapes", marks=slow),
+    pytest.param(
+        "dilation",
+        ("conv2",),
+        "padding 2, dilation 2, bvlc has padding 1, dilation 1",
+        "off by",
+        "nothing",
+        marks=slow,
+    ),
+    pytest.param("groups", ("conv2",), "groups 2, bvlc has groups 1", "other weights", "count", marks=slow),
+    pytest.param(
+        "block-average",
+        tuple(f"{b}.pool" for b in BLOCKS),
+        "3 x 3 average pool, stride 1, padding 1, bvlc has 3 x 3 max pool, stride 1, padding 1",
+        "off by",
+        "nothing",
+        marks=slow,
+    ),
+    pytest.param(
+        "lrn-alpha",
+        LRN,
+        "local response norm with alpha 0.0005, bvlc has local response norm with alpha 0.0001",
+        "off by",
+        "nothing",
+        marks=slow,
+    ),
+    pytest.param(
+        "lrn-k",
+        LRN,
+        "local response norm with k 2, bvlc has local response norm with k 1",
+        "off by",
+        "nothing",
+        marks=slow,
+    ),
+    pytest.param(
+        "always-drops",
+        ("fc",),
+        "dropout 0.4 at inference too is extra",
+        "another result each time",
+        "nothing",
+        marks=slow,
+    ),
+    pytest.param(
+        "flatten", ("aux1.conv",), "flattening with the channels last is extra", DROPOUT, "nothing", marks=slow
+    ),
+    pytest.param("no-head", ("aux1",), "auxiliary head is missing", DROPOUT, "nothing", marks=slow),
+    pytest.param(
+        "head-adaptive",
+        ("aux1.pool",),
+        "2 x 2 averages of the map, bvlc has 5 x 5 average pool, stride 3",
+        DROPOUT,
+        "nothing",
+        marks=slow,
+    ),
+    pytest.param("sigmoid", ("conv1",), "sigmoid, bvlc has ReLU", "off by", "nothing", marks=slow),
+    pytest.param("leaky", ("conv1",), "leaky ReLU of slope 0.1, bvlc has ReLU", "off by", "nothing", marks=slow),
+    pytest.param("branch-missing", BLOCKS, "branch 4 is missing", "other weights", "count", marks=slow),
+    pytest.param("no-dropout", ("fc",), "dropout 0.4 is missing", DROPOUT, "nothing", marks=slow),
+    pytest.param("epsilon", EVERYWHERE, "epsilon 1e-05, bvlc has epsilon 0.001", "off by", "nothing", marks=slow),
+    pytest.param("momentum", EVERYWHERE, "momentum 0.01, bvlc has momentum 0.1", DROPOUT, "nothing", marks=slow),
+]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "places", "text", "effect", "shown_by"),
+    [pytest.param(*row.values, marks=row.marks, id=row.values[0]) for row in MISTAKES],
+)
+def test_mistake_is_found_and_nothing_else(mistake, places, text, effect, shown_by):
+    report = judged(mistake)
+    assert report.status == 1
+    assert [(line.places, line.text, line.shown_by) for line in report.lines] == [(places, text, shown_by)]
+    assert effect in report.lines[0].effect
+    assert report.not_understood is None
+
+
+@pytest.mark.slow
+def test_head_at_another_place_is_one_more_and_one_less():
+    found = [(line.places, line.text) for line in judged("head-place").lines]
+    assert found == [(("inception3b",), "auxiliary head is extra"), (("aux1",), "auxiliary head is missing")]
+
+
+@pytest.mark.parametrize("mistake", ["", "relu-after-pool", "same-pool", pytest.param("norm", marks=slow)])
+def test_same_function_in_another_form_is_no_difference(mistake):
+    """A second ReLU after a pool changes nothing, and SAME at these sizes is ceiling."""
+    report = judged(mistake)
+    assert (report.status, report.lines, report.not_understood) == (0, (), None)
+    assert report.error < 1e-13
+
+
+def test_what_happens_in_training_only_is_no_difference_at_inference():
+    assert judged("head-dropout", inference=True).status == 0
+
+
+EFFECTS = ["no-lrn", "no-relu", "pad", "order", "pool-unused", "lrn-k", "softmax", "dilation", "floor"]
+
+
+@pytest.mark.parametrize("mistake", [EFFECTS[0], *[pytest.param(name, marks=slow) for name in EFFECTS[1:]]])
+def test_effect_is_that_of_running_both_networks(mistake):
+    """Both with the weights and the pictures that the effect is measured with."""
+    shape = (3, strangers.SIZE, strangers.SIZE)
+    with mock.patch.dict(spec.PRESETS, {"bvlc": strangers.small()}, clear=True):
+        reference = Reference("bvlc", 3, 10)
+        effects = Effects(reference, shape)
+        right, wrong = strangers.Stranger(), strangers.Stranger(mistake)
+        graph = trial(right, shape, seed=None, passes=("inference",)).recordings["inference"].graph
+        _, alignment = align(reference.tree(shape), read(graph, heads=False))
+        names = weights(alignment)
+        state = {own: torch.from_numpy(effects.arrays[name]) for name, own in names.items()}
+        logits = []
+        for model in (right, wrong):
+            model.double().load_state_dict(state, strict=False)
+            model.eval()
+            with torch.no_grad():
+                logits.append(model(torch.from_numpy(effects.x)).numpy())
+    told = judged(mistake).lines[0].measured[strangers.SIZE]
+    assert told == pytest.approx(relative_error(logits[1], logits[0]), rel=1e-9)
+
+
+# ----------------------------------------------------------------------------------------- what is not understood
+
+
+class Odd(nn.Module):
+    """Something that no recorder knows, in the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(1, 4, 3)
+        self.fc = nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = torch.fft.ifft(torch.fft.fft(self.features(x))).real
+        return self.fc(x.mean((2, 3)))
+
+
+def test_unknown_operation_is_not_understood():
+    report = check(trial(Odd(), (1, 28, 28)), "lenet", inference=False)
+    assert (report.status, report.lines) == (3, ())
+    assert report.not_understood == "the operation fft_fft at the top"
+
+
+def test_unknown_operation_that_nothing_depends_on_is_no_matter():
+    class Beside(strangers.Stranger):
+        def forward(self, x):
+            torch.fft.fft(x)
+            return super().forward(x)
+
+    with mock.patch.dict(spec.PRESETS, {"bvlc": strangers.small()}, clear=True):
+        assert check(trial(Beside(), (3, 64, 64)), "bvlc", inference=True).status == 0
+
+
+def test_recorder_that_sees_something_else_is_not_believed():
+    """What is run again is not the model, and nothing is said of it but where."""
+    wrong = mock.patch.dict(
+        recording._HANDLERS, {"local_response_norm": lambda r, y, input, *_, **__: (spec.network.LRN(3),)}
+    )
+    with wrong:
+        report = judged()
+    assert (report.status, report.lines) == (3, ())
+    assert re.fullmatch(r"LRN at stem\.3, run again, is off by .*", report.not_understood)
+
+
+def test_model_whose_training_cannot_be_seen_is_not_the_same():
+    class NeedsLabels(strangers.Stranger):
+        def forward(self, x):
+            if self.training:
+                raise TypeError("labels")
+            return super().forward(x)
+
+    with mock.patch.dict(spec.PRESETS, {"bvlc": strangers.small()}, clear=True):
+        model = NeedsLabels()
+        done = trial(model, (3, 64, 64), passes=("inference", LARGER))
+        done = replace(done, failed={"training": "it ran and raised TypeError: labels"})
+        report = check(done, "bvlc", inference=False)
+        assert report.status == 3
+        assert report.not_understood == "its training pass: it ran and raised TypeError: labels"
+        assert check(done, "bvlc", inference=True).status == 0
+
+
+def test_flattening_and_padding_are_read_as_they_are():
+    """Channels last, and zeros around negative numbers, which are no minus infinity."""
+    around = ((1, 1), (1, 1))
+    nodes = (
+        Node(Input(), (), "", (2, 2, 2)),
+        Node(Padding(around), (0,), "", (2, 4, 4)),
+        Node(spec.MaxPool((3, 3), (1, 1)), (1,), "", (2, 2, 2)),
+        Node(Flatten(last=True), (2,), "", (8,)),
+        Node(Linear(8, bias=False), (3,), "", (8,), {"weight": "w"}),
+    )
+    x = -np.arange(1.0, 9).reshape(1, 2, 2, 2)
+    y = Run({"w": np.eye(8)}).chain(read(Graph(nodes, (4,)), heads=False), x)
+    assert np.array_equal(y, np.zeros((1, 8)))  # the largest of each window is a zero outside
+    inner = replace(nodes[1], op=Padding(around, -np.inf))
+    y = Run({"w": np.eye(8)}).chain(read(Graph((nodes[0], inner, *nodes[2:]), (4,)), heads=False), x)
+    assert np.array_equal(y, np.tile([[-1.0, -5.0]], 4))
+
+
+# ------------------------------------------------------------------------------------------------ no false alarms
+
+
+QUICK = ("d2l", "torchvision", "lenet-bn", "inception-resnet-v2")
+
+
+@pytest.mark.parametrize(
+    "preset", [name if name in QUICK else pytest.param(name, marks=slow) for name in spec.PRESETS if name != "vgg11"]
+)
+def test_table_run_as_a_tree_is_the_network(preset):
+    config = spec.preset(preset, aux=False)
+    side = config.input_size
+    if config.family.startswith("Inception"):
+        config, side = short(preset, aux=False), 96 if config.family == "InceptionBN" else 75
+    elif config.family == "GoogLeNet":
+        config = thin(preset, aux=False, dropout=0.0)
+        side = side if preset == "cnblogs" else 64
+    shape = (config.in_channels, side, side)
+    params = probe_params(config, 0)
+    x = np.random.default_rng(0).normal(size=(1, *shape))
+    y = Run(params).chain(read(graph_of_table(config, shape), heads=False), x)
+    assert relative_error(y.reshape(1, -1), spec.reference.predict(config, params, x).reshape(1, -1)) < 1e-14
+
+
+def _own(config: spec.Config, model: nn.Module, size: int, *, against: str | None = None):
+    with mock.patch.dict(spec.PRESETS, {config.preset: config}, clear=against is not None):
+        return check(trial(model, (config.in_channels, size, size)), against, inference=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuned", [True, False])
+def test_our_own_thin_network_is_the_same(tuned):
+    config = thin("d2l")
+    report = _own(config, build_of(config, tuned=tuned), 96, against="d2l")
+    assert (report.status, report.lines) == (0, ())
+
+
+def build_of(config: spec.Config, *, tuned: bool = True) -> nn.Module:
+    """Our model; the textbook's form is not tuned."""
+    model = build(config, dtype="float64", device="cpu")
+    if not tuned:
+        model.finish(dtype="float64", device="cpu", tuned=False)
+    return model
+
+
+OWN = {"d2l": 96, "d2lzh": 96, "cnblogs": 224, "bvlc": 224, "torchvision": 224}
+OWN |= {"lenet": 28, "lenet-bn": 28, "lenet-bn-frozen": 28}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", OWN)
+def test_our_own_network_is_the_same_and_the_nearest(preset):
+    config = spec.preset(preset)
+    report = _own(config, build_of(config), OWN[preset])
+    assert (report.status, report.lines, report.nearest) == (0, (), preset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["inception-bn", "inception-v3", "inception-v4", "inception-resnet-v2"])
+def test_our_own_short_inception_is_the_same(preset):
+    import googlenet_pt
+
+    config = short(preset)
+    model = short_model(googlenet_pt, config, spec.init_params(config, 0))
+    report = _own(config, model, 299 if config.aux else 128, against=preset)
+    assert report.not_understood is None
+    assert (report.status, report.lines) == (0, ())
+
+
+# ---------------------------------------------------------------------------------------------- somebody's process
+
+_MODEL = (
+    "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, classes=10):\n        super().__init__()\n"
+)
+_MODEL += "        self.fc = nn.Linear(4, classes)\n"
+BEHAVIOR = {  # of the code, and what is said of it; None: nothing, it is judged
+    "ends": (
+        _MODEL + "    def forward(self, x): import sys; sys.exit(4)\n",
+        "the code ended the process, with exit status 4",
+    ),
+    "dies": (
+        _MODEL + "    def forward(self, x): import os; os._exit(5)\n",
+        "it ended with exit status 5 before it had run",
+    ),
+    "asks": (
+        _MODEL + "    def forward(self, x): return self.fc(x.flatten(1)) * int(input())\n",
+        "the code asked for input",
+    ),
+    "raises": (
+        _MODEL + "    def forward(self, x): raise KeyError('\\x1b[31m')\n",
+        r"it ran and raised KeyError: '\x1b",
+    ),
+    "hangs": (_MODEL + "import time\ntime.sleep(1000)\n", "it did not end within 6 seconds"),
+    "eats": (_MODEL + "    def forward(self, x): return x.new_zeros(2, 10**10)\n", "memory ran out"),
+    "stops": ("raise RuntimeError('no data')\n", "its code raised RuntimeError: no data"),
+    "lacks": (_MODEL.replace("Net", "Other"), "expected the name of a class, a function or a model; it defines Other"),
+    "is none": ("Net = 5\n", "expected a model of PyTorch, got int"),
+    "moves": (
+        _MODEL + "    def train(self, mode=True): print('x' * 10**6); return self\n"
+        "    def forward(self, x):\n        import os; os.chdir('/'); print(x); return self.fc(x.flatten(1))\n",
+        None,
+    ),
+}
+
+
+def _task(folder, code: str) -> Task:
+    (folder / "model.py").write_text(code)
+    return Task("model.py:Net", str(folder), {}, ((1, 2, 2),), True, 3.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("behavior", BEHAVIOR)
+def test_model_that_misbehaves_is_told_in_one_line(behavior, tmp_path):
+    code, said = BEHAVIOR[behavior]
+    task = _task(tmp_path, code)
+    if said is None:
+        done = run_trial(task, 60)
+        assert set(done.recordings) == {"inference", LARGER, "training"} - {LARGER}
+        assert "cannot be multiplied" in done.failed[LARGER]
+        return
+    with pytest.raises(spec.InvalidInput) as refused:
+        run_trial(task, 6 if behavior == "hangs" else 60)
+    assert str(refused.value).startswith(f"model.py:Net: {said}")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_command_judges_a_model_in_a_process_of_its_own(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def net(width):\n"
+        "    return nn.Sequential(nn.Conv2d(1, width, 5), nn.Sigmoid(), nn.MaxPool2d(2), nn.Conv2d(width, 16, 5),\n"
+        "        nn.Sigmoid(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 120), nn.Sigmoid(), nn.Linear(120, 84),\n"
+        "        nn.ReLU(), nn.Linear(84, 10))\n"
+    )
+    words = ("check", "mine.py:net", "--arg", "width=6", "--json")
+    found = json.loads(googlenet(*words, status=1, cwd=tmp_path).stdout)
+    assert (found["verdict"], found["preset"], found["input"]) == ("differs", "lenet", [1, 28, 28])
+    assert [(line["places"], line["text"]) for line in found["differences"]] == [(["fc4"], "ReLU, lenet has sigmoid")]
+    told = googlenet("check", "mine.py:net", "--arg", "width=6", "--against", "lenet", status=1, cwd=tmp_path).stdout
+    assert told.startswith(
+        "44,426 parameters, as lenet; read 12 operations and ran them again: equal\nfc4   ReLU, lenet"
+    )
+    assert "Names, shapes and counts show none of these 1." in told
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("check model", "expected FILE.py:NAME or package.module:NAME"),
+        ("check none.py:Net", "none.py: there is no such file"),
+        ("check a.b:Net --input 3x0x5", "--input: expected channels, height and width"),
+        ("check a.b:Net --arg five", "--arg: expected NAME=VALUE"),
+        ("check a.b:Net --time 0", "--time: expected a number above 0"),
+        ("check a.b:Net --against vgg", "unknown preset 'vgg'"),
+    ],
+)
+def test_wrong_usage_of_check_is_refused(words, said):
+    assert said in googlenet(*words.split(), status=2).stderr
