@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import spec
+from googlenet_pt.files import read_file
 from harness.check.graph import (
     Activation,
     Convolution,
@@ -24,11 +26,13 @@ from harness.check.graph import (
     Node,
     Norm,
     Padding,
+    Recording,
     Scale,
     Softmax,
     Unknown,
+    samples,
 )
-from harness.check.recording import Recording, samples
+from harness.weights.checkpoint import read_safetensors
 from spec.network import LRN, Add, AveragePool, Concat, Pads, Pair
 
 
@@ -43,6 +47,32 @@ def settle(model: nn.Module, dtype: str, seed: int | None) -> None:
             if x.is_floating_point() and not isinstance(x, nn.parameter.UninitializedTensorMixin) and x.numel():
                 if bool((x == x.flatten()[0]).all()):
                     x += torch.from_numpy(0.1 * rng.random(tuple(x.shape))).to(x.dtype)
+
+
+def load(model: nn.Module, path: Path) -> None:
+    """Load a file of weights, a state dict or safetensors, by the model's own names; wrappers' prefixes may precede.
+
+    Raises:
+        spec.InvalidInput: when the file cannot be read, or an array is missing, left over or of another shape.
+    """
+    arrays = read_safetensors(path)[0] if path.suffix == ".safetensors" else read_file(path)
+    own = {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
+    arrays = {name: x for name, x in arrays.items() if not name.endswith("num_batches_tracked")}
+    first = next(iter(own), "")
+    prefixes = ["", *(name.removesuffix(first) for name in arrays if name.endswith(f".{first}"))]
+    named = [
+        {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)} for prefix in prefixes
+    ]
+    state = max(named, key=lambda found: len(own & found.keys()))
+    if wrong := sorted(own ^ state.keys()):
+        raise spec.InvalidInput(
+            f"it does not hold the model's own arrays: {len(own - state.keys())} are missing, "
+            f"{len(state.keys() - own)} are left over, {', '.join(wrong[:3])} among them"
+        )
+    try:
+        model.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()}, strict=False)
+    except RuntimeError as error:
+        raise spec.InvalidInput(" ".join(str(error).split())[:300]) from error
 
 
 def parameters(model: nn.Module) -> int:
@@ -269,7 +299,11 @@ def _dropout(r, y, input, p=0.5, training=True, inplace=False) -> Made:
 
 
 def _dropout2d(r, y, input, p=0.5, training=True, inplace=False) -> Made:
-    return (Dropout(float(p), always=not r.training, channels=True),) if training else r.known[id(input)]
+    return (
+        (Dropout(float(p), always=not r.training, channels=math.prod(y.shape[2:]) > 1),)
+        if training
+        else r.known[id(input)]
+    )
 
 
 def _cat(r, y, tensors, dim=0) -> Made:
@@ -368,8 +402,10 @@ _HANDLERS: dict[str, Callable[..., Made]] = {
     "concat": _concat,
     "concatenate": _concat,
     "add": _add,
+    "radd": _add,
     "sub": _sub,
     "mul": _mul,
+    "rmul": _mul,
     "truediv": _truediv,
     "div": _truediv,
     "pad": _pad,

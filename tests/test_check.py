@@ -12,18 +12,19 @@ import pytest
 from networks import thin
 from short import model as short_model
 from short import short
-from support import TESTED, googlenet
+from support import TESTED, googlenet, here
 
 import spec
 from harness.agreement import probe_params, relative_error
 from harness.check.align import align, weights
 from harness.check.arithmetic import Run
-from harness.check.checking import Effects, Reference, check
-from harness.check.graph import Flatten, Graph, Input, Linear, Node, Padding
-from harness.check.recording import probe_images
-from harness.check.table import graph_of_table
+from harness.check.checking import check
+from harness.check.conversion import accepted, converted
+from harness.check.graph import Flatten, Graph, Input, Linear, Node, Padding, probe_images
+from harness.check.reference import Effects, Reference, graph_of_table
 from harness.check.tree import read
 from harness.check.trial import LARGER, Task, Trial, run_trial
+from harness.weights.checkpoint import load
 
 if "pt" not in TESTED:
     pytest.skip("only models of PyTorch are read so far", allow_module_level=True)
@@ -379,6 +380,56 @@ def test_our_own_short_inception_is_the_same(preset):
     assert (report.status, report.lines) == (0, ())
 
 
+# ----------------------------------------------------------------------------------------------------- the weights
+
+
+def lenet(last: type[nn.Module] = nn.Sigmoid) -> nn.Module:
+    """LeNet as a stranger writes it."""
+    torch.manual_seed(0)
+    first = [nn.Conv2d(1, 6, 5), nn.Sigmoid(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.MaxPool2d(2)]
+    return nn.Sequential(
+        *first, nn.Flatten(), nn.Linear(256, 120), nn.Sigmoid(), nn.Linear(120, 84), last(), nn.Linear(84, 10)
+    )
+
+
+def test_weights_come_out_by_canonical_names(tmp_path):
+    model = lenet()
+    arrays = [x.detach().numpy().copy() for x in model.parameters()]
+    report = check(trial(model, (1, 28, 28), seed=None), None, inference=False)
+    target = tmp_path / "out.safetensors"
+    assert converted(report, tmp_path, target, here).passed
+    written = load(target)
+    assert (written.config.preset, list(written.params)) == ("lenet", list(spec.param_shapes(spec.preset("lenet"))))
+    assert all(np.array_equal(x, y) for x, y in zip(written.params.values(), arrays, strict=True))
+
+
+def test_weights_of_another_function_are_written_where_the_difference_is_accepted(tmp_path):
+    report = check(trial(lenet(nn.ReLU), (1, 28, 28), seed=None), "lenet", inference=False)
+    assert [line.text for line in report.lines] == ["ReLU, lenet has sigmoid"]
+    assert (accepted(report, []), accepted(report, ["dropout"]), accepted(report, ["ReLU"])) == (False, False, True)
+    narrow = replace(report, arrays={name: x[:5] if name == "conv1.bias" else x for name, x in report.arrays.items()})
+    with pytest.raises(
+        spec.InvalidInput, match=r"1 arrays of lenet have none of their shape in the model, conv1\.bias"
+    ):
+        converted(narrow, tmp_path, tmp_path / "out.safetensors", here)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_loaded_by_the_models_own_names(tmp_path):
+    model, other = lenet(), lenet()
+    with torch.no_grad():
+        for x in model.parameters():
+            x += 1
+    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": x for name, x in model.state_dict().items()}}
+    torch.save(wrapped, tmp_path / "w.pt")
+    recording.load(other, tmp_path / "w.pt")
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(x, y) for x, y in pairs)
+    torch.save(dict(list(model.state_dict().items())[1:]), tmp_path / "w.pt")
+    with pytest.raises(spec.InvalidInput, match=r"1 are missing, 0 are left over, 0\.weight among them"):
+        recording.load(other, tmp_path / "w.pt")
+
+
 # ---------------------------------------------------------------------------------------------- somebody's process
 
 _MODEL = (
@@ -454,6 +505,11 @@ def test_command_judges_a_model_in_a_process_of_its_own(tmp_path):
         "44,426 parameters, as lenet; read 12 operations and ran them again: equal\nfc4   ReLU, lenet"
     )
     assert "Names, shapes and counts show none of these 1." in told
+    words = ("check", "mine.py:net", "--arg", "width=6", "--convert", "out.safetensors")
+    assert "nothing was written" in googlenet(*words, status=1, cwd=tmp_path).stderr
+    assert not (tmp_path / "out.safetensors").exists()
+    assert "wrote out.safetensors" in googlenet(*words, "--accept", "ReLU", cwd=tmp_path).stdout
+    assert load(tmp_path / "out.safetensors").config.preset == "lenet"
 
 
 @pytest.mark.parametrize(
@@ -464,6 +520,8 @@ def test_command_judges_a_model_in_a_process_of_its_own(tmp_path):
         ("check a.b:Net --input 3x0x5", "--input: expected channels, height and width"),
         ("check a.b:Net --arg five", "--arg: expected NAME=VALUE"),
         ("check a.b:Net --time 0", "--time: expected a number above 0"),
+        ("check a.b:Net --convert out.xyz", "out.xyz"),
+        ("check a.b:Net --weights none.pt", "--weights none.pt: there is no such file"),
         ("check a.b:Net --against vgg", "unknown preset 'vgg'"),
     ],
 )

@@ -142,7 +142,8 @@ def test_shown_command_runs(command, monkeypatch, tmp_path):
 @pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in CHECKING_VERBS])
 def test_shown_command_of_checking_reaches_the_model(command, monkeypatch, tmp_path):
     """What comes then is in test_check.py."""
-    (tmp_path / "model.py").touch()
+    for name in ("model.py", "mine.pt"):
+        (tmp_path / name).touch()
     monkeypatch.setattr(harness.check.trial, "run_trial", _reached)
     with pytest.raises(_Reached):
         googlenet(*shlex.split(command)[1:], cwd=tmp_path)

@@ -75,9 +75,10 @@ class Run:
         return y if bias is None else y + bias[:, None, None]
 
     def linear(self, step: Step, x: Array) -> Array:
-        """A dense layer; a 1 x 1 convolution's kernel serves as well."""
-        weight = self.arrays[step.arrays["weight"]]
-        return reference.dense(x.reshape(len(x), -1), weight.reshape(len(weight), -1), self.role(step, "bias"))[0]
+        """A dense layer; a 1 x 1 convolution's kernel serves as well. One pixel stays one."""
+        weight, pixel = self.arrays[step.arrays["weight"]], (1,) * (x.ndim - 2)
+        y = reference.dense(flat(x), weight.reshape(len(weight), -1), self.role(step, "bias"))[0]
+        return y.reshape(*y.shape, *pixel) if x.shape[2:] == pixel else y
 
     def norm(self, step: Step, x: Array) -> Array:
         """Batch norm."""
@@ -156,3 +157,8 @@ _OPERATIONS: dict[type, Callable[[Run, Any, Array], Array]] = {
     Scale: _scale,
     Softmax: _softmax,
 }
+
+
+def flat(x: Array) -> Array:
+    """One row of numbers for each image."""
+    return x.reshape(len(x), -1)

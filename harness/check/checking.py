@@ -6,35 +6,25 @@ Nothing is said of a model whose reading, run again on the model's own weights, 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 import spec
-from harness.agreement import finite, probe_params, relative_error
+from harness.agreement import finite, relative_error
 from harness.check.align import Alignment, align, weights
-from harness.check.arithmetic import Run
-from harness.check.differences import TRAINING, WEIGHTS, Difference, differences, edited, elsewhere
-from harness.check.graph import Convolution, Linear, NotUnderstood
-from harness.check.recording import Recording, probe_images, samples
-from harness.check.table import graph_of_table
+from harness.check.arithmetic import Run, flat
+from harness.check.differences import TRAINING, WEIGHTS, Difference, differences, elsewhere
+from harness.check.graph import NotUnderstood, Recording, probe_images, samples
+from harness.check.reference import Effects, Reference, nearest
 from harness.check.tree import Chain, Fork, Side, Step, read, unused
 from harness.check.trial import LARGER, Trial
-from harness.images.sources import load_batch
-from harness.weights.preprocessing import named, published
-from spec.shapes import find_misfit
 
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}  # of what is run again, relative to the largest logit
 _NONE = 1e-12  # an effect below this is rounding
-_CANDIDATES = 4  # presets that are aligned, of those whose layers are most alike
 Key = tuple[str, str]  # of a difference
-_OF_TRAINING = 0.1  # of a distance, what is in training mode
 _SAME, _DIFFERS, _NOT_UNDERSTOOD = 0, 1, 3
 
 
@@ -92,6 +82,8 @@ class Report:
     error: float  # of the worst pass that was run again
     preset: str = ""
     nearest: str = ""
+    classes: int = 0
+    arrays: Mapping[str, spec.Array] = field(default_factory=dict, repr=False)  # the model's, by canonical name
     reference_parameters: int = 0
     lines: tuple[Line, ...] = ()
     notes: tuple[str, ...] = ()
@@ -157,14 +149,10 @@ def understood(recording: Recording, images: spec.Array, dtype: str, *, heads: b
         raise NotUnderstood(
             f"{_first_wrong(recording, images, dtype)}, which cannot be run again ({misfit})"
         ) from misfit
-    error = max(min(relative_error(_flat(y), _flat(x)) for x in recording.outputs) for y in got)
+    error = max(min(relative_error(flat(y), flat(x)) for x in recording.outputs) for y in got)
     if not error <= TOLERANCES[dtype]:
         raise NotUnderstood(_first_wrong(recording, images, dtype) + f", run again, is off by {error:.2g}")
     return tree, error
-
-
-def _flat(x: spec.Array) -> spec.Array:
-    return x.reshape(len(x), -1)
 
 
 def _first_wrong(recording: Recording, images: spec.Array, dtype: str) -> str:
@@ -186,143 +174,6 @@ def _first_wrong(recording: Recording, images: spec.Array, dtype: str) -> str:
 def _joined(fork: Fork, read: Sequence[spec.Array]) -> spec.Array:
     joined: spec.Array = sum(read[1:], read[0]) if isinstance(fork.joint, spec.network.Add) else np.concatenate(read, 1)
     return joined
-
-
-# ------------------------------------------------------------------------------------------------------- references
-
-
-class Reference:
-    """A network of the spec as trees, and what single differences do to it."""
-
-    def __init__(self, preset: str, channels: int, classes: int) -> None:
-        self.config = spec.preset(preset, in_channels=channels, num_classes=classes)
-
-    def tree(self, shape: spec.Shape, *, training: bool = False) -> Chain:
-        """Its tree on images of a shape; in training with its heads and with dropout."""
-        return _tree(self.config if training else replace(self.config, aux=False, dropout=0.0), shape, training)
-
-    def fits(self, shape: spec.Shape, *, heads: bool = False) -> bool:
-        """Whether it takes images of a shape."""
-        return find_misfit(self.config if heads else replace(self.config, aux=False), shape) is None
-
-
-@lru_cache(maxsize=64)
-def _tree(config: spec.Config, shape: spec.Shape, training: bool) -> Chain:
-    return read(graph_of_table(config, shape, training=training), heads=training)
-
-
-_PIXELS = {
-    "bvlc": "caffe",
-    "torchvision": "torchvision",
-    "inception-bn": "cadene-bn",
-    "inception-bn-mxnet": "mxnet-bn",
-    "inception-v3": "torchvision",
-    "inception-v3-tf": "keras",
-    "inception-v3-fid": "pytorch-fid",
-    "inception-v4": "timm",
-    "inception-resnet-v2": "timm-resnet-v2",
-}
-
-
-def _pictures(config: spec.Config, shape: spec.Shape) -> spec.Array:
-    """Two pictures as the preset's own weights want them."""
-    if config.in_channels not in (1, 3) or shape[1] != shape[2]:
-        return probe_images(shape)
-    package = find_spec("sklearn")  # importing it takes seconds
-    if package is None or package.origin is None:
-        raise spec.InvalidInput("scikit-learn is missing, whose photographs are looked at: pip install scikit-learn")
-    source = str(Path(package.origin).parent / "datasets" / "images")
-    usual = config.in_channels == spec.PRESETS[config.preset].in_channels and config.preset in _PIXELS
-    way = named(_PIXELS[config.preset], config) if usual else published("", config)
-    return load_batch([source], config, shape[1], 2, None, way.at(shape[1]).whole().apply).images
-
-
-class Effects:
-    """What edits of a reference do to its logits, on pictures of one size.
-
-    Weights are He's, which keep the scale of what passes through them; nothing else is neutral, and running statistics
-    are those of the pictures.
-    """
-
-    def __init__(self, reference: Reference, shape: spec.Shape) -> None:
-        config = replace(reference.config, aux=False)
-        weights = {name: x for name, x in spec.init_params(config, 0, "he").items() if x.ndim > 1}
-        self.arrays: dict[str, spec.Array] = probe_params(config, 0) | weights
-        self.x = _pictures(config, shape)
-        if config.batch_norm:
-            run = Run(self.arrays)
-            run.chain(read(graph_of_table(config, shape, training=True), heads=False), self.x)
-            self.arrays |= run.statistics
-        self.chain: Chain = ()
-        self.outputs: list[spec.Array] = []
-
-    def of(self, alignment: Alignment, group: Sequence[Difference]) -> tuple[float | None, bool]:
-        """How far the logits are off, None where the edit does not fit, and whether the maps' shapes differ."""
-        if not self.outputs:
-            self.chain = edited(alignment, {})
-            self.outputs = self._run(self.chain, 0, self.x)
-        chosen: dict[int, set[str]] = {}
-        for difference in group:
-            chosen.setdefault(id(difference.pair), set()).add(difference.part)
-        chain = edited(alignment, chosen)
-        same = next((i for i, (x, y) in enumerate(zip(chain, self.chain, strict=False)) if x is not y), len(self.chain))
-        same = min(same, len(chain))
-        try:
-            outputs = self._run(chain[same:], same, self.outputs[same - 1] if same else self.x)
-        except (ValueError, IndexError):
-            return None, True
-        shapes = [x.shape for x in outputs] != [x.shape for x in self.outputs[same:]]
-        error = relative_error(_flat(outputs[-1]), _flat(self.outputs[-1])) if outputs else 0.0
-        return (error if np.isfinite(error) else None), shapes and len(chain) == len(self.chain)
-
-    def _run(self, chain: Chain, start: int, x: spec.Array) -> list[spec.Array]:
-        run, outputs = Run(self.arrays), []
-        for item in chain:
-            x = run.item(item, x)
-            outputs.append(x)
-        return outputs
-
-
-def nearest(trial: Trial, trees: Mapping[str, Chain], classes: int) -> list[str]:
-    """Presets by their distance from a model, the nearest first; what is for training only counts little."""
-    tree, counted = trees["inference"], {}
-    for name in spec.PRESETS:
-        reference = Reference(name, trial.shape[0], classes)
-        if reference.fits(trial.shape):
-            config = replace(reference.config, aux=False)
-            layers = Counter(_kind(node.op, node.out_channels) for node in spec.layers(config))
-            counted[name] = _unlike(layers, Counter(_layers(tree)))
-    if not counted:
-        raise spec.InvalidInput(
-            f"no preset takes images of {' x '.join(map(str, trial.shape))}, as the model does; --input gives it others"
-        )
-    costs = {}
-    for name in sorted(counted, key=lambda name: counted[name])[:_CANDIDATES]:
-        reference = Reference(name, trial.shape[0], classes)
-        costs[name] = align(reference.tree(trial.shape), tree)[0]
-        if "training" in trees and reference.fits(trial.shape, heads=True):
-            training = reference.tree(trial.shape, training=True)
-            costs[name] += _OF_TRAINING * align(training, trees["training"])[0]
-    return sorted(costs, key=lambda name: costs[name])
-
-
-def _layers(chain: Chain) -> Iterator[Any]:
-    """The kind of every layer."""
-    for item in chain:
-        if isinstance(item, Step):
-            if isinstance(item.op, Convolution | Linear):
-                yield _kind(item.op, item.op.channels)
-            continue
-        for inner in item.branches if isinstance(item, Fork) else (item.chain,):
-            yield from _layers(inner)
-
-
-def _kind(op: Any, channels: int) -> Any:
-    return channels, spec.network.pair(op.kernel) if hasattr(op, "kernel") else None
-
-
-def _unlike(one: Counter[Any], other: Counter[Any]) -> int:
-    return (one - other).total() + (other - one).total()
 
 
 # ------------------------------------------------------------------------------------------------------------ check
@@ -373,16 +224,19 @@ def check(trial: Trial, against: str | None, *, inference: bool) -> Report:
     if "inference" not in trees:
         return report
     classes = math.prod(_logits(trees["inference"]))
-    order = nearest(trial, trees, classes)
+    order = nearest(trial.shape, trees["inference"], trees.get("training"), classes)
     reference = Reference(against or order[0], trial.shape[0], classes)
     lines = _lines(trial, trees, reference, inference=inference)
-    if not any(line.counts for line in lines) and not _proven(trial, trees["inference"], reference):
+    arrays = _arrays(trial, trees, reference)
+    if not any(line.counts for line in lines) and not _proven(trial, arrays, reference):
         problem = problem or f"the whole: with the model's weights {reference.config.preset} gives other numbers"
     if dead := unused(graph):
         notes.append(f"computed and not used: {', '.join(dead[:3])}{f' and {len(dead) - 3} more' if dead[3:] else ''}")
     return replace(
         report,
         preset=reference.config.preset,
+        classes=classes,
+        arrays=arrays,
         nearest=order[0],
         reference_parameters=spec.parameter_count(reference.config),
         lines=tuple(lines),
@@ -391,16 +245,25 @@ def check(trial: Trial, against: str | None, *, inference: bool) -> Report:
     )
 
 
-def _proven(trial: Trial, tree: Chain, reference: Reference) -> bool:
+def _arrays(trial: Trial, trees: Mapping[str, Chain], reference: Reference) -> dict[str, spec.Array]:
+    """The model's arrays by canonical name, those of its heads from its training pass."""
+    arrays: dict[str, spec.Array] = {}
+    for kind, training in (("training", True), ("inference", False)):
+        if kind in trees and reference.fits(trial.shape, heads=training):
+            _, alignment = align(reference.tree(trial.shape, training=training), trees[kind])
+            own = trial.recordings[kind].graph.arrays
+            arrays |= {name: own[model] for name, model in weights(alignment).items()}
+    return arrays
+
+
+def _proven(trial: Trial, arrays: Mapping[str, spec.Array], reference: Reference) -> bool:
     """Whether the reference, with the model's own weights, puts out the model's numbers."""
-    _, alignment = align(reference.tree(trial.shape), tree)
-    recording = trial.recordings["inference"]
-    arrays = {name: recording.graph.arrays[own] for name, own in weights(alignment).items()}
     try:
-        y = _flat(Run(arrays).chain(reference.tree(trial.shape), probe_images(trial.shape)))
+        y = flat(Run(arrays).chain(reference.tree(trial.shape), probe_images(trial.shape)))
     except (KeyError, ValueError):
         return False
-    return min(relative_error(y, _flat(x)) for x in recording.outputs) <= TOLERANCES[trial.dtype]
+    outputs = trial.recordings["inference"].outputs
+    return min(relative_error(y, flat(x)) for x in outputs) <= TOLERANCES[trial.dtype]
 
 
 def _logits(tree: Chain) -> spec.Shape:

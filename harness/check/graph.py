@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from spec import AdaptiveAverage, Array, MaxPool, Shape
 from spec.network import LRN, Add, AveragePool, Concat, Pads, Pair, Sliding
 
@@ -169,3 +171,27 @@ def graph_of(stored: Mapping[str, Any], arrays: Mapping[str, Array]) -> Graph:
 
 def _tuple(value: Any) -> Any:
     return tuple(map(_tuple, value)) if isinstance(value, list) else value
+
+
+_SAMPLES = 64  # numbers kept of an operation's output
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One pass of a model."""
+
+    graph: Graph
+    outputs: list[Array]  # in the order of the graph's
+    samples: list[Array]  # of each node's output
+
+
+def samples(x: Array) -> Array:
+    """A few numbers of an array, from all over it."""
+    flat = x.reshape(-1)
+    picked: Array = flat[:: max(1, flat.size // _SAMPLES)][:_SAMPLES].copy()
+    return picked
+
+
+def probe_images(shape: Shape, seed: int = 0) -> Array:
+    """Two images for a pass, (2, channels, height, width): noise, of which every operation sees both signs."""
+    return np.random.default_rng(seed).normal(size=(2, *shape))

@@ -26,8 +26,7 @@ import numpy as np
 import spec
 from harness.backends import messages
 from harness.backends.process import scratch_folder, worker_environment
-from harness.check.graph import graph_of
-from harness.check.recording import Recording, probe_images
+from harness.check.graph import Recording, graph_of, probe_images
 from harness.shown import shown
 
 _FRAMEWORKS = {"torch": "pt"}  # the backend that records a model, by the package of a class that it is made from
@@ -44,6 +43,8 @@ class Task:
     shapes: tuple[spec.Shape, ...]  # of an image, (channels, height, width), to try in this order
     training: bool  # whether to run it in training mode too
     memory: float  # GiB
+    weights: str | None = None  # a file of the model's own weights
+    as_it_is: bool = False  # no parameter is moved away from neutral values
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,12 @@ def attempt(task: Task, arrays: dict[str, spec.Array]) -> dict[str, Any]:
     for shape in task.shapes:
         for dtype in ("float64", "float32"):
             model, recorder, framework = _built(made, task)
+            if task.weights is not None:
+                with _told(f"--weights {shown(task.weights)}"):
+                    recorder.load(model, Path(task.folder, task.weights))
             try:
                 with _told("it ran and raised"):
-                    recorder.settle(model, dtype, 0)
+                    recorder.settle(model, dtype, None if task.weights or task.as_it_is else 0)
                     inference = recorder.record(model, probe_images(shape), training=False)
             except _Refused as error:
                 reasons[f"{' x '.join(map(str, shape))}"] = reasons.get(f"{' x '.join(map(str, shape))}", str(error))
@@ -243,6 +247,8 @@ def _told(what: str) -> Iterator[None]:
         yield
     except _Refused:
         raise
+    except spec.InvalidInput as error:
+        raise _Refused(f"{what}: {error}") from error
     except SystemExit as error:
         raise _Refused(f"the code ended the process, with exit status {error.code}") from error
     except MemoryError as error:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import screen
-from harness.cli.options import Json, console
+from harness.cli.options import Json, console, notes, task_runner
+from harness.shown import shown
 
 if TYPE_CHECKING:
     from harness.check.checking import Line, Report
+    from harness.weights.convert import Verification
 
 
 def check(
@@ -28,6 +30,16 @@ def check(
     ] = None,
     images: Annotated[
         str | None, typer.Option("--input", metavar="3x224x224", help="Channels, height and width of an image.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A state dict or safetensors, loaded into the model.", show_default="its own")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--convert", metavar="OUT", help="Write its weights by canonical names.")
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORDS", help="Write them although lines with these words differ. May be repeated."),
     ] = None,
     inference: Annotated[bool, typer.Option("--inference", help="Compare inference at this size alone.")] = False,
     time: Annotated[float, typer.Option(help="Seconds for the model to be built and run.")] = 120.0,
@@ -46,10 +58,15 @@ def check(
     googlenet check model.py:GoogLeNet --against bvlc
 
     googlenet check model.py:GoogLeNet --arg num_classes=10 --input 1x96x96 --json
+
+    googlenet check model.py:GoogLeNet --weights mine.pt --convert mine.safetensors
     """
     import spec
+    from harness.atomic import check_target
     from harness.check.checking import check as judged
+    from harness.check.conversion import accepted, converted
     from harness.check.trial import Task, run_trial
+    from harness.weights.formats import format_for
 
     if not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
         raise spec.InvalidInput(f"expected FILE.py:NAME or package.module:NAME, got {model!r}")
@@ -65,13 +82,39 @@ def check(
         shapes = [(config.in_channels, config.input_size, config.input_size)]
     else:
         shapes = [(3, 224, 224), (1, 96, 96), (1, 224, 224), (1, 28, 28)]
-    task = Task(model, str(Path.cwd()), _arguments(arg or []), tuple(shapes), not inference, memory)
+    if weights is not None and not weights.is_file():
+        raise spec.InvalidInput(f"--weights {weights}: there is no such file")
+    if target is not None:
+        format_for(target)  # refuse before any work is done
+        check_target(target)
+    task = Task(
+        target=model,
+        folder=str(Path.cwd()),
+        arguments=_arguments(arg or []),
+        shapes=tuple(shapes),
+        training=not inference,
+        memory=memory,
+        weights=None if weights is None else str(weights),
+        as_it_is=target is not None,
+    )
     report = judged(run_trial(task, time), against, inference=inference)
-    if as_json:
-        sys.stdout.write(json.dumps(report.as_json(), indent=2) + "\n")
-    else:
+    facts, status = report.as_json(), report.status
+    if not as_json:
         _print(report)
-    raise typer.Exit(report.status)
+    if target is not None and not accepted(report, accept or []):
+        facts["converted"] = None
+        words = "--accept WORDS takes what differs" if report.lines else "it has to be understood"
+        screen.say(notes, f"nothing was written to {shown(target)}: {words}", "red")
+    elif target is not None:
+        source = weights or Path(model.rpartition(":")[0])
+        verification = converted(report, source if source.exists() else Path.cwd(), target, task_runner(None))
+        status = 0 if verification is None or verification.passed else 1
+        facts["converted"] = None if verification is None else verification.as_json()
+        if not as_json:
+            _print_conversion(verification, target)
+    if as_json:
+        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
+    raise typer.Exit(status)
 
 
 def _shape(text: str) -> tuple[int, int, int]:
@@ -132,6 +175,16 @@ def _print(report: Report) -> None:
         screen.say(out, f"Names, shapes and counts show {'none' if hidden == of else of - hidden} of these {of}.")
     if report.nearest != preset:
         screen.say(out, f"Nearest preset: {report.nearest}.")
+
+
+def _print_conversion(verification: Verification | None, target: Path) -> None:
+    passed = verification is None or verification.passed
+    if verification is not None and verification.missing is None:
+        said = f"{verification.source} and {verification.result}: logits differ by {verification.logits:.1e} at most"
+        screen.say(console(), said, "green" if passed else "red")
+    elif verification is not None:
+        screen.say(console(), f"not run: {verification.missing}", "yellow")
+    screen.say(console(), f"wrote {shown(target)}" if passed else f"nothing was written: {shown(target)}")
 
 
 def _places(line: Line, preset: str) -> str:

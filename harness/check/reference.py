@@ -1,0 +1,232 @@
+"""The networks of the spec as the check sees them: as graphs and trees, the nearest to a model, and edits' effects."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import spec
+from harness.agreement import probe_params, relative_error
+from harness.check.align import Alignment, align
+from harness.check.arithmetic import Run, flat
+from harness.check.differences import Difference, edited
+from harness.check.graph import Activation, Convolution, Dropout, Graph, Input, Linear, Node, Norm, Scale, probe_images
+from harness.check.tree import Chain, Fork, Step, read
+from harness.images.sources import load_batch
+from harness.weights.preprocessing import named, published
+from spec.network import IMAGES, Add
+from spec.shapes import find_misfit
+
+_CANDIDATES = 4  # presets that are aligned, of those whose layers are most alike
+_OF_TRAINING = 0.1  # of a distance, what is in training mode
+
+# ----------------------------------------------------------------------------------------------------- the table
+
+
+def graph_of_table(config: spec.Config, shape: spec.Shape, *, training: bool = False) -> Graph:
+    """The graph of a network on images of (channels, height, width); the arrays have their canonical names."""
+    made = _Graph(shape, training)
+    for node in spec.walk(config, shape):
+        made.add(node)
+    outputs = [config.logits, *(f"{head}.{_last(config, head)}" for head in spec.head_names(config))]
+    return Graph(tuple(made.nodes), tuple(made.ends[name] for name in outputs))
+
+
+def _last(config: spec.Config, head: str) -> str:
+    return dict(config.table)[head].chain[-1][0]  # type: ignore[union-attr]  # it is a head
+
+
+class _Graph:
+    def __init__(self, shape: spec.Shape, training: bool) -> None:
+        self.training = training
+        self.nodes = [Node(Input(), (), IMAGES, shape)]
+        self.ends = {IMAGES: 0}
+
+    def add(self, node: spec.Node) -> None:
+        """All that a node of the table does."""
+        reads = [self.ends[name] for name in node.reads]
+        op: Any = node.op
+        if node.dropout:
+            reads = [self.step(node, Dropout(node.dropout), reads, self.nodes[reads[0]].shape)]
+        if isinstance(op, Add) and op.scale != 1:
+            reads[-1] = self.step(node, Scale(op.scale), reads[-1:], node.out)
+        ended = isinstance(op, Add) and len(reads) == 1  # a residual without its shortcut
+        end = reads[0] if ended else self.step(node, _alone(node), reads, node.out, _layer(node))
+        if norm := node.norm:
+            alone = Norm(norm.epsilon, norm.momentum, norm.scale, norm.shift, of_batch=self.training)
+            end = self.step(node, alone, [end], node.out, _norm(node))
+        if getattr(op, "activation", None):
+            end = self.step(node, Activation(op.activation), [end], node.out)
+        self.ends[node.name] = end
+
+    def step(
+        self, node: spec.Node, op: Any, reads: list[int], shape: spec.Shape, arrays: Mapping[str, str] | None = None
+    ) -> int:
+        self.nodes.append(Node(op, tuple(reads), node.name, shape, arrays or {}))
+        return len(self.nodes) - 1
+
+
+def _alone(node: spec.Node) -> Any:
+    """The operation without what belongs to its layer."""
+    op = node.op
+    if isinstance(op, spec.network.Conv):
+        return Convolution(node.out_channels, op.sides, op.strides, op.pads, bias=node.has_bias)
+    if isinstance(op, spec.network.Dense):
+        return Linear(node.out_channels, bias=node.has_bias)
+    if isinstance(op, spec.GlobalAverage):
+        return spec.AdaptiveAverage(1)
+    return Add(activation=None) if isinstance(op, Add) else op
+
+
+def _layer(node: spec.Node) -> dict[str, str]:
+    roles = ("weight",) * node.has_weights + ("bias",) * node.has_bias
+    return {role: f"{node.name}.{role}" for role in roles}
+
+
+def _norm(node: spec.Node) -> dict[str, str]:
+    learned = node.norm.learned if node.norm else ()
+    roles = {role: role for role in learned} | {"mean": "running_mean", "var": "running_var"}
+    return {role: f"{node.name}.norm.{leaf}" for role, leaf in roles.items()}
+
+
+# ---------------------------------------------------------------------------------------------- trees and effects
+
+
+class Reference:
+    """A network of the spec as trees, and what single differences do to it."""
+
+    def __init__(self, preset: str, channels: int, classes: int) -> None:
+        self.config = spec.preset(preset, in_channels=channels, num_classes=classes)
+
+    def tree(self, shape: spec.Shape, *, training: bool = False) -> Chain:
+        """Its tree on images of a shape; in training with its heads and with dropout."""
+        return _tree(self.config if training else replace(self.config, aux=False, dropout=0.0), shape, training)
+
+    def fits(self, shape: spec.Shape, *, heads: bool = False) -> bool:
+        """Whether it takes images of a shape."""
+        return find_misfit(self.config if heads else replace(self.config, aux=False), shape) is None
+
+
+@lru_cache(maxsize=64)
+def _tree(config: spec.Config, shape: spec.Shape, training: bool) -> Chain:
+    return read(graph_of_table(config, shape, training=training), heads=training)
+
+
+_PIXELS = {
+    "bvlc": "caffe",
+    "torchvision": "torchvision",
+    "inception-bn": "cadene-bn",
+    "inception-bn-mxnet": "mxnet-bn",
+    "inception-v3": "torchvision",
+    "inception-v3-tf": "keras",
+    "inception-v3-fid": "pytorch-fid",
+    "inception-v4": "timm",
+    "inception-resnet-v2": "timm-resnet-v2",
+}
+
+
+def _pictures(config: spec.Config, shape: spec.Shape) -> spec.Array:
+    """Two pictures as the preset's own weights want them."""
+    if config.in_channels not in (1, 3) or shape[1] != shape[2]:
+        return probe_images(shape)
+    package = find_spec("sklearn")  # importing it takes seconds
+    if package is None or package.origin is None:
+        raise spec.InvalidInput("scikit-learn is missing, whose photographs are looked at: pip install scikit-learn")
+    source = str(Path(package.origin).parent / "datasets" / "images")
+    usual = config.in_channels == spec.PRESETS[config.preset].in_channels and config.preset in _PIXELS
+    way = named(_PIXELS[config.preset], config) if usual else published("", config)
+    return load_batch([source], config, shape[1], 2, None, way.at(shape[1]).whole().apply).images
+
+
+class Effects:
+    """What edits of a reference do to its logits, on pictures of one size.
+
+    Weights are He's, which keep the scale of what passes through them; nothing else is neutral, and running statistics
+    are those of the pictures.
+    """
+
+    def __init__(self, reference: Reference, shape: spec.Shape) -> None:
+        config = replace(reference.config, aux=False)
+        weights = {name: x for name, x in spec.init_params(config, 0, "he").items() if x.ndim > 1}
+        self.arrays: dict[str, spec.Array] = probe_params(config, 0) | weights
+        self.x = _pictures(config, shape)
+        if config.batch_norm:
+            run = Run(self.arrays)
+            run.chain(read(graph_of_table(config, shape, training=True), heads=False), self.x)
+            self.arrays |= run.statistics
+        self.chain: Chain = ()
+        self.outputs: list[spec.Array] = []
+
+    def of(self, alignment: Alignment, group: Sequence[Difference]) -> tuple[float | None, bool]:
+        """How far the logits are off, None where the edit does not fit, and whether the maps' shapes differ."""
+        if not self.outputs:
+            self.chain = edited(alignment, {})
+            self.outputs = self._run(self.chain, 0, self.x)
+        chosen: dict[int, set[str]] = {}
+        for difference in group:
+            chosen.setdefault(id(difference.pair), set()).add(difference.part)
+        chain = edited(alignment, chosen)
+        same = next((i for i, (x, y) in enumerate(zip(chain, self.chain, strict=False)) if x is not y), len(self.chain))
+        same = min(same, len(chain))
+        try:
+            outputs = self._run(chain[same:], same, self.outputs[same - 1] if same else self.x)
+        except (ValueError, IndexError):
+            return None, True
+        shapes = [x.shape for x in outputs] != [x.shape for x in self.outputs[same:]]
+        error = relative_error(flat(outputs[-1]), flat(self.outputs[-1])) if outputs else 0.0
+        return (error if np.isfinite(error) else None), shapes and len(chain) == len(self.chain)
+
+    def _run(self, chain: Chain, start: int, x: spec.Array) -> list[spec.Array]:
+        run, outputs = Run(self.arrays), []
+        for item in chain:
+            x = run.item(item, x)
+            outputs.append(x)
+        return outputs
+
+
+def nearest(shape: spec.Shape, inference: Chain, training: Chain | None, classes: int) -> list[str]:
+    """Presets by their distance from a model, the nearest first; what is for training only counts little."""
+    counted = {}
+    for name in spec.PRESETS:
+        reference = Reference(name, shape[0], classes)
+        if reference.fits(shape):
+            config = replace(reference.config, aux=False)
+            layers = Counter(_kind(node.op, node.out_channels) for node in spec.layers(config))
+            counted[name] = _unlike(layers, Counter(_layers(inference)))
+    if not counted:
+        raise spec.InvalidInput(
+            f"no preset takes images of {' x '.join(map(str, shape))}, as the model does; --input gives it others"
+        )
+    costs = {}
+    for name in sorted(counted, key=lambda name: counted[name])[:_CANDIDATES]:
+        reference = Reference(name, shape[0], classes)
+        costs[name] = align(reference.tree(shape), inference)[0]
+        if training is not None and reference.fits(shape, heads=True):
+            costs[name] += _OF_TRAINING * align(reference.tree(shape, training=True), training)[0]
+    return sorted(costs, key=lambda name: costs[name])
+
+
+def _layers(chain: Chain) -> Iterator[Any]:
+    """The kind of every layer."""
+    for item in chain:
+        if isinstance(item, Step):
+            if isinstance(item.op, Convolution | Linear):
+                yield _kind(item.op, item.op.channels)
+            continue
+        for inner in item.branches if isinstance(item, Fork) else (item.chain,):
+            yield from _layers(inner)
+
+
+def _kind(op: Any, channels: int) -> Any:
+    return channels, spec.network.pair(op.kernel) if hasattr(op, "kernel") else None
+
+
+def _unlike(one: Counter[Any], other: Counter[Any]) -> int:
+    return (one - other).total() + (other - one).total()
