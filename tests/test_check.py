@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -21,10 +22,12 @@ from harness.check.arithmetic import Run
 from harness.check.checking import check
 from harness.check.conversion import accepted, converted
 from harness.check.graph import Flatten, Graph, Input, Linear, Node, Padding, probe_images
+from harness.check.readers.onnx_graph import read_onnx
 from harness.check.reference import Effects, Reference, graph_of_table
 from harness.check.tree import read
 from harness.check.trial import LARGER, Task, Trial, run_trial
-from harness.weights.checkpoint import load
+from harness.weights.checkpoint import Checkpoint, load
+from harness.weights.formats import FORMATS
 
 if "pt" not in TESTED:
     pytest.skip("only models of PyTorch are read so far", allow_module_level=True)
@@ -380,6 +383,79 @@ def test_our_own_short_inception_is_the_same(preset):
     assert (report.status, report.lines) == (0, ())
 
 
+# ----------------------------------------------------------------------------------------------------- ONNX files
+
+
+def _onnx(config: spec.Config, folder: Path, **arrays: np.ndarray) -> Path:
+    """Our own file of a network, without its heads."""
+    config = replace(config, aux=False)
+    params = {name: x.astype("float32") for name, x in probe_params(config, 0).items()} | arrays
+    with mock.patch.dict(spec.PRESETS, {config.preset: config}):  # which is all that is written
+        FORMATS["onnx"].write(folder / "model.onnx", Checkpoint(params, config), here)
+    return folder / "model.onnx"
+
+
+def _other(config: spec.Config, **stages: object) -> spec.Config:
+    table = dict(config.table)
+    return replace(config, table=tuple((name, stages.get(name, part)) for name, part in table.items()))
+
+
+ONNX = [  # what is changed in the table, and what is said of it
+    ({}, []),
+    (
+        {"norm2": spec.network.LRN(k=2.0)},
+        [(("norm2",), "local response norm with k 2, bvlc has local response norm with k 1")],
+    ),
+    ({"conv2": spec.network.Conv(12, 3, pad=1, activation=None)}, [(("conv2",), "ReLU is missing")]),
+    ({"pool1": spec.MaxPool(3, stride=2)}, [(("pool1",), "size rounded down, bvlc has size rounded up")]),
+    (
+        {"pool5": spec.network.AveragePool(8, stride=8)},
+        [(("pool5",), "8 x 8 average pool, stride 8, bvlc has average of the whole map")],
+    ),
+    ({"fc": spec.network.Dense(None, activation="relu")}, [(("fc",), "ReLU is extra")]),
+]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        pytest.param(changed, told, id=next(iter(changed), "as it is"), marks=slow if i > 2 else ())
+        for i, (changed, told) in enumerate(ONNX)
+    ],
+)
+def test_onnx_file_is_read_as_what_it_computes(changed, told, tmp_path):
+    pytest.importorskip("onnxruntime")
+    config = strangers.small()
+    with mock.patch.dict(spec.PRESETS, {"bvlc": config}, clear=True):
+        done = read_onnx(_onnx(_other(config, **changed), tmp_path), [(3, 64, 64)])
+        report = check(done, "bvlc", inference=False)
+    assert [(line.places, line.text) for line in report.lines] == told
+    assert (report.status, report.not_understood) == (int(bool(told)), None)
+    assert report.parameters == spec.parameter_count(replace(config, aux=False))
+    assert report.notes[0].startswith("training is not to be seen")
+
+
+def test_batch_norm_that_was_folded_into_the_layers_is_no_difference(tmp_path):
+    pytest.importorskip("onnxruntime")
+    config = strangers.small_with_norm()
+    with mock.patch.dict(spec.PRESETS, {"bvlc": config}, clear=True):
+        done = read_onnx(_onnx(replace(config, batch_norm=None), tmp_path), [(3, 64, 64)])
+        report = check(done, "bvlc", inference=False)
+    assert (report.status, report.lines) == (0, ())
+    assert report.notes[-1] == "batch norm is a part of the layers before it: its epsilon is not to be seen"
+
+
+@pytest.mark.slow
+def test_command_reads_an_onnx_file(tmp_path):
+    pytest.importorskip("onnxruntime")
+    _onnx(spec.preset("d2lzh"), tmp_path)
+    told = googlenet("check", "model.onnx", "--against", "d2lzh", "--convert", "out.npz", cwd=tmp_path).stdout
+    assert "The same function as d2lzh at 96 x 96 and one pixel larger, in inference." in told
+    assert told.endswith("wrote out.npz\n")
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    assert "model.onnx" in googlenet("check", "model.onnx", status=2, cwd=tmp_path).stderr
+
+
 # ----------------------------------------------------------------------------------------------------- the weights
 
 
@@ -515,13 +591,14 @@ def test_command_judges_a_model_in_a_process_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("check model", "expected FILE.py:NAME or package.module:NAME"),
+        ("check model", "expected FILE.py:NAME, package.module:NAME or FILE.onnx"),
         ("check none.py:Net", "none.py: there is no such file"),
         ("check a.b:Net --input 3x0x5", "--input: expected channels, height and width"),
         ("check a.b:Net --arg five", "--arg: expected NAME=VALUE"),
         ("check a.b:Net --time 0", "--time: expected a number above 0"),
         ("check a.b:Net --convert out.xyz", "out.xyz"),
         ("check a.b:Net --weights none.pt", "--weights none.pt: there is no such file"),
+        ("check a.onnx --arg b=1", "a.onnx: there is no such file"),
         ("check a.b:Net --against vgg", "unknown preset 'vgg'"),
     ],
 )

@@ -17,8 +17,8 @@ from harness.agreement import finite, relative_error
 from harness.check.align import Alignment, align, weights
 from harness.check.arithmetic import Run, flat
 from harness.check.differences import TRAINING, WEIGHTS, Difference, differences, elsewhere
-from harness.check.graph import NotUnderstood, Recording, probe_images, samples
-from harness.check.reference import Effects, Reference, nearest
+from harness.check.graph import Norm, NotUnderstood, Recording, probe_images, samples
+from harness.check.reference import Effects, Reference, arrays_of, nearest
 from harness.check.tree import Chain, Fork, Side, Step, read, unused
 from harness.check.trial import LARGER, Trial
 
@@ -88,7 +88,7 @@ class Report:
     lines: tuple[Line, ...] = ()
     notes: tuple[str, ...] = ()
     not_understood: str | None = None
-    inference_only: bool = False
+    compared: tuple[str, ...] = ()  # kinds of passes
 
     @property
     def status(self) -> int:
@@ -111,6 +111,7 @@ class Report:
             "dtype": self.dtype,
             "error_of_replay": self.error,
             "not_understood": self.not_understood,
+            "compared": list(self.compared),
             "notes": list(self.notes),
             "differences": [
                 {
@@ -194,13 +195,15 @@ def check(trial: Trial, against: str | None, *, inference: bool) -> Report:
     wanted = ["inference"] if inference else ["inference", LARGER, "training"]
     for kind in wanted:
         if kind not in trial.recordings:
-            if kind == "training":
+            if kind not in trial.failed:
+                notes.append("training is not to be seen: dropout, heads and batch norm's momentum are not compared")
+            elif kind == "training":
                 problem = problem or f"its training pass: {trial.failed[kind]}"
             elif kind == LARGER:
                 notes.append(f"one pixel larger it does not run: {trial.failed[kind]}")
             continue
         side = trial.shape[1] + (kind == LARGER)
-        images = probe_images((trial.shape[0], side, trial.shape[2] + (kind == LARGER)))
+        images = probe_images((trial.shape[0], side, trial.shape[2] + (kind == LARGER)), trial.batch)
         try:
             tree, error = understood(trial.recordings[kind], images, trial.dtype, heads=kind == "training")
         except NotUnderstood as reason:
@@ -219,13 +222,16 @@ def check(trial: Trial, against: str | None, *, inference: bool) -> Report:
         dtype=trial.dtype,
         error=max(errors),
         not_understood=problem,
-        inference_only=inference,
+        compared=tuple(trees),
     )
     if "inference" not in trees:
         return report
     classes = math.prod(_logits(trees["inference"]))
-    order = nearest(trial.shape, trees["inference"], trees.get("training"), classes)
-    reference = Reference(against or order[0], trial.shape[0], classes)
+    folded = trial.framework == "onnx" and not any(isinstance(op, Norm) for _, op in arrays_of(trees["inference"]))
+    order = nearest(trial.shape, trees["inference"], trees.get("training"), classes, folded=folded)
+    reference = Reference(against or order[0], trial.shape[0], classes, folded=folded)
+    if folded and reference.config.batch_norm:
+        notes.append("batch norm is a part of the layers before it: its epsilon is not to be seen")
     lines = _lines(trial, trees, reference, inference=inference)
     arrays = _arrays(trial, trees, reference)
     if not any(line.counts for line in lines) and not _proven(trial, arrays, reference):
@@ -259,7 +265,7 @@ def _arrays(trial: Trial, trees: Mapping[str, Chain], reference: Reference) -> d
 def _proven(trial: Trial, arrays: Mapping[str, spec.Array], reference: Reference) -> bool:
     """Whether the reference, with the model's own weights, puts out the model's numbers."""
     try:
-        y = flat(Run(arrays).chain(reference.tree(trial.shape), probe_images(trial.shape)))
+        y = flat(Run(arrays).chain(reference.tree(trial.shape), probe_images(trial.shape, trial.batch)))
     except (KeyError, ValueError):
         return False
     outputs = trial.recordings["inference"].outputs

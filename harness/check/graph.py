@@ -192,6 +192,6 @@ def samples(x: Array) -> Array:
     return picked
 
 
-def probe_images(shape: Shape, seed: int = 0) -> Array:
-    """Two images for a pass, (2, channels, height, width): noise, of which every operation sees both signs."""
-    return np.random.default_rng(seed).normal(size=(2, *shape))
+def probe_images(shape: Shape, number: int = 2) -> Array:
+    """Images for a pass, (number, channels, height, width): noise, of which every operation sees both signs."""
+    return np.random.default_rng(0).normal(size=(number, *shape))

@@ -18,7 +18,7 @@ from harness.check.align import Alignment, align
 from harness.check.arithmetic import Run, flat
 from harness.check.differences import Difference, edited
 from harness.check.graph import Activation, Convolution, Dropout, Graph, Input, Linear, Node, Norm, Scale, probe_images
-from harness.check.tree import Chain, Fork, Step, read
+from harness.check.tree import Chain, Fork, Item, Step, read
 from harness.images.sources import load_batch
 from harness.weights.preprocessing import named, published
 from spec.network import IMAGES, Add
@@ -100,14 +100,16 @@ def _norm(node: spec.Node) -> dict[str, str]:
 
 
 class Reference:
-    """A network of the spec as trees, and what single differences do to it."""
+    """A network of the spec as trees; `folded` makes batch norm a part of the layer before it, at inference."""
 
-    def __init__(self, preset: str, channels: int, classes: int) -> None:
+    def __init__(self, preset: str, channels: int, classes: int, *, folded: bool = False) -> None:
         self.config = spec.preset(preset, in_channels=channels, num_classes=classes)
+        self.folded = folded
 
     def tree(self, shape: spec.Shape, *, training: bool = False) -> Chain:
         """Its tree on images of a shape; in training with its heads and with dropout."""
-        return _tree(self.config if training else replace(self.config, aux=False, dropout=0.0), shape, training)
+        config = self.config if training else replace(self.config, aux=False, dropout=0.0)
+        return _tree(config, shape, training, self.folded and not training)
 
     def fits(self, shape: spec.Shape, *, heads: bool = False) -> bool:
         """Whether it takes images of a shape."""
@@ -115,8 +117,34 @@ class Reference:
 
 
 @lru_cache(maxsize=64)
-def _tree(config: spec.Config, shape: spec.Shape, training: bool) -> Chain:
-    return read(graph_of_table(config, shape, training=training), heads=training)
+def _tree(config: spec.Config, shape: spec.Shape, training: bool, folded: bool) -> Chain:
+    tree = read(graph_of_table(config, shape, training=training), heads=training)
+    return _folded(tree) if folded else tree
+
+
+def _folded(chain: Chain) -> Chain:
+    items: list[Item] = []
+    for item in chain:
+        if isinstance(item, Fork):
+            items.append(replace(item, branches=tuple(map(_folded, item.branches))))
+        elif isinstance(item, Step) and isinstance(item.op, Norm) and items:
+            layer = items.pop()
+            if isinstance(layer, Step):
+                arrays = {**layer.arrays, "bias": f"{layer.place}.bias"}
+                items.append(replace(layer, op=replace(layer.op, bias=True), arrays=arrays))
+        else:
+            items.append(item)
+    return tuple(items)
+
+
+def arrays_of(chain: Chain) -> Iterator[tuple[str, Any]]:
+    """The names of all arrays in a tree, each with its operation."""
+    for item in chain:
+        if isinstance(item, Step):
+            yield from ((name, item.op) for name in item.arrays.values())
+        else:
+            for inner in item.branches if isinstance(item, Fork) else (item.chain,):
+                yield from arrays_of(inner)
 
 
 _PIXELS = {
@@ -157,7 +185,11 @@ class Effects:
         weights = {name: x for name, x in spec.init_params(config, 0, "he").items() if x.ndim > 1}
         self.arrays: dict[str, spec.Array] = probe_params(config, 0) | weights
         self.x = _pictures(config, shape)
-        if config.batch_norm:
+        if reference.folded:
+            rng = np.random.default_rng(0)
+            biases = {name: op.channels for name, op in arrays_of(reference.tree(shape)) if name not in self.arrays}
+            self.arrays |= {name: 0.1 * rng.random(channels) for name, channels in biases.items()}
+        elif config.batch_norm:
             run = Run(self.arrays)
             run.chain(read(graph_of_table(config, shape, training=True), heads=False), self.x)
             self.arrays |= run.statistics
@@ -191,11 +223,13 @@ class Effects:
         return outputs
 
 
-def nearest(shape: spec.Shape, inference: Chain, training: Chain | None, classes: int) -> list[str]:
+def nearest(
+    shape: spec.Shape, inference: Chain, training: Chain | None, classes: int, *, folded: bool = False
+) -> list[str]:
     """Presets by their distance from a model, the nearest first; what is for training only counts little."""
     counted = {}
     for name in spec.PRESETS:
-        reference = Reference(name, shape[0], classes)
+        reference = Reference(name, shape[0], classes, folded=folded)
         if reference.fits(shape):
             config = replace(reference.config, aux=False)
             layers = Counter(_kind(node.op, node.out_channels) for node in spec.layers(config))
@@ -206,7 +240,7 @@ def nearest(shape: spec.Shape, inference: Chain, training: Chain | None, classes
         )
     costs = {}
     for name in sorted(counted, key=lambda name: counted[name])[:_CANDIDATES]:
-        reference = Reference(name, shape[0], classes)
+        reference = Reference(name, shape[0], classes, folded=folded)
         costs[name] = align(reference.tree(shape), inference)[0]
         if training is not None and reference.fits(shape, heads=True):
             costs[name] += _OF_TRAINING * align(reference.tree(shape, training=True), training)[0]

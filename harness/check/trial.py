@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +37,7 @@ _RECORDERS = {"pt": "googlenet_pt.recording"}
 class Task:
     """What is asked of a process."""
 
-    target: str  # FILE.py:NAME or package.module:NAME
+    target: str  # FILE.py:NAME, package.module:NAME or FILE.onnx
     folder: str  # where it is looked for
     arguments: Mapping[str, Any]  # of the class or the function
     shapes: tuple[spec.Shape, ...]  # of an image, (channels, height, width), to try in this order
@@ -45,6 +45,7 @@ class Task:
     memory: float  # GiB
     weights: str | None = None  # a file of the model's own weights
     as_it_is: bool = False  # no parameter is moved away from neutral values
+    exactly: bool = False  # a file's own sizes do not take the place of the shapes'
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,31 @@ class Trial:
     parameters: int
     recordings: Mapping[str, Recording] = field(default_factory=dict)  # by kind of the pass
     failed: Mapping[str, str] = field(default_factory=dict)  # why there is none, by kind
+    batch: int = 2  # images
 
 
 LARGER = "larger"  # one pixel more in height and width
-PASSES = ("inference", LARGER, "training")
+_FACTS = ("shape", "framework", "dtype", "parameters", "failed", "batch")
 
 
 # ------------------------------------------------------------------------------------------------ from the outside
 
 
 def run_trial(task: Task, seconds: float, python: str = sys.executable) -> Trial:
-    """Build and run a model in a new process.
+    """Build and run a model in a new process; for an ONNX file in one for each shape, since a runtime can crash.
 
     Raises:
         spec.InvalidInput: when it could not be built or run, in one line that says why.
     """
+    if task.target.endswith(".onnx") and len(task.shapes) > 1:
+        first, *rest = task.shapes
+        try:
+            return run_trial(replace(task, shapes=(first,)), seconds, python)
+        except spec.InvalidInput as error:
+            try:
+                return run_trial(replace(task, shapes=tuple(rest)), seconds, python)
+            except spec.InvalidInput:
+                raise error from None
     with scratch_folder() as folder:
         with messages.temporary_files():
             (folder / "task.json").write_text(json.dumps(asdict(task)))
@@ -116,8 +127,8 @@ def _answer(folder: Path, task: Task, status: int) -> Trial:
     if "refused" in stored:
         raise spec.InvalidInput(f"{task.target}: {stored['refused']}")
     recordings = {kind: _recording(kind, graph, arrays) for kind, graph in stored["graphs"].items()}
-    about = {name: stored[name] for name in ("framework", "dtype", "parameters", "failed")}
-    return Trial(tuple(stored["shape"]), recordings=recordings, **about)
+    facts = {name: stored[name] for name in _FACTS} | {"shape": tuple(stored["shape"])}
+    return Trial(recordings=recordings, **facts)
 
 
 def _recording(kind: str, graph: Any, arrays: Mapping[str, spec.Array]) -> Recording:
@@ -143,7 +154,7 @@ def main(folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     arrays: dict[str, spec.Array] = {}
     try:
-        answer = attempt(task, arrays)
+        answer = _written(attempt(task), arrays)
     except _Refused as error:
         answer = {"refused": str(error)}
     messages.write_arrays(folder / "answer.npz", arrays)
@@ -152,8 +163,23 @@ def main(folder: Path) -> None:
     os._exit(0)  # whatever the code has left running
 
 
-def attempt(task: Task, arrays: dict[str, spec.Array]) -> dict[str, Any]:
-    """Build the model and record its passes; the arrays of all take their place in `arrays`."""
+def _written(trial: Trial, arrays: dict[str, spec.Array]) -> dict[str, Any]:
+    """What the answer says; the arrays take their places in `arrays`."""
+    for kind, recording in trial.recordings.items():
+        arrays |= {f"{kind}/array/{name}": x for name, x in recording.graph.arrays.items()}
+        arrays |= {f"{kind}/output/{i}": x for i, x in enumerate(recording.outputs)}
+        arrays |= {f"{kind}/sample/{i}": x for i, x in enumerate(recording.samples)}
+    graphs = {kind: recording.graph.as_json() for kind, recording in trial.recordings.items()}
+    return {name: getattr(trial, name) for name in _FACTS} | {"graphs": graphs}
+
+
+def attempt(task: Task) -> Trial:
+    """Build the model and record its passes at the first shape that it takes."""
+    if task.target.endswith(".onnx"):
+        from harness.check.readers.onnx_graph import read_onnx
+
+        with _told("it was read"):
+            return read_onnx(Path(task.folder, task.target), task.shapes, exactly=task.exactly)
     made = _found(task)
     reasons: dict[str, str] = {}
     for shape in task.shapes:
@@ -165,11 +191,11 @@ def attempt(task: Task, arrays: dict[str, spec.Array]) -> dict[str, Any]:
             try:
                 with _told("it ran and raised"):
                     recorder.settle(model, dtype, None if task.weights or task.as_it_is else 0)
-                    inference = recorder.record(model, probe_images(shape), training=False)
+                    recordings = {"inference": recorder.record(model, probe_images(shape), training=False)}
             except _Refused as error:
-                reasons[f"{' x '.join(map(str, shape))}"] = reasons.get(f"{' x '.join(map(str, shape))}", str(error))
+                reasons.setdefault(" x ".join(map(str, shape)), str(error))
                 continue
-            recordings, failed = {"inference": inference}, {}
+            failed: dict[str, str] = {}
             larger = (shape[0], shape[1] + 1, shape[2] + 1)
             others = {LARGER: (larger, False)} | ({"training": (shape, True)} if task.training else {})
             for kind, (size, training) in others.items():
@@ -178,13 +204,7 @@ def attempt(task: Task, arrays: dict[str, spec.Array]) -> dict[str, Any]:
                         recordings[kind] = recorder.record(model, probe_images(size), training=training)
                 except _Refused as error:
                     failed[kind] = str(error)
-            for kind, recording in recordings.items():
-                arrays |= {f"{kind}/array/{name}": x for name, x in recording.graph.arrays.items()}
-                arrays |= {f"{kind}/output/{i}": x for i, x in enumerate(recording.outputs)}
-                arrays |= {f"{kind}/sample/{i}": x for i, x in enumerate(recording.samples)}
-            graphs = {kind: recording.graph.as_json() for kind, recording in recordings.items()}
-            about = {"shape": shape, "framework": framework, "dtype": dtype, "failed": failed, "graphs": graphs}
-            return about | {"parameters": recorder.parameters(model)}
+            return Trial(shape, framework, dtype, recorder.parameters(model), recordings, failed)
     if len(reasons) == 1:
         raise _Refused(next(iter(reasons.values())))
     raise _Refused("; ".join(f"at {shape} {reason}" for shape, reason in reasons.items()) + "; --input says the shape")

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    model: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="Or package.module:NAME.")],
+    model: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="Or package.module:NAME, or FILE.onnx.")],
     against: Annotated[
         str | None, typer.Option(help="A preset, see `googlenet presets`.", show_default="the nearest")
     ] = None,
@@ -46,9 +46,10 @@ def check(
     memory: Annotated[float, typer.Option(help="GiB of memory for that.")] = 8.0,
     as_json: Json = False,
 ) -> None:
-    """Say where your own PyTorch model differs from a preset, and what each difference does.
+    """Say where your own network differs from a preset, and what each difference does.
 
-    It runs your code, in a process of its own: a class or a function is called with --arg, a model is taken as it is.
+    It reads models of PyTorch, and ONNX files. It runs your code, in a process of its own: a class or a function is
+    called with --arg, a model is taken as it is.
 
     Exits with 0 where it is the same function, with 1 where it is not (in training or one pixel larger counts), with 2
     where it could not be built or run, and with 3 where it ran and was not understood.
@@ -59,19 +60,21 @@ def check(
 
     googlenet check model.py:GoogLeNet --arg num_classes=10 --input 1x96x96 --json
 
+    googlenet check model.onnx
+
     googlenet check model.py:GoogLeNet --weights mine.pt --convert mine.safetensors
     """
     import spec
     from harness.atomic import check_target
     from harness.check.checking import check as judged
-    from harness.check.conversion import accepted, converted
     from harness.check.trial import Task, run_trial
     from harness.weights.formats import format_for
 
-    if not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
-        raise spec.InvalidInput(f"expected FILE.py:NAME or package.module:NAME, got {model!r}")
-    if model.partition(":")[0].endswith(".py") and not Path(model.rpartition(":")[0]).is_file():
-        raise spec.InvalidInput(f"{model.rpartition(':')[0]}: there is no such file")
+    if not model.endswith(".onnx") and not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
+        raise spec.InvalidInput(f"expected FILE.py:NAME, package.module:NAME or FILE.onnx, got {model!r}")
+    file = model if model.endswith(".onnx") else model.rpartition(":")[0]
+    if file.endswith((".py", ".onnx")) and not Path(file).is_file():
+        raise spec.InvalidInput(f"{file}: there is no such file")
     for name, number in (("--time", time), ("--memory", memory)):
         if not number > 0:
             raise spec.InvalidInput(f"{name}: expected a number above 0, got {number:g}")
@@ -79,14 +82,17 @@ def check(
         shapes = [_shape(images)]
     elif against is not None:
         config = spec.preset(against)
-        shapes = [(config.in_channels, config.input_size, config.input_size)]
+        channels = dict.fromkeys((config.in_channels, 3, 1))
+        shapes = [(number, config.input_size, config.input_size) for number in channels]
     else:
-        shapes = [(3, 224, 224), (1, 96, 96), (1, 224, 224), (1, 28, 28)]
+        shapes = [(3, 224, 224), (1, 96, 96), (1, 224, 224), (1, 28, 28), (3, 299, 299)]
     if weights is not None and not weights.is_file():
         raise spec.InvalidInput(f"--weights {weights}: there is no such file")
     if target is not None:
         format_for(target)  # refuse before any work is done
         check_target(target)
+    if model.endswith(".onnx") and (arg or weights):
+        raise spec.InvalidInput("--arg and --weights are for code; an ONNX file has its weights")
     task = Task(
         target=model,
         folder=str(Path.cwd()),
@@ -96,18 +102,27 @@ def check(
         memory=memory,
         weights=None if weights is None else str(weights),
         as_it_is=target is not None,
+        exactly=images is not None,
     )
     report = judged(run_trial(task, time), against, inference=inference)
+    source = weights or Path(file)
+    _conclude(report, source if source.exists() else Path.cwd(), target, accept or [], as_json=as_json)
+
+
+def _conclude(report: Report, source: Path, target: Path | None, words: list[str], *, as_json: bool) -> NoReturn:
+    """Print the verdict, write the weights where that is asked for, and exit."""
+    from harness.check.conversion import accepted, converted
+
     facts, status = report.as_json(), report.status
     if not as_json:
         _print(report)
-    if target is not None and not accepted(report, accept or []):
+    if target is not None and not accepted(report, words):
         facts["converted"] = None
-        words = "--accept WORDS takes what differs" if report.lines else "it has to be understood"
-        screen.say(notes, f"nothing was written to {shown(target)}: {words}", "red")
+        remedy = "--accept WORDS takes what differs" if report.lines else "it has to be understood"
+        screen.say(notes, f"nothing was written to {shown(target)}: {remedy}", "red")
+        status = status or 1
     elif target is not None:
-        source = weights or Path(model.rpartition(":")[0])
-        verification = converted(report, source if source.exists() else Path.cwd(), target, task_runner(None))
+        verification = converted(report, source, target, task_runner(None))
         status = 0 if verification is None or verification.passed else 1
         facts["converted"] = None if verification is None else verification.as_json()
         if not as_json:
@@ -144,6 +159,8 @@ def _arguments(options: list[str]) -> dict[str, Any]:
 
 
 def _print(report: Report) -> None:
+    from harness.check.trial import LARGER
+
     out = console()
     if not report.preset:
         screen.say(out, f"not understood: {report.not_understood}", "red")
@@ -165,10 +182,9 @@ def _print(report: Report) -> None:
         screen.say(out, f"not understood: {report.not_understood}", "red")
     size = " x ".join(map(str, report.shape[1:]))
     if report.status == 0:
-        what = (
-            f"in inference at {size}" if report.inference_only else f"at {size} and one pixel larger, and in training"
-        )
-        screen.say(out, f"The same function as {preset} {what}.", "green")
+        larger = " and one pixel larger" if LARGER in report.compared else ""
+        training = ", and in training" if "training" in report.compared else ", in inference"
+        screen.say(out, f"The same function as {preset} at {size}{larger}{training}.", "green")
     elif report.lines:
         hidden = sum(line.shown_by == "nothing" for line in report.lines if line.counts)
         of = sum(line.counts for line in report.lines)

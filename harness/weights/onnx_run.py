@@ -54,7 +54,7 @@ def onnx_runtime(file: StrPath | bytes, images: Array, outputs: Sequence[str] = 
         InvalidInput: when it cannot run the file, or the images do not fit it.
     """
     load_package("onnxruntime")  # a missing package is reported before anything else
-    model, names = _with_outputs(_in_float32(_model(file)), outputs)
+    model, names = _with_outputs(in_float32(_model(file)), outputs)
     try:
         session = open_session(model.SerializeToString())
         arrays = session.run(names, {model.graph.input[0].name: _in_dtype_of(model, images)})
@@ -115,7 +115,7 @@ def _with_outputs(model: ModelProto, outputs: Sequence[str]) -> tuple[ModelProto
     return model, names
 
 
-def _in_float32(model: ModelProto) -> ModelProto:
+def in_float32(model: ModelProto) -> ModelProto:
     """The model, in float32 where it was in float64 or float16."""
     from onnx import TensorProto, numpy_helper
 

@@ -52,6 +52,13 @@ FAULTS = [
         (f"{_MISTAKE}[no-lrn]",),
     ),
     Fault(
+        "batch norm that is a part of its layer leaves no bias there",
+        "harness/check/reference.py",
+        'arrays = {**layer.arrays, "bias": f"{layer.place}.bias"}',
+        "arrays = {**layer.arrays}",
+        (f"{_C}::test_batch_norm_that_was_folded_into_the_layers_is_no_difference",),
+    ),
+    Fault(
         "weights are written whatever differs",
         "harness/check/conversion.py",
         "all(any(word in text for word in words) for text in lines)",

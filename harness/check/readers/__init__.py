@@ -1,0 +1,1 @@
+"""Models in files, which are read and not run as code."""
