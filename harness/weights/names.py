@@ -263,17 +263,22 @@ def closest(parts: Iterable[Arrays], preset: str | None = None) -> Candidate:
     seen: list[tuple[tuple[float, int], int, Candidate]] = []
     for i in sorted(range(len(every)), key=lambda i: every[i][0]):
         least, arrays, scheme, config = every[i]
-        if seen and least > min(seen)[0][0]:
+        if seen and (least > min(seen)[0][0] or least == 1):
             break
-        candidate = candidate_of(arrays, scheme, config)
+        candidate = candidate_of(arrays, scheme, _sized(arrays, scheme, config))
         seen.append((candidate.distance, i, candidate))
     return min(seen)[-1]
 
 
 def _least_distance(arrays: Arrays, scheme: Scheme, config: spec.Config) -> float:
-    """At most the candidate's distance, from the missing names alone: most candidates need no closer look."""
+    """At most the candidate's distance, from the missing names alone: most candidates need no closer look.
+
+    1, the largest, where no name is there: such networks are equally far.
+    """
     names = foreign_names(scheme, config).values()
     missing = sum(name not in arrays for name in names)
+    if missing == len(names):
+        return 1.0
     return missing / (len(arrays) + len(names) * (1 + scheme.fixed))
 
 
@@ -284,16 +289,17 @@ def fitting(arrays: Arrays) -> list[Candidate]:
         for scheme, config in _networks(arrays)
         if all(name in arrays for name in foreign_names(scheme, config).values())
     )
-    return [candidate for scheme, config in named if (candidate := candidate_of(arrays, scheme, config)).fits]
+    sized = ((scheme, _sized(arrays, scheme, config)) for scheme, config in named)
+    return [candidate for scheme, config in sized if (candidate := candidate_of(arrays, scheme, config)).fits]
 
 
 def _networks(arrays: Arrays) -> Iterator[tuple[Scheme, spec.Config]]:
-    """Every scheme and preset, with and without heads, with the channels and classes of the arrays."""
+    """Every scheme and preset, with and without heads; names alone tell most of them apart from the arrays."""
     for scheme in _SCHEMES:
         for preset in scheme.presets:
             for aux in (True, False) if spec.PRESETS[preset].aux and scheme.heads else (False,):
                 for norm in _norms(arrays, scheme, preset):
-                    yield scheme, _config(arrays, scheme, preset, aux, norm)
+                    yield scheme, _config(preset, aux, norm)
 
 
 def _norms(arrays: Arrays, scheme: Scheme, preset: str) -> Iterator[spec.BatchNorm | None]:
@@ -320,9 +326,13 @@ def _norms(arrays: Arrays, scheme: Scheme, preset: str) -> Iterator[spec.BatchNo
             yield replace(own, scale=scale, after_bias=after_bias)
 
 
-def _config(arrays: Arrays, scheme: Scheme, preset: str, aux: bool, norm: spec.BatchNorm | None) -> spec.Config:
-    """The preset with the channels and classes of the arrays, or its own where the arrays do not tell."""
-    config = replace(spec.preset(preset, aux=aux), batch_norm=norm)
+@lru_cache
+def _config(preset: str, aux: bool, norm: spec.BatchNorm | None) -> spec.Config:
+    return replace(spec.preset(preset, aux=aux), batch_norm=norm)
+
+
+def _sized(arrays: Arrays, scheme: Scheme, config: spec.Config) -> spec.Config:
+    """The network with the channels and classes of the arrays, or its own where the arrays do not tell."""
     foreign_name, layers = foreign_names(scheme, config), spec.layers(config)
     first = layers[0]
     # NiN's last convolutions map classes to classes, so that neither side tells the other.
@@ -332,12 +342,12 @@ def _config(arrays: Arrays, scheme: Scheme, preset: str, aux: bool, norm: spec.B
         return _open_side(arrays.get(foreign_name[f"{layer.name}.weight"]), (*sides, *layer.weight_shape[2:]))
 
     sized = spec.preset(
-        preset,
-        aux=aux,
+        config.preset,
+        aux=config.aux,
         in_channels=side(first, first.out_channels, None),
         num_classes=side(last, None, last.in_channels),
     )
-    return replace(sized, batch_norm=norm)
+    return replace(sized, batch_norm=config.batch_norm)
 
 
 def _open_side(x: Array | None, sides: tuple[int | None, ...]) -> int | None:
