@@ -88,7 +88,7 @@ CASES = {
     "split-and-whole": Case("lenet", 28, (4, 3), SGD),  # as two devices of JAX compute them
     "heads-and-dropout": Case("bvlc", 223, (2, 1), SGD),  # the smallest that the heads fit
 }
-QUICK = {name: ["plain", "adam", "heads-and-dropout", "batch-norm"] for name in TESTED} | {"jax": ["split-and-whole"]}
+QUICK = {name: ["plain", "adam", "dropout", "batch-norm"] for name in TESTED} | {"jax": ["split-and-whole"]}
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +264,14 @@ def assert_same_run(folder: Path, straight: Path) -> None:
 @pytest.mark.parametrize("backend", [name for name in TESTED if name != "pt"])  # where every device runs one program
 def test_three_devices_train_as_one(backend, tmp_path):
     errors = on_devices(backend, 3, ["plain"], tmp_path)[0]["plain"]["errors"]
+    assert max(errors.values()) <= EXACT, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", [name for name in TESTED if name != "jax"])
+def test_two_devices_train_heads_as_one(backend, tmp_path):
+    """Each head's loss and masks, too."""
+    errors = on_devices(backend, 2, ["heads-and-dropout"], tmp_path)[0]["heads-and-dropout"]["errors"]
     assert max(errors.values()) <= EXACT, errors
 
 
