@@ -35,6 +35,14 @@ from harness.check.graph import (
 from harness.weights.checkpoint import read_safetensors
 from spec.network import LRN, Add, AveragePool, Concat, Pads, Pair
 
+DTYPES = ("float64", "float32")  # to try, in this order
+TRAINING = True  # a training pass is recorded, too
+
+
+def build(made: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Call a class or a function."""
+    return made(**arguments)
+
 
 def settle(model: nn.Module, dtype: str, seed: int | None) -> None:
     """Give a model its dtype. With a seed no parameter and no statistic stays neutral: what ignores one would pass."""

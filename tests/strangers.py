@@ -138,7 +138,7 @@ class Stranger(nn.Module):
         else:
             pool1 = pool(3, 2, ceil_mode=ceil)
         self.stem = nn.Sequential(
-            nn.ZeroPad2d((2, 3, 2, 3)) if mistake == "pad" else nn.Identity(),
+            nn.ZeroPad2d((2, 3, 2, 3)) if mistake.startswith("pad-") or mistake == "pad" else nn.Identity(),
             BasicConv(self, 3, 8, 7, "conv1", stride=2, padding=3),
             pool1,
             lrn,
@@ -170,7 +170,7 @@ class Stranger(nn.Module):
             nn.Linear(12, 10),
         )
         self.drop = nn.Dropout(0.4)
-        self.fc = nn.Linear(into, 10)
+        self.fc = nn.Conv2d(into, 10, 1) if mistake == "conv-fc" else nn.Linear(into, 10)
 
     def says(self, name: str, settings: dict) -> None:
         """Change a convolution's settings where the mistake is in them."""
@@ -178,8 +178,8 @@ class Stranger(nn.Module):
             settings["bias"] = False
         if self.mistake == "no-bias" and name == "conv2":
             settings["bias"] = False
-        if self.mistake == "pad" and name == "conv1":
-            settings["padding"] = 0
+        if self.mistake in ("pad", "pad-and-bias") and name == "conv1":
+            settings |= {"padding": 0, "bias": self.mistake == "pad"}
         if self.mistake == "padded-1x1" and name == "conv2_reduce":
             settings["padding"] = 1
         if self.mistake == "stride" and name == "conv1":
@@ -208,12 +208,12 @@ class Stranger(nn.Module):
             if name == self.at and self.training and self.mistake != "no-head":
                 side = self.aux(x)
         x = F.avg_pool2d(x, 8) if self.mistake == "fixed-average" else F.adaptive_avg_pool2d(x, 1)
-        x = torch.flatten(x, 1)
+        x = x if self.mistake == "conv-fc" else torch.flatten(x, 1)
         if self.mistake == "always-drops":
             x = F.dropout(x, 0.4)
         elif self.mistake != "no-dropout":
             x = self.drop(x)
-        x = self.fc(x)
+        x = torch.flatten(self.fc(x), 1)
         if self.mistake in ("softmax", "log-softmax"):
             x = F.softmax(x, 1) if self.mistake == "softmax" else F.log_softmax(x, dim=1)
         return x if side is None else (x, side)

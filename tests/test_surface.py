@@ -39,8 +39,8 @@ FILES = {
     "textbook.py",
     "train.py",
 }
-# What the other frameworks have within their operators; and the models of the others cannot be recorded so far.
-ITS_OWN = {"googlenet_jax": {"fast_cpu.py"}, "googlenet_pt": {"recording.py"}}
+# What the other frameworks have within their operators; and MXNet's models cannot be recorded so far.
+ITS_OWN = {"googlenet_jax": {"fast_cpu.py", "recording.py"}, "googlenet_pt": {"recording.py"}}
 
 
 def _source(package: str, file: str) -> ast.Module:

@@ -87,14 +87,27 @@ def match(reference: Item, model: Item) -> tuple[float, Pair] | None:
         return cost, Pair(reference, model, (inner,))
     if not (isinstance(reference, Step) and isinstance(model, Step)):
         return None
-    if type(reference.op) is not type(model.op):
+    r, m = alike(reference, model)
+    if type(r) is not type(m):
         pools = isinstance(reference.op, _POOLS) and isinstance(model.op, _POOLS)
         if not pools:
             return None
         same = averages(reference.op, model.op) and windows(reference.op, model.into) == windows(model.op, model.into)
         return (0.1 if same else _KIND), Pair(reference, model)
-    settings = differing(reference.op, model.op, model.into)
+    settings = differing(r, m, model.into)
     return sum(_SETTINGS.get(name, _OTHERWISE) for name in settings), Pair(reference, model)
+
+
+def alike(reference: Step, model: Step) -> tuple[Any, Any]:
+    """Their operations; a 1 x 1 convolution of one pixel is a dense layer where the other one is."""
+    r, m = reference.op, model.op
+    return (_dense(reference) if isinstance(m, Linear) else r), (_dense(model) if isinstance(r, Linear) else m)
+
+
+def _dense(step: Step) -> Any:
+    op = step.op
+    pixel = isinstance(op, Convolution) and op.kernel == (1, 1) == step.into[1:] == step.shape[1:] and op.groups == 1
+    return Linear(op.channels, op.bias) if pixel else op
 
 
 def averages(*ops: Any) -> bool:

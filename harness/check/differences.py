@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.check.align import Alignment, Pair, averages, differing, differing_rules, windows
+from harness.check.align import Alignment, Pair, alike, averages, differing, differing_rules, windows
 from harness.check.graph import Activation, Convolution, Dropout, Flatten, Linear, Norm, Padding, Scale, Softmax
 from harness.check.tree import Chain, Fork, Item, Side, Step
 from spec import AdaptiveAverage, MaxPool
@@ -92,7 +92,7 @@ class _Finder:
                 yield from self.chain(inner, place, in_head=in_head or isinstance(reference, Side))
 
     def settings(self, pair: Pair, reference: Step, model: Step, in_head: bool) -> Iterator[Difference]:
-        place, r, m = reference.place, reference.op, model.op
+        place, (r, m) = reference.place, alike(reference, model)
         if type(r) is not type(m):
             text = f"{described(model)}, {{reference}} has {described(reference)}"
             latent = averages(r, m) and windows(r, model.into) == windows(m, model.into)
@@ -139,8 +139,13 @@ def _other_weights(pair: Pair, part: str) -> bool:
 
 
 def _apart(op: Any, names: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Settings that make one difference together: batch norm's are each one of their own."""
-    return [(name,) for name in names] if isinstance(op, Norm) else [names] if names else []
+    """Settings that make one difference together: batch norm's are each one of their own, a padding is the kernel's."""
+    if isinstance(op, Norm):
+        return [(name,) for name in names]
+    if isinstance(op, Convolution) and "kernel" not in names:
+        of_weights = tuple(name for name in names if name in ("channels", "groups", "bias"))
+        return [part for part in (of_weights, tuple(x for x in names if x not in of_weights)) if part]
+    return [names] if names else []
 
 
 # ------------------------------------------------------------------------------------------------------------- words
@@ -263,7 +268,7 @@ def _edited(reference: Item, pair: Pair, parts: set[str], chosen: dict[int, set[
             branches = [branches[pair.order.index(j)] for j in matched]
         return replace(reference, branches=tuple(branches))
     if isinstance(reference, Step) and isinstance(model, Step) and parts:
-        if isinstance(reference.op, Norm):
+        if type(reference.op) is type(model.op):
             taken = {name: getattr(model.op, name) for part in parts for name in part.split()}
             return replace(reference, op=replace(reference.op, **taken))
         return replace(reference, op=model.op)

@@ -182,7 +182,7 @@ class Recording:
 
     graph: Graph
     outputs: list[Array]  # in the order of the graph's
-    samples: list[Array]  # of each node's output
+    samples: list[Array]  # of each node's output; empty ones where they cost too much
 
 
 def samples(x: Array) -> Array:

@@ -156,7 +156,7 @@ def simplified(chain: Chain) -> Chain:
         elif isinstance(item, Fork):
             items.append(_fork(item))
         else:
-            _append(items, _dense(item))
+            _append(items, item)
     return _without_needless(tuple(items))
 
 
@@ -192,14 +192,6 @@ def _common(one: Chain, other: Chain) -> int:
             break
         same += 1
     return same
-
-
-def _dense(step: Step) -> Step:
-    """A 1 x 1 convolution of one pixel is a dense layer."""
-    op = step.op
-    if isinstance(op, Convolution) and op.kernel == step.into[1:] == (1, 1) and op.groups == 1 and not _any(op.pad):
-        return replace(step, op=Linear(op.channels, op.bias))
-    return step
 
 
 def _append(items: list[Item], step: Step) -> None:

@@ -7,6 +7,7 @@ the user's, who asked for it. It has a time limit, a limit of memory and no inpu
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import resource
@@ -29,8 +30,8 @@ from harness.backends.process import scratch_folder, worker_environment
 from harness.check.graph import Recording, graph_of, probe_images
 from harness.shown import shown
 
-_FRAMEWORKS = {"torch": "pt"}  # the backend that records a model, by the package of a class that it is made from
-_RECORDERS = {"pt": "googlenet_pt.recording"}
+# The modules that record models, by the package of a class that a model is made from.
+_RECORDERS = {"torch": "googlenet_pt.recording", "flax": "googlenet_jax.recording"}
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,10 @@ def attempt(task: Task) -> Trial:
     made = _found(task)
     reasons: dict[str, str] = {}
     for shape in task.shapes:
-        for dtype in ("float64", "float32"):
-            model, recorder, framework = _built(made, task)
+        model, recorder, framework = _built(made, task)
+        for attempts, dtype in enumerate(recorder.DTYPES):
+            if attempts:
+                model, _, _ = _built(made, task)
             if task.weights is not None:
                 with _told(f"--weights {shown(task.weights)}"):
                     recorder.load(model, Path(task.folder, task.weights))
@@ -197,7 +200,9 @@ def attempt(task: Task) -> Trial:
                 continue
             failed: dict[str, str] = {}
             larger = (shape[0], shape[1] + 1, shape[2] + 1)
-            others = {LARGER: (larger, False)} | ({"training": (shape, True)} if task.training else {})
+            others = {LARGER: (larger, False)} | (
+                {"training": (shape, True)} if task.training and recorder.TRAINING else {}
+            )
             for kind, (size, training) in others.items():
                 try:
                     with _told("it ran and raised"):
@@ -243,21 +248,29 @@ def _module(path: Path) -> ModuleType:
 
 def _built(made: Any, task: Task) -> tuple[Any, Any, str]:
     """A new model, its recorder, and its framework."""
-    model = made
-    if _framework(made) is None and callable(made):
+    model, framework = made, None if isinstance(made, type) else _framework(type(made))
+    if framework is None and callable(made):
+        framework = _framework(made) or ("flax" if _wants_rngs(made) else "torch")  # of a function nothing is known
         with _told("it was built and raised"):
-            model = made(**task.arguments)
-    framework = _framework(model)
+            model = importlib.import_module(_RECORDERS[framework]).build(made, dict(task.arguments))
+        framework = _framework(type(model))
     if framework is None:
-        raise _Refused(f"expected a model of PyTorch, got {shown(type(model).__name__)}")
-    return model, importlib.import_module(_RECORDERS[_FRAMEWORKS[framework]]), framework
+        raise _Refused(f"expected a model of PyTorch or of Flax NNX, got {shown(type(model).__name__)}")
+    return model, importlib.import_module(_RECORDERS[framework]), framework
 
 
-def _framework(model: Any) -> str | None:
-    if isinstance(model, type):
-        return None
-    modules = (base.__module__.partition(".")[0] for base in type(model).__mro__)
-    return next((name for name in modules if name in _FRAMEWORKS), None)
+def _framework(kind: Any) -> str | None:
+    """The package of a recorder's framework that a class is made from."""
+    packages = (base.__module__.partition(".")[0] for base in getattr(kind, "__mro__", ()))
+    return next((name for name in packages if name in _RECORDERS), None)
+
+
+def _wants_rngs(made: Any) -> bool:
+    """Whether a function takes random numbers as Flax's layers do."""
+    try:
+        return "rngs" in inspect.signature(made).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 @contextmanager

@@ -48,8 +48,8 @@ def check(
 ) -> None:
     """Say where your own network differs from a preset, and what each difference does.
 
-    It reads models of PyTorch, and ONNX files. It runs your code, in a process of its own: a class or a function is
-    called with --arg, a model is taken as it is.
+    It reads models of PyTorch and Flax NNX, and ONNX files. It runs your code, in a process of its own: a class or a
+    function is called with --arg, a model is taken as it is.
 
     Exits with 0 where it is the same function, with 1 where it is not (in training or one pixel larger counts), with 2
     where it could not be built or run, and with 3 where it ran and was not understood.
