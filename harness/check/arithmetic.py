@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from harness.check.graph import (
 )
 from harness.check.tree import Chain, Fork, Item, Side, Step
 from spec import AdaptiveAverage, Array, MaxPool, reference
-from spec.network import LRN, Add, AveragePool
+from spec.network import LRN, Add, AveragePool, Concat
 
 ACTIVATIONS: dict[str, Callable[[Array, float], Array]] = {
     "relu": lambda x, slope: np.maximum(x, 0),
@@ -54,8 +54,7 @@ class Run:
             self.heads.append(self.chain(item.chain, x))
             return x
         if isinstance(item, Fork):
-            outputs = [self.chain(branch, x) for branch in item.branches]
-            return sum(outputs[1:], outputs[0]) if isinstance(item.joint, Add) else np.concatenate(outputs, axis=1)
+            return joined(item.joint, [self.chain(branch, x) for branch in item.branches])
         return _OPERATIONS[type(item.op)](self, item, x)
 
     def role(self, step: Step, role: str) -> Array | None:
@@ -157,6 +156,12 @@ _OPERATIONS: dict[type, Callable[[Run, Any, Array], Array]] = {
     Scale: _scale,
     Softmax: _softmax,
 }
+
+
+def joined(joint: Concat | Add, branches: Sequence[Array]) -> Array:
+    """The sum of branches, or all their channels."""
+    y: Array = sum(branches[1:], branches[0]) if isinstance(joint, Add) else np.concatenate(branches, axis=1)
+    return y
 
 
 def flat(x: Array) -> Array:

@@ -6,20 +6,18 @@ Nothing is said of a model whose reading, run again on the model's own weights, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 import spec
 from harness.agreement import finite, relative_error
 from harness.check.align import Alignment, align, weights
-from harness.check.arithmetic import Run, flat
+from harness.check.arithmetic import Run, flat, joined
 from harness.check.differences import TRAINING, WEIGHTS, Difference, differences, elsewhere
 from harness.check.graph import Norm, NotUnderstood, Recording, probe_images, samples
 from harness.check.reference import Effects, Reference, arrays_of, nearest
-from harness.check.tree import Chain, Fork, Side, Step, read, unused
+from harness.check.tree import Chain, Side, Step, read, unused
 from harness.check.trial import LARGER, Trial
 
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}  # of what is run again, relative to the largest logit
@@ -161,21 +159,16 @@ def _first_wrong(recording: Recording, images: spec.Array, dtype: str) -> str:
     graph, outputs = recording.graph, {0: images}
     for number, node in enumerate(graph.nodes[1:], 1):
         try:
-            read = [outputs[i] for i in node.reads]
+            inputs = [outputs[i] for i in node.reads]
             step = Step(node.op, node.place, graph.nodes[node.reads[0]].shape, node.shape, node.arrays)
-            fork = Fork(node.op, tuple(((),) * len(read)), node.place, node.shape)
-            outputs[number] = Run(graph.arrays).item(step, read[0]) if len(read) == 1 else _joined(fork, read)
+            run = Run(graph.arrays)
+            outputs[number] = run.item(step, inputs[0]) if len(inputs) == 1 else joined(node.op, inputs)
         except (KeyError, ValueError):
             continue
         seen = recording.samples[number]  # none where the recorder has none
         if seen.size and relative_error(samples(outputs[number]), seen) > 1e3 * TOLERANCES[dtype]:
             return f"{type(node.op).__name__} at {node.place or 'the top'}"
     return "the whole"
-
-
-def _joined(fork: Fork, read: Sequence[spec.Array]) -> spec.Array:
-    joined: spec.Array = sum(read[1:], read[0]) if isinstance(fork.joint, spec.network.Add) else np.concatenate(read, 1)
-    return joined
 
 
 # ------------------------------------------------------------------------------------------------------------ check

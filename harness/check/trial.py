@@ -14,6 +14,8 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -150,6 +152,7 @@ def main(folder: Path) -> None:
     """Do the task in the folder."""
     stored = json.loads((folder / "task.json").read_text())
     task = Task(**stored | {"shapes": tuple(map(tuple, stored["shapes"]))})
+    threading.Thread(target=_watch, args=[os.getppid()], daemon=True).start()
     limit = int(task.memory * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -162,6 +165,13 @@ def main(folder: Path) -> None:
     (folder / "answer.json").write_text(messages.written(answer))
     sys.stdout.flush()
     os._exit(0)  # whatever the code has left running
+
+
+def _watch(parent: int) -> None:
+    """End with the command that started this process, and whose time limit it is."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _written(trial: Trial, arrays: dict[str, spec.Array]) -> dict[str, Any]:
