@@ -90,11 +90,14 @@ def read(graph: Graph, *, heads: bool) -> Chain:
 
 
 def unused(graph: Graph) -> list[str]:
-    """Places of operations that nothing reads and that are not put out."""
+    """Operations that nothing reads and that are not put out, with their places; what is unknown is no layer's."""
     needed = _Reading(graph).needed(graph.outputs)
     read_by_any = {number for node in graph.nodes for number in node.reads}
     dead = [i for i in range(1, len(graph.nodes)) if i not in needed and i not in read_by_any]
-    return [f"{type(graph.nodes[i].op).__name__} at {graph.nodes[i].place}" for i in dead]
+    nodes = (graph.nodes[i] for i in dead)
+    return [
+        f"{type(node.op).__name__} at {node.place or 'the top'}" for node in nodes if not isinstance(node.op, Unknown)
+    ]
 
 
 class _Reading:
