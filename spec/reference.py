@@ -345,6 +345,7 @@ class _Pass:
         shape, x = x.shape, x.reshape(*x.shape, *[1] * (4 - x.ndim))  # a dense layer's output counts as 1 x 1 maps
         if self.training:
             m, count = settings.momentum, x.size // x.shape[1]
+            x = np.ascontiguousarray(x)  # with channels last NumPy would add a map's values one after the other
             batch_mean, batch_var = x.mean((0, 2, 3)), x.var((0, 2, 3))
             correction = count / (count - 1) if settings.unbiased else 1.0
             self.statistics[f"{name}.running_mean"] = (1 - m) * mean + m * batch_mean
