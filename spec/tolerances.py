@@ -75,7 +75,7 @@ def picture_tolerances(config: Config, dtype: str, shape: Sequence[int]) -> Tole
     moves its gradients by as much as 0.6. There float32 proves the forward pass, and float64 the gradients.
 
     Batch norm also loses digits in its sums: see `rounding_of_sums`. The bounds are shares of that. Measured: gradients
-    in float64 0.26 of it (Inception v4 at 107 pixels, 1.9e-10), 0.08 (v3 at 299) and 0.03 or less (the others), the
+    in float64 0.22 of it (Inception v4 at 107 pixels, 1.6e-10), 0.06 (v3 at 299) and 0.03 or less (the others), the
     step 0.15; the loss in float32 1e-3 of it (v4, 2.0e-4) and 2e-4 (v3 at 299, 2.1e-4). Batch norm's epsilon
     rounded to float32, a very small mistake, moves the gradients by 6.9e-6 (v4) and 5.7e-7 (v3 at 107).
     """
@@ -94,11 +94,10 @@ def picture_tolerances(config: Config, dtype: str, shape: Sequence[int]) -> Tole
 def rounding_of_sums(config: Config, dtype: str, shape: Sequence[int]) -> float:
     """The most values that batch norm adds up for one mean, times its layers, in roundings of the dtype; 0 without it.
 
-    NumPy (where a convolution leaves the channels last), MXNet and PyTorch add up a channel's values one after the
-    other; PyTorch's threads and JAX add up parts. Where a picture is flat the values are equal, so that their roundings
-    do not cancel: the variance of 22,472 values is off by 3.4e-13 (JAX: 8e-14; in float32, PyTorch in channels_last:
-    1.5e-4), and every layer passes it on. Sums in extended precision move the gradients of Inception v4 at 107 pixels
-    by 1.6e-10, all other rounding by 1.3e-12.
+    MXNet and PyTorch add up a channel's values one after the other; PyTorch's threads and JAX add up parts; the referee
+    adds pairwise. Where a picture is flat the values are equal, so that their roundings do not cancel: the variance of
+    22,472 values is off by 3.4e-13 (JAX: 8e-14; in float32, PyTorch in channels_last: 1.5e-4), and every layer passes
+    it on. That moves the gradients of Inception v4 at 107 pixels by 1.6e-10, all other rounding by 1.3e-12.
     """
     counts = [shape[0] * math.prod(node.out[1:]) for node in walk(config, tuple(shape[1:])) if node.norm]
     return float(max(counts, default=0) * len(counts) * np.finfo(dtype).eps)
