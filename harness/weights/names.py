@@ -299,7 +299,7 @@ def _networks(arrays: Arrays) -> Iterator[tuple[Scheme, spec.Config]]:
         for preset in scheme.presets:
             for aux in (True, False) if spec.PRESETS[preset].aux and scheme.heads else (False,):
                 for norm in _norms(arrays, scheme, preset):
-                    yield scheme, _config(preset, aux, norm)
+                    yield scheme, replace(spec.preset(preset, aux=aux), batch_norm=norm)
 
 
 def _norms(arrays: Arrays, scheme: Scheme, preset: str) -> Iterator[spec.BatchNorm | None]:
@@ -324,11 +324,6 @@ def _norms(arrays: Arrays, scheme: Scheme, preset: str) -> Iterator[spec.BatchNo
     for scale, after_bias in itertools.product(scales, biases):
         if (scale, after_bias) != (own.scale, own.after_bias):
             yield replace(own, scale=scale, after_bias=after_bias)
-
-
-@lru_cache
-def _config(preset: str, aux: bool, norm: spec.BatchNorm | None) -> spec.Config:
-    return replace(spec.preset(preset, aux=aux), batch_norm=norm)
 
 
 def _sized(arrays: Arrays, scheme: Scheme, config: spec.Config) -> spec.Config:
