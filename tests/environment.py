@@ -8,14 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # Compiling is most of what JAX does here. Lightly optimized, and by XLA's older emitters, which make four times less
-# machine code, it takes a third of the time, and computes the same: LLVM's level 0 would compile faster still, and
-# compute ten times as long. `googlenet compare` runs with XLA's own settings, in test_compare.py. Other versions may
-# not have these settings, and XLA ends the process at one that it does not know.
+# machine code, in one piece, it takes a third of the time, and computes the same: LLVM's level 0 would compile faster
+# still, and compute ten times as long. `googlenet compare` runs with XLA's own settings, in test_compare.py. Other
+# versions may not have these settings, and XLA ends the process at one that it does not know.
 with suppress(PackageNotFoundError):
     if version("jaxlib").startswith("0.7."):
         os.environ.setdefault(
             "XLA_FLAGS",
-            "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false --xla_backend_extra_options="
+            "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false "
+            "--xla_cpu_parallel_codegen_split_count=1 --xla_backend_extra_options="
             "xla_cpu_optimize_for_size=1,xla_cpu_disable_slp_vectorizer=1,xla_cpu_disable_loop_unrolling=1",
         )
 # Each of pytest-xdist's processes has a processor to itself.
