@@ -13,7 +13,7 @@ _LOOK = "tests/test_training.py::test_looking_at_a_model_does_not_change_it"
 _RESUME = "tests/test_backend_optimizers.py::test_going_on_from_a_dumped_state_is_bit_identical"
 _STATE = "tests/test_backend_optimizers.py::test_a_state_has_the_canonical_names_shapes_and_values"
 _TRAINING = "tests/test_trajectory.py::test_a_training_equals_the_referees"
-_THIN = "tests/test_trajectory.py::test_a_training_of_a_thin_network_equals_the_referees"
+_SLOWLY = "tests/test_trajectory.py::test_a_training_that_jax_compiles_slowly_equals_the_referees"
 _PREDICTOR = "tests/test_tuned.py::test_the_predictor_computes_what_the_referee_does"
 _KEEPS = "tests/test_tuned.py::test_the_predictor_keeps_the_weights_that_it_was_made_with"
 
@@ -28,7 +28,9 @@ _POOL2 = '        x = watch("pool2", self.pool2(x))  # 56 x 56 x 128\n'
 def _masked(backend: str, case: str) -> str:
     """The test that finds a lost mask of a thin ancestor: with gradients, but in JAX, which compiles these slowly."""
     name, size, _ = case.split("-")
-    return f"{_LOSS}[jax-{case}-float64]" if backend == "jax" else f"{_THIN}[{backend}-thin-{name}-dropout-{size}-SGD]"
+    return (
+        f"{_LOSS}[jax-{case}-float64]" if backend == "jax" else f"{_SLOWLY}[{backend}-thin-{name}-dropout-{size}-SGD]"
+    )
 
 
 _WIRING = [
