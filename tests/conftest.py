@@ -111,7 +111,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Keep the garbage collector from thousands of tests, and from looking so often: 7 % of the quick tests' time."""
+    """Keep the garbage collector from thousands of tests, and from looking so often: 7 % of the time of three files."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000)

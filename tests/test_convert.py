@@ -519,7 +519,7 @@ def test_a_large_file_needs_little_memory_and_no_framework(suffix, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
     used, *modules = done.stdout.splitlines()[-1].split()
-    assert int(used) < 3.5 * source.path.stat().st_size
+    assert int(used) / source.path.stat().st_size < 3.2
     assert not {"torch", "mxnet", "jax", "flax", "onnx", "sklearn"} & set(modules)
 
 
