@@ -21,6 +21,7 @@ from harness.cli.compare import compare
 from harness.cli.options import Device, Heads, Json, Size, Verb, console, notes, progress
 from harness.cli.sizes import sizes
 from harness.cli.train import evaluate, recipes, runs, train
+from harness.cli.vectors import vectors
 from harness.cli.weights import convert, inspect, predict
 
 app = typer.Typer(
@@ -183,7 +184,21 @@ def doctor(device: Device = "auto", as_json: Json = False) -> None:
 
 
 _TRAINING = (train, evaluate, runs, recipes)
-for _verb in (presets, spec, check, compare, *_TRAINING, sizes, convert, inspect, predict, bench, profile, doctor):
+for _verb in (
+    presets,
+    spec,
+    check,
+    vectors,
+    compare,
+    *_TRAINING,
+    sizes,
+    convert,
+    inspect,
+    predict,
+    bench,
+    profile,
+    doctor,
+):
     app.command("eval" if _verb is evaluate else None, cls=Verb)(_verb)
 
 
