@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,8 @@ TRAINING = True  # a training pass is recorded, too
 
 
 def build(made: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    """Call a class or a function."""
+    """Call a class or a function, with the same first weights each time."""
+    torch.manual_seed(0)
     return made(**arguments)
 
 
@@ -102,8 +105,21 @@ def record(model: nn.Module, images: spec.Array, *, training: bool) -> Recording
         with mode:
             y = model(x)
     ends = [(mode.known[id(end)], end) for end in _leaves(y) if id(end) in mode.known]
-    graph = Graph(tuple(mode.nodes), tuple(number for number, _ in ends), mode.arrays)
+    graph = Graph(_placed(mode.nodes, model), tuple(number for number, _ in ends), mode.arrays)
     return Recording(graph, [end.to(torch.float64).numpy().copy() for _, end in ends], mode.samples)
+
+
+def _placed(nodes: list[Node], model: nn.Module) -> tuple[Node, ...]:
+    """Operations by the modules that are theirs alone; others, such as functions, by those whose output they read."""
+    runs = Counter(node.place for node in nodes)
+    own = {name for name, module in model.named_modules() if not any(module.children()) and runs[name] < 2}
+    placed: list[Node] = []
+    for node in nodes:
+        before = [placed[number].place.split(".") for number in node.reads]
+        shared = ".".join(part for part, *others in zip(*before, strict=False) if {part} >= set(others))
+        alone = node.place in own or node.arrays or not shared
+        placed.append(node if alone else replace(node, place=shared))
+    return tuple(placed)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import spec
 from spec.network import CLASSES, LRN, AdaptiveAverage, AveragePool, BatchNorm, Block, Conv, Dense, Head, MaxPool, named
 
 SIZE = 64
-_WIDTHS = {"inception3a": (4, 3, 5, 2, 6, 3), "inception3b": (5, 4, 6, 3, 4, 4), "inception4a": (6, 5, 7, 4, 8, 5)}
+WIDTHS = {"inception3a": (4, 3, 5, 2, 6, 3), "inception3b": (5, 4, 6, 3, 4, 4), "inception4a": (6, 5, 7, 4, 8, 5)}
+WIDTHS |= {"inception4b": (7, 5, 8, 4, 5, 6)}
 
 
 def _block(one: int, reduce3: int, three: int, reduce5: int, five: int, proj: int) -> Block:
@@ -43,9 +44,9 @@ def small(**settings: object) -> spec.Config:
         ("conv2", Conv(12, 3, pad=1)),
         ("norm2", LRN()),
         ("pool2", up),  # 8
-        *((name, _block(*widths)) for name, widths in _WIDTHS.items()),
+        *((name, _block(*widths)) for name, widths in list(WIDTHS.items())[:3]),
         ("aux1", Head(head)),
-        ("inception4b", _block(7, 5, 8, 4, 5, 6)),
+        ("inception4b", _block(*WIDTHS["inception4b"])),
         ("pool5", AdaptiveAverage(1)),
         ("fc", Dense(CLASSES, activation=None, drop_input=True)),
     )
@@ -147,7 +148,7 @@ class Stranger(nn.Module):
             lrn,
             nn.MaxPool2d(3, 2, ceil_mode=ceil),
         )
-        widths = dict(_WIDTHS) | {"inception4b": (7, 5, 8, 4, 5, 6)}
+        widths = dict(WIDTHS)
         if mistake == "width":
             widths["inception3b"] = (5, 4, 6, 3, 9, 4)
         if mistake == "reduce-width":

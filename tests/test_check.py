@@ -20,7 +20,7 @@ from harness.agreement import probe_params, relative_error
 from harness.check.align import align, weights
 from harness.check.arithmetic import Run
 from harness.check.checking import check
-from harness.check.conversion import accepted, converted
+from harness.check.conversion import accepted, converted, transferred
 from harness.check.graph import Flatten, Graph, Input, Linear, Node, Padding, probe_images
 from harness.check.readers.onnx_graph import read_onnx
 from harness.check.reference import Effects, Reference, graph_of_table
@@ -34,6 +34,7 @@ if "pt" not in TESTED:
 
 import strangers
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from googlenet_pt import build, recording
@@ -225,6 +226,92 @@ def test_what_happens_in_training_only_is_no_difference_at_inference():
     assert judged("head-dropout", inference=True).status == 0
 
 
+# ------------------------------------------------------------------------------------------- a model against a model
+
+
+class Functional(nn.Module):
+    """The small network once more, by somebody else: other names, and functions in place of modules."""
+
+    def __init__(self, share: float = 0.7) -> None:
+        super().__init__()
+        self.share = share
+        self.c1, self.c2, self.c3 = nn.Conv2d(3, 8, 7, 2, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 12, 3, padding=1)
+        self.lrn = nn.LocalResponseNorm(5)
+        blocks, into = [], 12
+        for one, reduce3, three, reduce5, five, proj in strangers.WIDTHS.values():
+            sides = [(into, one, 1), (into, reduce3, 1), (reduce3, three, 3), (into, reduce5, 1), (reduce5, five, 5)]
+            layers = [nn.Conv2d(*side, padding=side[2] // 2) for side in (*sides, (into, proj, 1))]
+            blocks.append(nn.ModuleList(layers))
+            into = one + three + five + proj
+        self.blocks = nn.ModuleList(blocks)
+        self.side, self.side1, self.side2 = nn.Conv2d(26, 6, 1), nn.Linear(24, 12), nn.Linear(12, 10)
+        self.last = nn.Linear(into, 10)
+
+    def forward(self, x):
+        x = self.lrn(F.max_pool2d(F.relu(self.c1(x)), 3, 2, ceil_mode=True))
+        x = F.max_pool2d(self.lrn(F.relu(self.c3(F.relu(self.c2(x))))), 3, 2, ceil_mode=True)
+        for number, (one, reduce3, three, reduce5, five, proj) in enumerate(self.blocks):
+            three, five = F.relu(three(F.relu(reduce3(x)))), F.relu(five(F.relu(reduce5(x))))
+            x = torch.cat((F.relu(one(x)), three, five, F.relu(proj(F.max_pool2d(x, 3, 1, 1)))), 1)
+            if number == 2 and self.training:
+                y = F.relu(self.side1(F.relu(self.side(F.avg_pool2d(x, 5, 3))).flatten(1)))
+                y = self.side2(F.dropout(y, self.share))
+        x = self.last(F.dropout(x.mean((2, 3)), 0.4, self.training))
+        return (x, y) if self.training else x
+
+
+PAIRS = {  # a mistake in the first: the places in the second, and what is said
+    "": [],
+    "no-lrn": [(("c1", "c3"), "local response norm is missing", "nothing")],
+    "order": [(tuple(f"blocks.{i}" for i in range(4)), "the order of its branches is 1, 3, 2, 4", "nothing")],
+    "head-share": [(("side1",), "dropout 0.5, Net has dropout 0.7", "nothing")],
+    "no-relu-branch": [(tuple(f"blocks.{i}.0" for i in range(4)), "ReLU is missing", "nothing")],
+    "width": [(("blocks.1.4",), "9 channels, Net has 4 channels", "count")],
+}
+
+
+@pytest.fixture(scope="module")
+def functional() -> Trial:
+    torch.manual_seed(0)
+    return trial(Functional(), (3, strangers.SIZE, strangers.SIZE))
+
+
+@pytest.mark.parametrize("mistake", [x if x in ("", "no-lrn") else pytest.param(x, marks=slow) for x in PAIRS])
+def test_model_is_held_against_another_one(mistake, functional):
+    done = trial(strangers.Stranger(mistake), functional.shape)
+    with mock.patch.dict(spec.PRESETS, {"bvlc": strangers.small()}, clear=True):
+        report = check(done, "Net", inference=False, other=functional)
+    assert [(line.places, line.text, line.shown_by) for line in report.lines] == PAIRS[mistake]
+    assert (report.status, report.against, report.preset) == (int(bool(mistake)), "Net", "")
+    assert set(report.arrays) == set(Functional().state_dict())  # which it is loaded into below
+
+
+def test_weights_go_from_one_model_to_another(functional, tmp_path):
+    """The second puts out with them what the first does, and where it does not nothing is written."""
+    done = trial(strangers.Stranger(), functional.shape, seed=None)
+    report = check(done, "Net", inference=False, other=functional)
+    model = Functional()
+
+    def rerun(task):
+        recording.load(model, Path(task.weights))
+        return trial(model, functional.shape, seed=None)
+
+    task, target = Task("a.py:Net", "", {}, (functional.shape,), True, 3.0), tmp_path / "out.safetensors"
+    verification = transferred(report, done, functional, task, target, rerun, here)
+    assert verification.passed
+    assert verification.logits < 1e-13
+    assert target.is_file()
+    wrong = replace(report, arrays={**report.arrays, "last.bias": report.arrays["last.bias"] + 1})
+    verification = transferred(wrong, done, functional, task, tmp_path / "wrong.safetensors", rerun, here)
+    assert (verification.passed, [path.name for path in tmp_path.iterdir()]) == (False, ["out.safetensors"])
+    less = {name: x for name, x in report.arrays.items() if name != "side.bias"}
+    with pytest.raises(spec.InvalidInput, match=r"1 arrays of Net have none of their size in the model, side\.bias"):
+        transferred(replace(report, arrays=less), done, functional, task, target, rerun, here)
+    of_jax = replace(functional, framework="flax")
+    with pytest.raises(spec.InvalidInput, match="Net is a model of flax; weights are written for those of PyTorch"):
+        transferred(report, done, of_jax, task, target, rerun, here)
+
+
 EFFECTS = ["no-lrn", "no-relu", "pad", "order", "pool-unused", "lrn-k", "softmax", "dilation", "floor"]
 
 
@@ -270,7 +357,7 @@ class Odd(nn.Module):
 def test_unknown_operation_is_not_understood():
     report = check(trial(Odd(), (1, 28, 28)), "lenet", inference=False)
     assert (report.status, report.lines) == (3, ())
-    assert report.not_understood == "the operation fft_fft at the top"
+    assert report.not_understood == "the operation fft_fft at features"
 
 
 def test_unknown_operation_that_nothing_depends_on_is_no_matter():
@@ -292,7 +379,7 @@ def test_recorder_that_sees_something_else_is_not_believed():
     with wrong:
         report = judged()
     assert (report.status, report.lines) == (3, ())
-    assert re.fullmatch(r"LRN at stem\.3, run again, is off by .*", report.not_understood)
+    assert re.fullmatch(r"LRN at stem\.2, run again, is off by .*", report.not_understood)
 
 
 def test_model_whose_training_cannot_be_seen_is_not_the_same():
@@ -662,6 +749,25 @@ def test_command_judges_a_model_in_a_process_of_its_own(tmp_path):
     assert load(tmp_path / "out.safetensors").config.preset == "lenet"
 
 
+@pytest.mark.slow
+def test_command_holds_a_model_against_another_and_hands_weights_over(tmp_path):
+    body = "return nn.Sequential({}, nn.Flatten(), nn.Linear(4, 10))\n"
+    for name, parts in (("mine", "nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1)"), ("yours", "C(), nn.AvgPool2d(26)")):
+        (tmp_path / f"{name}.py").write_text(
+            "from torch import nn\nclass C(nn.Conv2d):\n    def __init__(self): super().__init__(1, 4, 3)\n"
+            f"def net():\n    {body.format(parts)}"
+        )
+    words = ("check", "mine.py:net", "--against", "yours.py:net", "--input", "1x28x28")
+    told = googlenet(*words, status=1, cwd=tmp_path).stdout
+    assert "average of the whole map, yours.py:net has 26 x 26 average pool, stride 26" in told
+    words = (*words, "--convert", "out.pt")
+    assert "nothing was written to out.pt" in googlenet(*words, status=1, cwd=tmp_path).stderr
+    told = googlenet(*words, "--inference", cwd=tmp_path).stdout
+    assert "The same function as yours.py:net at 28 x 28, in inference." in told
+    assert "wrote out.pt" in told
+    assert set(torch.load(tmp_path / "out.pt")) == {"0.weight", "0.bias", "3.weight", "3.bias"}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -671,6 +777,8 @@ def test_command_judges_a_model_in_a_process_of_its_own(tmp_path):
         ("check a.b:Net --arg five", "--arg: expected NAME=VALUE"),
         ("check a.b:Net --time 0", "--time: expected a number above 0"),
         ("check a.b:Net --convert out.xyz", "out.xyz"),
+        ("check a.b:Net --against none.py:Net", "none.py: there is no such file"),
+        ("check a.b:Net --against c.d:Net --convert out.onnx", "expected a name that ends in one of .safetensors, .pt"),
         ("check a.b:Net --weights none.pt", "--weights none.pt: there is no such file"),
         ("check a.onnx --arg b=1", "a.onnx: there is no such file"),
         ("check a.b:Net --against vgg", "unknown preset 'vgg'"),

@@ -142,7 +142,7 @@ def test_shown_command_runs(command, monkeypatch, tmp_path):
 @pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in CHECKING_VERBS])
 def test_shown_command_of_checking_reaches_the_model(command, monkeypatch, tmp_path):
     """What comes then is in test_check.py."""
-    for name in ("model.py", "mine.pt", "model.onnx"):
+    for name in ("model.py", "other.py", "mine.pt", "model.onnx", "other.onnx"):
         (tmp_path / name).touch()
     monkeypatch.setattr(harness.check.trial, "run_trial", _reached)
     with pytest.raises(_Reached):

@@ -6,7 +6,7 @@ Nothing is said of a model whose reading, run again on the model's own weights, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,8 +16,8 @@ from harness.check.align import Alignment, align, weights
 from harness.check.arithmetic import Run, flat, joined
 from harness.check.differences import TRAINING, WEIGHTS, Difference, differences, elsewhere
 from harness.check.graph import Norm, NotUnderstood, Recording, probe_images, samples
-from harness.check.reference import Effects, Reference, arrays_of, nearest
-from harness.check.tree import Chain, Side, Step, read, unused
+from harness.check.reference import Effects, Model, Reference, arrays_of, nearest
+from harness.check.tree import Chain, Step, logits, read, unused
 from harness.check.trial import LARGER, Trial
 
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}  # of what is run again, relative to the largest logit
@@ -78,11 +78,13 @@ class Report:
     shape: spec.Shape  # of an image
     dtype: str
     error: float  # of the worst pass that was run again
-    preset: str = ""
+    against: str = ""  # the name of the network that it is held against
+    preset: str = ""  # the same, where that is a network of the spec
     nearest: str = ""
     classes: int = 0
-    arrays: Mapping[str, spec.Array] = field(default_factory=dict, repr=False)  # the model's, by canonical name
+    arrays: Mapping[str, spec.Array] = field(default_factory=dict, repr=False)  # the model's, by the other's names
     reference_parameters: int = 0
+    stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the other, by the names of their parts
     lines: tuple[Line, ...] = ()
     notes: tuple[str, ...] = ()
     not_understood: str | None = None
@@ -100,6 +102,7 @@ class Report:
         verdict = {_SAME: "same", _DIFFERS: "differs", _NOT_UNDERSTOOD: "not understood"}[self.status]
         made: dict[str, Any] = {
             "verdict": verdict,
+            "against": self.against,
             "preset": self.preset,
             "nearest": self.nearest,
             "parameters": self.parameters,
@@ -174,20 +177,23 @@ def _first_wrong(recording: Recording, images: spec.Array, dtype: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ check
 
 
-def check(trial: Trial, against: str | None, *, inference: bool) -> Report:
-    """Judge a model by what it did.
+@dataclass(frozen=True)
+class _Passes:
+    """What was understood of a model."""
 
-    Args:
-        trial: The passes.
-        against: A preset; None for the nearest.
-        inference: Compare inference at the given size alone.
-    """
+    trees: Mapping[str, Chain]  # by kind of the pass
+    error: float  # of the worst of them, run again
+    problem: str | None  # why one of them was not understood
+    notes: tuple[str, ...]
+
+
+def _passes(trial: Trial, *, inference: bool) -> _Passes:
+    """Read a model's passes, and run them again."""
     trees: dict[str, Chain] = {}
     errors = [0.0]
     problem: str | None = None
     notes: list[str] = []
-    wanted = ["inference"] if inference else ["inference", LARGER, "training"]
-    for kind in wanted:
+    for kind in ["inference"] if inference else ["inference", LARGER, "training"]:
         if kind not in trial.recordings:
             if kind not in trial.failed:
                 notes.append("training is not to be seen: dropout, heads and batch norm's momentum are not compared")
@@ -196,8 +202,7 @@ def check(trial: Trial, against: str | None, *, inference: bool) -> Report:
             elif kind == LARGER:
                 notes.append(f"one pixel larger it does not run: {trial.failed[kind]}")
             continue
-        side = trial.shape[1] + (kind == LARGER)
-        images = probe_images((trial.shape[0], side, trial.shape[2] + (kind == LARGER)), trial.batch)
+        images = probe_images(trial.shape_of(kind), trial.batch)
         try:
             tree, error = understood(trial.recordings[kind], images, trial.dtype, heads=kind == "training")
         except NotUnderstood as reason:
@@ -208,45 +213,82 @@ def check(trial: Trial, against: str | None, *, inference: bool) -> Report:
         else:
             trees[kind] = tree
             errors.append(error)
+    return _Passes(trees, max(errors), problem, tuple(notes))
+
+
+def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | None = None) -> Report:
+    """Judge a model by what it did.
+
+    Args:
+        trial: The passes.
+        against: A preset, None for the nearest; the name of the other model, where there is one.
+        inference: Compare inference at the given size alone.
+        other: The passes of a model that takes the place of a preset.
+    """
+    passes = _passes(trial, inference=inference)
     graph = trial.recordings["inference"].graph
     report = Report(
         parameters=trial.parameters,
         operations=len(graph.nodes) - 1,
         shape=trial.shape,
         dtype=trial.dtype,
-        error=max(errors),
-        not_understood=problem,
-        compared=tuple(trees),
+        error=passes.error,
+        not_understood=passes.problem,
+        compared=tuple(passes.trees),
     )
-    if "inference" not in trees:
+    if "inference" not in passes.trees:
         return report
-    classes = math.prod(_logits(trees["inference"]))
-    folded = trial.framework == "onnx" and not any(isinstance(op, Norm) for _, op in arrays_of(trees["inference"]))
-    order = nearest(trial.shape, trees["inference"], trees.get("training"), classes, folded=folded)
-    reference = Reference(against or order[0], trial.shape[0], classes, folded=folded)
-    if folded and reference.config.batch_norm:
-        notes.append("batch norm is a part of the layers before it: its epsilon is not to be seen")
-    lines = _lines(trial, trees, reference, inference=inference)
-    arrays = _arrays(trial, trees, reference)
+    notes = list(passes.notes)
+    classes = math.prod(logits(passes.trees["inference"])[:1])
+    folded = trial.framework == "onnx" and not any(
+        isinstance(op, Norm) for _, op in arrays_of(passes.trees["inference"])
+    )
+    reference: Reference | Model
+    problem, order = passes.problem, [""]
+    if other is not None:
+        name, its = against or "the other", _passes(other, inference=inference)
+        notes += [f"{name}: {note}" for note in its.notes if note not in notes]
+        problem = problem or (f"{name}: {its.problem}" if its.problem else None)
+        if "inference" not in its.trees:
+            return replace(report, not_understood=problem)
+        reference = Model(name, other, its.trees)
+    else:
+        order = nearest(trial.shape, passes.trees["inference"], passes.trees.get("training"), classes, folded=folded)
+        reference = Reference(against or order[0], trial.shape[0], classes, folded=folded)
+        if folded and reference.config.batch_norm:
+            notes.append("batch norm is a part of the layers before it: its epsilon is not to be seen")
+    lines = _lines(trial, passes.trees, reference, inference=inference)
+    arrays = _arrays(trial, passes.trees, reference)
     if not any(line.counts for line in lines) and not _proven(trial, arrays, reference):
-        problem = problem or f"the whole: with the model's weights {reference.config.preset} gives other numbers"
+        problem = problem or f"the whole: with the model's weights {reference.name} gives other numbers"
     if dead := unused(graph):
         notes.append(f"computed and not used: {', '.join(dead[:3])}{f' and {len(dead) - 3} more' if dead[3:] else ''}")
     return replace(
         report,
-        preset=reference.config.preset,
+        against=reference.name,
+        preset="" if other is not None else reference.name,
         classes=classes,
         arrays=arrays,
         nearest=order[0],
-        reference_parameters=spec.parameter_count(reference.config),
+        reference_parameters=reference.parameters,
+        stages=_stages(reference.places, reference.heads),
         lines=tuple(lines),
         notes=tuple(notes),
         not_understood=problem,
     )
 
 
-def _arrays(trial: Trial, trees: Mapping[str, Chain], reference: Reference) -> dict[str, spec.Array]:
-    """The model's arrays by canonical name, those of its heads from its training pass."""
+def _stages(places: Sequence[str], heads: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """By the name of a part, such as ``branch1x1``, the stages of the trunk that have one."""
+    stages: dict[str, dict[str, None]] = {}
+    for stage, dot, part in (place.partition(".") for place in places):
+        if dot and stage not in heads:
+            stages.setdefault(part, {})[stage] = None
+    return {part: tuple(names) for part, names in stages.items()}
+
+
+def _arrays(trial: Trial, trees: Mapping[str, Chain], reference: Reference | Model) -> dict[str, spec.Array]:
+    """The model's arrays by the reference's names, those of its heads from its training pass."""
     arrays: dict[str, spec.Array] = {}
     for kind, training in (("training", True), ("inference", False)):
         if kind in trees and reference.fits(trial.shape, heads=training):
@@ -256,7 +298,7 @@ def _arrays(trial: Trial, trees: Mapping[str, Chain], reference: Reference) -> d
     return arrays
 
 
-def _proven(trial: Trial, arrays: Mapping[str, spec.Array], reference: Reference) -> bool:
+def _proven(trial: Trial, arrays: Mapping[str, spec.Array], reference: Reference | Model) -> bool:
     """Whether the reference, with the model's own weights, puts out the model's numbers."""
     try:
         y = flat(Run(arrays).chain(reference.tree(trial.shape), probe_images(trial.shape, trial.batch)))
@@ -266,18 +308,13 @@ def _proven(trial: Trial, arrays: Mapping[str, spec.Array], reference: Reference
     return min(relative_error(y, flat(x)) for x in outputs) <= TOLERANCES[trial.dtype]
 
 
-def _logits(tree: Chain) -> spec.Shape:
-    last = [item for item in tree if not isinstance(item, Side)][-1]
-    return last.shape[:1]
-
-
-def _lines(trial: Trial, trees: Mapping[str, Chain], reference: Reference, *, inference: bool) -> list[Line]:
+def _lines(trial: Trial, trees: Mapping[str, Chain], reference: Reference | Model, *, inference: bool) -> list[Line]:
     """The differences in forward order, each with its effect."""
-    channels, height, width = trial.shape
-    shapes = {"inference": trial.shape, LARGER: (channels, height + 1, width + 1)}
+    _, height, width = trial.shape
+    shapes = {kind: trial.shape_of(kind) for kind in ("inference", LARGER)}
     if not reference.fits(trial.shape):
         raise spec.InvalidInput(
-            f"--against {reference.config.preset} takes no images of {height} x {width} pixels, which the model takes; "
+            f"--against {reference.name} takes no images of {height} x {width} pixels, which the model takes; "
             "--input gives it others"
         )
     alignments: dict[str, Alignment] = {}
@@ -293,7 +330,7 @@ def _lines(trial: Trial, trees: Mapping[str, Chain], reference: Reference, *, in
         in_any = {key for by_key in members.values() for key in by_key}
         training = {d.key: d for d in differences(aligned) if d.key not in in_any and not d.latent}
     groups: dict[str, list[Difference]] = {}
-    for difference in _in_order([*found.values(), *training.values()], reference.config):
+    for difference in _in_order([*found.values(), *training.values()], reference.places):
         groups.setdefault(difference.text, []).append(difference)
     effects = {kind: Effects(reference, shapes[kind]) for kind in members} if found else {}
     lines = []
@@ -310,7 +347,7 @@ def _lines(trial: Trial, trees: Mapping[str, Chain], reference: Reference, *, in
         lines.append(
             Line(
                 places=tuple(dict.fromkeys(d.place for d in group)),
-                text=text.format(reference=reference.config.preset),
+                text=text.format(reference=reference.name),
                 measured=measured,
                 said=said,
                 latent=bool(first and first.latent),
@@ -336,9 +373,9 @@ def _op(difference: Difference) -> Any:
     return difference.pair.model.op if isinstance(difference.pair.model, Step) else None
 
 
-def _in_order(found: list[Difference], config: spec.Config) -> list[Difference]:
+def _in_order(found: list[Difference], places: Sequence[str]) -> list[Difference]:
     order: dict[str, int] = {}
-    for i, node in enumerate(spec.walk(config)):
-        order.setdefault(node.name, i)
-        order.setdefault(node.stage, i)  # a head
+    for i, place in enumerate(places):
+        order.setdefault(place, i)
+        order.setdefault(place.partition(".")[0], i)  # a head, a block
     return sorted(found, key=lambda difference: order.get(difference.place, -1))

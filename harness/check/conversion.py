@@ -1,19 +1,27 @@
-"""The weights of a model that computes what a preset does, by canonical names."""
+"""The weights of a model that computes what a preset or another model does, by the other's names."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save as to_bytes
 
 import spec
-from harness.check.checking import Report
+from harness.agreement import relative_error
+from harness.atomic import sync_folder, temporary_folder, write_atomically
+from harness.check.arithmetic import Run, flat
+from harness.check.checking import TOLERANCES, Report
+from harness.check.graph import probe_images
+from harness.check.tree import read
+from harness.check.trial import Task, Trial
 from harness.weights import convert
-from harness.weights.checkpoint import Checkpoint
+from harness.weights.checkpoint import Checkpoint, config_table
 from harness.weights.convert import Source, Verification
-from harness.weights.formats import FORMATS, RunTask, format_for
+from harness.weights.formats import FORMATS, RunTask, answer_of, format_for
 from harness.weights.names import SCHEMES
 
 
@@ -57,6 +65,78 @@ def converted(report: Report, source: Path, target: Path, run_task: RunTask) -> 
     read = Source(source, "safetensors", naming, Checkpoint(params, config), ("a model's own arrays",))
     form = format_for(target)
     return convert.convert(read, target, form, convert.prepared(read, None, aux=True), run_task, verify=True)
+
+
+TRANSFERRED = (".safetensors", ".pt", ".pth")  # suffixes of what another model's weights are written to
+
+
+def transferred(
+    report: Report,
+    trial: Trial,
+    other: Trial,
+    task: Task,
+    target: Path,
+    rerun: Callable[[Task], Trial],
+    run_task: RunTask,
+) -> Verification:
+    """Write a model's weights by the other model's own names, and put them in place once the other has run with them.
+
+    Args:
+        report: On the model.
+        trial: Its passes.
+        other: Those of the model that it is held against.
+        task: Whose these are, at that shape.
+        target: A state dict to write, with one of `TRANSFERRED` at its end.
+        rerun: Runs a task.
+        run_task: Runs the frameworks.
+
+    Raises:
+        spec.InvalidInput: when the other model is not PyTorch's, one of its arrays has no counterpart of its size, or
+            the file cannot be written.
+    """
+    if other.framework != "torch":
+        raise spec.InvalidInput(
+            f"--convert: {report.against} is a model of {other.framework}; weights are written for those of PyTorch"
+        )
+    own = {name: x for recording in other.recordings.values() for name, x in recording.graph.arrays.items()}
+    arrays = report.arrays
+    if absent := [f"{name} {x.shape}" for name, x in own.items() if name not in arrays or arrays[name].size != x.size]:
+        raise spec.InvalidInput(
+            f"--convert: {len(absent)} arrays of {report.against} have none of their size in the model, "
+            f"{', '.join(absent[:3])} among them; nothing was written"
+        )
+    state = {name: _as_stored(arrays[name].reshape(x.shape)) for name, x in own.items()}
+    norms = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
+    state |= {f"{norm}num_batches_tracked": np.array(0) for norm in norms}  # which PyTorch counts and asks for
+    with temporary_folder(target.absolute().parent) as folder:
+        written = folder / target.name
+        if target.suffix == ".safetensors":
+            write_atomically(written, to_bytes(state, {"format": "pt"}))
+        else:
+            plain = {"kind": "write", "config": config_table(spec.preset("lenet"))}  # no batch norm of ours
+            answer_of(run_task, "pt", written, plain, state)
+        again = rerun(replace(task, weights=str(written), training="training" in report.compared))
+        bound = max(TOLERANCES[x.dtype] for x in (trial, again))
+        done = Verification("the model", report.against, (trial.batch, *trial.shape), bound, logits=0.0)
+        for kind in report.compared:
+            for y in again.recordings[kind].outputs:
+                error = min(relative_error(flat(y), flat(x)) for x in _expected(report, trial, other, kind))
+                done.logits = max(done.logits, error)
+        if done.logits <= bound:
+            written.replace(target)
+            sync_folder(target.absolute().parent)
+        else:
+            done.first_difference, done.difference = "logits", done.logits
+    return done
+
+
+def _expected(report: Report, trial: Trial, other: Trial, kind: str) -> list[spec.Array]:
+    """What the other model puts out with the model's weights: the same, or where the two differ what its tree does."""
+    if not any(line.counts for line in report.lines):
+        return trial.recordings[kind].outputs
+    run = Run(report.arrays)
+    tree = read(other.recordings[kind].graph, heads=kind == "training")
+    return [run.chain(tree, probe_images(trial.shape_of(kind), trial.batch)), *run.heads]
 
 
 def _as_stored(x: spec.Array) -> spec.Array:

@@ -1,4 +1,4 @@
-"""The networks of the spec as the check sees them: as graphs and trees, the nearest to a model, and edits' effects."""
+"""What a model is held against, a network of the spec or another model, as trees; the nearest one; edits' effects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from harness.check.align import Alignment, align
 from harness.check.arithmetic import Run, flat
 from harness.check.differences import Difference, edited
 from harness.check.graph import Activation, Convolution, Dropout, Graph, Input, Linear, Node, Norm, Scale, probe_images
-from harness.check.tree import Chain, Fork, Item, Step, read
+from harness.check.tree import Chain, Fork, Item, Side, Step, logits, read
+from harness.check.trial import LARGER, Trial
 from harness.images.sources import load_batch
 from harness.weights.preprocessing import named, published
 from spec.network import IMAGES, Add
@@ -105,6 +106,10 @@ class Reference:
     def __init__(self, preset: str, channels: int, classes: int, *, folded: bool = False) -> None:
         self.config = spec.preset(preset, in_channels=channels, num_classes=classes)
         self.folded = folded
+        self.name = preset
+        self.parameters = spec.parameter_count(self.config)
+        self.heads = spec.head_names(self.config)
+        self.places = [node.name for node in spec.walk(self.config)]  # of its operations in forward order
 
     def tree(self, shape: spec.Shape, *, training: bool = False) -> Chain:
         """Its tree on images of a shape; in training with its heads and with dropout."""
@@ -114,6 +119,61 @@ class Reference:
     def fits(self, shape: spec.Shape, *, heads: bool = False) -> bool:
         """Whether it takes images of a shape."""
         return find_misfit(self.config if heads else replace(self.config, aux=False), shape) is None
+
+    def material(self, shape: spec.Shape) -> tuple[dict[str, spec.Array], spec.Array]:
+        """Weights and two pictures with which effects are measured.
+
+        Weights are He's, which keep the scale of what passes through them; nothing else is neutral, and running
+        statistics are those of the pictures.
+        """
+        config = replace(self.config, aux=False)
+        weights = {name: x for name, x in spec.init_params(config, 0, "he").items() if x.ndim > 1}
+        arrays: dict[str, spec.Array] = probe_params(config, 0) | weights
+        x = _pictures(config, shape)
+        if self.folded:
+            rng = np.random.default_rng(0)
+            biases = {name: op.channels for name, op in arrays_of(self.tree(shape)) if name not in arrays}
+            arrays |= {name: 0.1 * rng.random(channels) for name, channels in biases.items()}
+        elif config.batch_norm:
+            run = Run(arrays)
+            run.chain(read(graph_of_table(config, shape, training=True), heads=False), x)
+            arrays |= run.statistics
+        return arrays, x
+
+
+class Model:
+    """Somebody's model in the place of a network of the spec, by the trees of its passes, with its own weights."""
+
+    def __init__(self, name: str, trial: Trial, trees: Mapping[str, Chain]) -> None:
+        self.name = name
+        self.trial = trial
+        self.trees = trees
+        self.parameters = trial.parameters
+        self.heads = [item.place for item in trees.get("training", ()) if isinstance(item, Side)]
+        recording = trial.recordings["training" if "training" in trees else "inference"]
+        self.places = [node.place for node in recording.graph.nodes]
+
+    def tree(self, shape: spec.Shape, *, training: bool = False) -> Chain:
+        """Its tree on images of a shape."""
+        return self.trees[self._kind(shape, training)]
+
+    def fits(self, shape: spec.Shape, *, heads: bool = False) -> bool:
+        """Whether there is one."""
+        return self._kind(shape, heads) in self.trees
+
+    def _kind(self, shape: spec.Shape, training: bool) -> str:
+        kinds = ["training"] if training else ["inference", LARGER]
+        return next((kind for kind in kinds if self.trial.shape_of(kind) == shape), "")
+
+    def material(self, shape: spec.Shape) -> tuple[dict[str, spec.Array], spec.Array]:
+        """Its own weights, and two pictures as the preset that is nearest to it wants them; noise if there is none."""
+        inference = self.trees["inference"]
+        arrays = dict(self.trial.recordings["inference"].graph.arrays)
+        try:
+            name = nearest(self.trial.shape, inference, self.trees.get("training"), logits(inference)[0])[0]
+        except spec.InvalidInput:
+            return arrays, probe_images(shape)
+        return arrays, _pictures(spec.preset(name, in_channels=shape[0]), shape)
 
 
 @lru_cache(maxsize=64)
@@ -174,25 +234,10 @@ def _pictures(config: spec.Config, shape: spec.Shape) -> spec.Array:
 
 
 class Effects:
-    """What edits of a reference do to its logits, on pictures of one size.
+    """What edits of a reference do to its logits, on pictures of one size."""
 
-    Weights are He's, which keep the scale of what passes through them; nothing else is neutral, and running statistics
-    are those of the pictures.
-    """
-
-    def __init__(self, reference: Reference, shape: spec.Shape) -> None:
-        config = replace(reference.config, aux=False)
-        weights = {name: x for name, x in spec.init_params(config, 0, "he").items() if x.ndim > 1}
-        self.arrays: dict[str, spec.Array] = probe_params(config, 0) | weights
-        self.x = _pictures(config, shape)
-        if reference.folded:
-            rng = np.random.default_rng(0)
-            biases = {name: op.channels for name, op in arrays_of(reference.tree(shape)) if name not in self.arrays}
-            self.arrays |= {name: 0.1 * rng.random(channels) for name, channels in biases.items()}
-        elif config.batch_norm:
-            run = Run(self.arrays)
-            run.chain(read(graph_of_table(config, shape, training=True), heads=False), self.x)
-            self.arrays |= run.statistics
+    def __init__(self, reference: Reference | Model, shape: spec.Shape) -> None:
+        self.arrays, self.x = reference.material(shape)
         self.chain: Chain = ()
         self.outputs: list[spec.Array] = []
 

@@ -89,6 +89,11 @@ def read(graph: Graph, *, heads: bool) -> Chain:
     return simplified(reading.chain(main, 0, sides))
 
 
+def logits(chain: Chain) -> Shape:
+    """The shape of what a chain puts out."""
+    return [item for item in chain if not isinstance(item, Side)][-1].shape
+
+
 def unused(graph: Graph) -> list[str]:
     """Operations that nothing reads and that are not put out, with their places; what is unknown is no layer's."""
     needed = _Reading(graph).needed(graph.outputs)

@@ -63,6 +63,11 @@ class Trial:
     failed: Mapping[str, str] = field(default_factory=dict)  # why there is none, by kind
     batch: int = 2  # images
 
+    def shape_of(self, kind: str) -> spec.Shape:
+        """Of an image in a pass, (channels, height, width)."""
+        channels, height, width = self.shape
+        return channels, height + (kind == LARGER), width + (kind == LARGER)
+
 
 LARGER = "larger"  # one pixel more in height and width
 _FACTS = ("shape", "framework", "dtype", "parameters", "failed", "batch")

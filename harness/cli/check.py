@@ -6,8 +6,11 @@ import ast
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
 def check(
     model: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="Or package.module:NAME, or FILE.onnx.")],
     against: Annotated[
-        str | None, typer.Option(help="A preset, see `googlenet presets`.", show_default="the nearest")
+        str | None,
+        typer.Option(help="A preset, see `googlenet presets`, or another model.", show_default="the nearest preset"),
     ] = None,
     arg: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the class or function. May be repeated.")
@@ -35,7 +39,8 @@ def check(
         Path | None, typer.Option(help="A state dict or safetensors, loaded into the model.", show_default="its own")
     ] = None,
     target: Annotated[
-        Path | None, typer.Option("--convert", metavar="OUT", help="Write its weights by canonical names.")
+        Path | None,
+        typer.Option("--convert", metavar="OUT", help="Write its weights by canonical or the other model's names."),
     ] = None,
     accept: Annotated[
         list[str] | None,
@@ -46,7 +51,7 @@ def check(
     memory: Annotated[float, typer.Option(help="GiB of memory for that.")] = 8.0,
     as_json: Json = False,
 ) -> None:
-    """Say where your own network differs from a preset, and what each difference does.
+    """Say where your own network differs from a preset or from another model, and what each difference does.
 
     It reads models of PyTorch and Flax NNX, and ONNX files. It runs your code, in a process of its own: a class or a
     function is called with --arg, a model is taken as it is.
@@ -62,25 +67,27 @@ def check(
 
     googlenet check model.onnx
 
+    googlenet check model.py:GoogLeNet --against other.py:GoogLeNet
+
     googlenet check model.py:GoogLeNet --weights mine.pt --convert mine.safetensors
     """
     import spec
     from harness.atomic import check_target
     from harness.check.checking import check as judged
+    from harness.check.conversion import TRANSFERRED, accepted, converted, transferred
     from harness.check.trial import Task, run_trial
     from harness.weights.formats import format_for
 
-    if not model.endswith(".onnx") and not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
-        raise spec.InvalidInput(f"expected FILE.py:NAME, package.module:NAME or FILE.onnx, got {model!r}")
-    file = model if model.endswith(".onnx") else model.rpartition(":")[0]
-    if file.endswith((".py", ".onnx")) and not Path(file).is_file():
-        raise spec.InvalidInput(f"{file}: there is no such file")
-    for name, number in (("--time", time), ("--memory", memory)):
+    file, name = _file(model), against
+    other = against if against is not None and _is_model(against) else None
+    if other is not None:
+        _file(other)
+    for option, number in (("--time", time), ("--memory", memory)):
         if not number > 0:
-            raise spec.InvalidInput(f"{name}: expected a number above 0, got {number:g}")
+            raise spec.InvalidInput(f"{option}: expected a number above 0, got {number:g}")
     if images is not None:
         shapes = [_shape(images)]
-    elif against is not None:
+    elif against is not None and other is None:
         config = spec.preset(against)
         channels = dict.fromkeys((config.in_channels, 3, 1))
         shapes = [(number, config.input_size, config.input_size) for number in channels]
@@ -89,8 +96,14 @@ def check(
     if weights is not None and not weights.is_file():
         raise spec.InvalidInput(f"--weights {weights}: there is no such file")
     if target is not None:
-        format_for(target)  # refuse before any work is done
         check_target(target)
+        if other is None:
+            format_for(target)  # refuse before any work is done
+        elif target.suffix not in TRANSFERRED:
+            raise spec.InvalidInput(
+                f"--convert {target}: another model's weights are written as a state dict; expected a name that ends "
+                f"in one of {', '.join(TRANSFERRED)}"
+            )
     if model.endswith(".onnx") and (arg or weights):
         raise spec.InvalidInput("--arg and --weights are for code; an ONNX file has its weights")
     task = Task(
@@ -104,25 +117,29 @@ def check(
         as_it_is=target is not None,
         exactly=images is not None,
     )
-    report = judged(run_trial(task, time), against, inference=inference)
-    source = weights or Path(file)
-    _conclude(report, source if source.exists() else Path.cwd(), target, accept or [], as_json=as_json)
-
-
-def _conclude(report: Report, source: Path, target: Path | None, words: list[str], *, as_json: bool) -> NoReturn:
-    """Print the verdict, write the weights where that is asked for, and exit."""
-    from harness.check.conversion import accepted, converted
-
+    second, its_task = None, replace(task, target=other or "", arguments={}, weights=None)
+    if other is not None:
+        second = run_trial(its_task, time)
+        its_task = replace(its_task, shapes=(second.shape,), exactly=True)
+        task = replace(task, shapes=(second.shape,), exactly=True)
+        name = shown(other if _name(other) == _name(model) else _name(other))
+    trial = run_trial(task, time)
+    report = judged(trial, name, inference=inference, other=second)
     facts, status = report.as_json(), report.status
     if not as_json:
         _print(report)
-    if target is not None and not accepted(report, words):
+    if target is not None and not accepted(report, accept or []):
         facts["converted"] = None
         remedy = "--accept WORDS takes what differs" if report.lines else "it has to be understood"
         screen.say(notes, f"nothing was written to {shown(target)}: {remedy}", "red")
         status = status or 1
     elif target is not None:
-        verification = converted(report, source, target, task_runner(None))
+        if second is None:
+            source = weights or file
+            verification = converted(report, source if source.exists() else Path.cwd(), target, task_runner(None))
+        else:
+            rerun = partial(run_trial, seconds=time)
+            verification = transferred(report, trial, second, its_task, target, rerun, task_runner(None))
         status = 0 if verification is None or verification.passed else 1
         facts["converted"] = None if verification is None else verification.as_json()
         if not as_json:
@@ -130,6 +147,26 @@ def _conclude(report: Report, source: Path, target: Path | None, words: list[str
     if as_json:
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")
     raise typer.Exit(status)
+
+
+def _is_model(text: str) -> bool:
+    return text.endswith(".onnx") or ":" in text
+
+
+def _name(model: str) -> str:
+    return Path(model).name if model.endswith(".onnx") else model.rpartition(":")[2]
+
+
+def _file(model: str) -> Path:
+    """The file in which a model is; for a module's it does not have to exist."""
+    from spec import InvalidInput
+
+    if not model.endswith(".onnx") and not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
+        raise InvalidInput(f"expected FILE.py:NAME, package.module:NAME or FILE.onnx, got {model!r}")
+    file = model if model.endswith(".onnx") else model.rpartition(":")[0]
+    if file.endswith((".py", ".onnx")) and not Path(file).is_file():
+        raise InvalidInput(f"{file}: there is no such file")
+    return Path(file)
 
 
 def _shape(text: str) -> tuple[int, int, int]:
@@ -162,17 +199,17 @@ def _print(report: Report) -> None:
     from harness.check.trial import LARGER
 
     out = console()
-    if not report.preset:
+    if not report.against:
         screen.say(out, f"not understood: {report.not_understood}", "red")
         return
     same = report.parameters == report.reference_parameters
-    preset = report.preset
-    count = f"as {preset}" if same else f"{preset} has {report.reference_parameters:,}"
+    name = report.against
+    count = f"as {name}" if same else f"{name} has {report.reference_parameters:,}"
     screen.say(
         out,
         f"{report.parameters:,} parameters, {count}; read {report.operations} operations and ran them again: equal",
     )
-    rows = [(_places(line, preset), line.text, line.effect) for line in report.lines]
+    rows = [(_places(line, report.stages), line.text, line.effect) for line in report.lines]
     widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
     for where, text, effect in rows:
         screen.say(out, f"{where:{widths[0]}}   {text:{widths[1]}}   {effect}")
@@ -184,12 +221,12 @@ def _print(report: Report) -> None:
     if report.status == 0:
         larger = " and one pixel larger" if LARGER in report.compared else ""
         training = ", and in training" if "training" in report.compared else ", in inference"
-        screen.say(out, f"The same function as {preset} at {size}{larger}{training}.", "green")
+        screen.say(out, f"The same function as {name} at {size}{larger}{training}.", "green")
     elif report.lines:
         hidden = sum(line.shown_by == "nothing" for line in report.lines if line.counts)
         of = sum(line.counts for line in report.lines)
         screen.say(out, f"Names, shapes and counts show {'none' if hidden == of else of - hidden} of these {of}.")
-    if report.nearest != preset:
+    if report.nearest != report.preset:
         screen.say(out, f"Nearest preset: {report.nearest}.")
 
 
@@ -203,22 +240,16 @@ def _print_conversion(verification: Verification | None, target: Path) -> None:
     screen.say(console(), f"wrote {shown(target)}" if passed else f"nothing was written: {shown(target)}")
 
 
-def _places(line: Line, preset: str) -> str:
+def _places(line: Line, stages: Mapping[str, Sequence[str]]) -> str:
     """``conv1, branch1x1 of all 9 blocks``."""
-    import spec
-
-    all_of: dict[str, set[str]] = {}
-    for node in spec.walk(spec.preset(preset)):
-        if node.name != node.stage and not node.in_head:
-            all_of.setdefault(node.name.removeprefix(f"{node.stage}."), set()).add(node.stage)
     there: dict[str, list[str]] = {}
     for place in line.places:
-        stage, _, leaf = place.partition(".")
-        there.setdefault(leaf, []).append(stage)
-    whole = [leaf for leaf, stages in there.items() if len(stages) > 2 and set(stages) == all_of.get(leaf)]
+        stage, _, part = place.partition(".")
+        there.setdefault(part, []).append(stage)
+    whole = [part for part, names in there.items() if len(names) > 2 and set(names) == set(stages.get(part, ()))]
     names = [place for place in line.places if place.partition(".")[2] not in whole]
     text = ", ".join(names if len(names) <= 6 else [*names[:5], f"{len(names) - 5} more"])
     if whole:
-        every = f"{', '.join(whole)} of all {len(all_of[whole[0]])} blocks"
+        every = f"{', '.join(whole)} of all {len(stages[whole[0]])} blocks"
         text = ", ".join(filter(None, [text, every]))
     return text

@@ -65,4 +65,25 @@ FAULTS = [
         "True",
         (f"{_C}::test_weights_of_another_function_are_written_where_the_difference_is_accepted",),
     ),
+    Fault(
+        "another model's weights are put in place whatever it puts out with them",
+        "harness/check/conversion.py",
+        "        if done.logits <= bound:",
+        "        if done.logits >= 0:",
+        (f"{_C}::test_weights_go_from_one_model_to_another",),
+    ),
+    Fault(
+        "of another model the heads are not looked at",
+        "harness/check/reference.py",
+        'kinds = ["training"] if training else ["inference", LARGER]',
+        'kinds = [""] if training else ["inference", LARGER]',
+        (f"{_C}::test_model_is_held_against_another_one[]",),
+    ),
+    Fault(
+        "a function's place is that of the module which calls it",
+        "googlenet_pt/recording.py",
+        "        placed.append(node if alone else replace(node, place=shared))",
+        "        placed.append(node)",
+        (f"{_C}::test_model_is_held_against_another_one[no-lrn]",),
+    ),
 ]
