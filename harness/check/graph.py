@@ -8,7 +8,7 @@ is not in the mode of the network) is a setting here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -143,6 +143,15 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[int, ...]
     arrays: Mapping[str, Array] = field(default_factory=dict)
+
+    def needed(self, ends: Iterable[int]) -> set[int]:
+        """Everything that these nodes depend on, and they."""
+        needed, waiting = set(), list(ends)
+        while waiting:
+            if (number := waiting.pop()) not in needed:
+                needed.add(number)
+                waiting += self.nodes[number].reads
+        return needed
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the arrays."""

@@ -74,8 +74,8 @@ def read(graph: Graph, *, heads: bool) -> Chain:
         NotUnderstood: for an unknown operation that an output depends on, and where branches do not end together.
     """
     reading = _Reading(graph)
-    main = max(graph.outputs, key=lambda end: len(reading.needed([end])))
-    for number in sorted(reading.needed(graph.outputs if heads else [main])):
+    main = max(graph.outputs, key=lambda end: len(graph.needed([end])))
+    for number in sorted(graph.needed(graph.outputs if heads else [main])):
         if isinstance(op := graph.nodes[number].op, Unknown):
             raise NotUnderstood(f"the operation {op.name} at {graph.nodes[number].place or 'the top'}")
     sides: dict[int, list[Side]] = {}
@@ -96,7 +96,7 @@ def logits(chain: Chain) -> Shape:
 
 def unused(graph: Graph) -> list[str]:
     """Operations that nothing reads and that are not put out, with their places; what is unknown is no layer's."""
-    needed = _Reading(graph).needed(graph.outputs)
+    needed = graph.needed(graph.outputs)
     read_by_any = {number for node in graph.nodes for number in node.reads}
     dead = [i for i in range(1, len(graph.nodes)) if i not in needed and i not in read_by_any]
     nodes = (graph.nodes[i] for i in dead)
@@ -121,15 +121,6 @@ class _Reading:
         while line[-1] in self.above:
             line.append(self.above[line[-1]])
         return line
-
-    def needed(self, ends: Any) -> set[int]:
-        """Everything that these nodes depend on, and they."""
-        needed, waiting = set(), list(ends)
-        while waiting:
-            if (number := waiting.pop()) not in needed:
-                needed.add(number)
-                waiting += self.graph.nodes[number].reads
-        return needed
 
     def chain(self, end: int, start: int, sides: Mapping[int, list[Side]] | None = None) -> Chain:
         """From behind `start` up to `end`."""

@@ -1,1 +1,1 @@
-"""Models in files, which are read and not run as code."""
+"""Models in files, which are read and not run as code, and rules that read what is written out by hand."""
