@@ -44,7 +44,7 @@ def build(made: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     return made(**arguments, **({"rngs": nnx.Rngs(0)} if wants else {}))
 
 
-def settle(model: nnx.Module, dtype: str, seed: int | None) -> None:
+def settle(model: nnx.Module, dtype: str, seed: int | None) -> nnx.Module:
     """Give a model its dtype. With a seed no parameter and no statistic stays neutral: what ignores one would pass."""
     jax.config.update("jax_enable_x64", dtype == "float64")
     rng = np.random.default_rng(seed)
@@ -62,6 +62,7 @@ def settle(model: nnx.Module, dtype: str, seed: int | None) -> None:
         for name in ("dtype", "param_dtype"):
             if isinstance(module, nnx.Module) and getattr(module, name, None) in (jax.numpy.float32, np.float32):
                 setattr(module, name, jax.numpy.dtype(dtype))
+    return model
 
 
 def load(model: nnx.Module, path: Path) -> NoReturn:

@@ -47,17 +47,16 @@ def build(made: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     return made(**arguments)
 
 
-def settle(model: nn.Module, dtype: str, seed: int | None) -> None:
+def settle(model: nn.Module, dtype: str, seed: int | None) -> nn.Module:
     """Give a model its dtype. With a seed no parameter and no statistic stays neutral: what ignores one would pass."""
     model.to(torch.float64 if dtype == "float64" else torch.float32)
-    if seed is None:
-        return
     rng = np.random.default_rng(seed)
     with torch.no_grad():
-        for x in (*model.parameters(), *model.buffers()):
+        for x in (*model.parameters(), *model.buffers()) if seed is not None else ():
             if x.is_floating_point() and not isinstance(x, nn.parameter.UninitializedTensorMixin) and x.numel():
                 if bool((x == x.flatten()[0]).all()):
                     x += torch.from_numpy(0.1 * rng.random(tuple(x.shape))).to(x.dtype)
+    return model
 
 
 def load(model: nn.Module, path: Path) -> None:

@@ -208,7 +208,7 @@ def attempt(task: Task) -> Trial:
                     recorder.load(model, Path(task.folder, task.weights))
             try:
                 with _told("it ran and raised"):
-                    recorder.settle(model, dtype, None if task.weights or task.as_it_is else 0)
+                    model = recorder.settle(model, dtype, None if task.weights or task.as_it_is else 0)
                     recordings = {"inference": recorder.record(model, probe_images(shape), training=False)}
             except _Refused as error:
                 reasons.setdefault(" x ".join(map(str, shape)), str(error))
