@@ -370,8 +370,12 @@ def walk(config: Config, shape: Shape | None = None) -> tuple[Node, ...]:
         shape: (channels, height, width) of the image; None for the preset's own. Whether it fits is checked in
             `spec.shapes`, not here.
     """
-    shape = shape or (config.in_channels, config.input_size, config.input_size)
-    return tuple(_Walk(config, shape).nodes())
+    return tuple(steps(config, shape or (config.in_channels, config.input_size, config.input_size)))
+
+
+def steps(config: Config, shape: Shape) -> Iterator[Node]:
+    """The same one by one, for whoever may not go all the way."""
+    return _Walk(config, shape).nodes()
 
 
 class _Walk:

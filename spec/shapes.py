@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from spec.errors import InvalidInput
-from spec.network import IMAGES, Add, Concat, Config, Node, Shape, Sliding, param_shapes, walk
+from spec.network import IMAGES, Add, Concat, Config, Node, Shape, Sliding, param_shapes, steps, walk
 
 
 def stage_shapes(config: Config, shape: Shape) -> dict[str, Shape]:
@@ -60,7 +60,7 @@ def find_misfit(config: Config, shape: Shape) -> Misfit | None:
         return Misfit("it is empty", in_head=False)
     in_head = None
     outputs = {IMAGES: shape}
-    for node, usual in zip(walk(config, shape), walk(config), strict=True):
+    for node, usual in zip(steps(config, shape), walk(config), strict=True):
         outputs[node.name] = node.out
         if problem := _problem(node, usual, outputs):
             if not node.in_head:

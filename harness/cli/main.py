@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
 
@@ -44,7 +45,7 @@ def main() -> None:
         typer.rich_utils.FORCE_TERMINAL = False  # of help and of misspelled options
     try:
         with _ended_by(signal.SIGINT, signal.SIGTERM):
-            app()
+            _command()()
     except _Ended:
         notes.print("interrupted", style="red")
         raise
@@ -55,6 +56,12 @@ def main() -> None:
             raise
         screen.say(notes, f"error: {error}", "red")
         sys.exit(2)
+
+
+@cache
+def _command() -> Any:
+    """The command, made of all verbs' options once in a process."""
+    return typer.main.get_command(app)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -321,7 +322,8 @@ def recipe_of(table: dict[str, Any]) -> Recipe:
     """
     content = json.dumps(table, default=str)  # in strict mode pydantic makes a dataclass of JSON only
     try:
-        return TypeAdapter(Recipe).validate_json(content)
+        made: Recipe = validator(Recipe).validate_json(content)
+        return made
     except ValidationError as error:
         problems = error.errors()
     if problems[0]["type"] == "value_error":  # from `Recipe.__post_init__`
@@ -329,6 +331,12 @@ def recipe_of(table: dict[str, Any]) -> Recipe:
     wrong = _wrong_types(problems, table)
     values = _flat({key: value for key, value in table.items() if key not in wrong})
     raise _refusal([*wrong.values(), *_out_of_range({key: x for key, x in values.items() if key not in wrong})])
+
+
+@cache
+def validator(kind: Any) -> TypeAdapter[Any]:
+    """Pydantic's validator of a dataclass, made once: that takes as long as a small command."""
+    return TypeAdapter(kind)
 
 
 _TYPES = {

@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 import spec
 from harness.atomic import StrPath, write_atomically
 from harness.backends.registry import BACKENDS
-from harness.training.recipe import Recipe
+from harness.training.recipe import Recipe, validator
 from harness.weights.checkpoint import CHECKPOINT as CHECKPOINT
 from harness.weights.checkpoint import Checkpoint, read_metadata
 from spec import InvalidInput
@@ -160,7 +160,8 @@ class _Beginning:
 
 def _validated(kind: type[_Kind], content: str | bytes) -> _Kind:
     try:
-        return TypeAdapter(kind).validate_json(content)
+        made: _Kind = validator(kind).validate_json(content)  # type: ignore[arg-type]  # a class is hashable
+        return made
     except ValidationError as error:
         problems = [": ".join([*map(str, problem["loc"]), problem["msg"]]) for problem in error.errors()]
         raise InvalidInput("; ".join(problems)) from error
