@@ -694,7 +694,7 @@ BEHAVIOR = {  # of the code, and what is said of it; None: nothing, it is judged
     "eats": (_MODEL + "    def forward(self, x): return x.new_zeros(2, 10**10)\n", "memory ran out"),
     "stops": ("raise RuntimeError('no data')\n", "its code raised RuntimeError: no data"),
     "lacks": (_MODEL.replace("Net", "Other"), "expected the name of a class, a function or a model; it defines Other"),
-    "is none": ("Net = 5\n", "expected a model of PyTorch or of Flax NNX, got int"),
+    "is none": ("Net = 5\n", "expected a model of PyTorch, MXNet Gluon or Flax NNX, got int"),
     "moves": (
         _MODEL + "    def train(self, mode=True): print('x' * 10**6); return self\n"
         "    def forward(self, x):\n        import os; os.chdir('/'); print(x); return self.fc(x.flatten(1))\n",

@@ -33,7 +33,7 @@ from harness.check.graph import Recording, graph_of, probe_images
 from harness.shown import shown
 
 # The modules that record models, by the package of a class that a model is made from.
-_RECORDERS = {"torch": "googlenet_pt.recording", "flax": "googlenet_jax.recording"}
+_RECORDERS = {"torch": "googlenet_pt.recording", "mxnet": "googlenet_mx.recording", "flax": "googlenet_jax.recording"}
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,8 @@ def _found(task: Task) -> Any:
     """The class, the function or the model of that name."""
     place, _, name = task.target.rpartition(":")
     sys.path.insert(0, task.folder)
+    if "bool" not in vars(np):
+        np.bool = np.bool_  # type: ignore[attr-defined]  # MXNet 1.9.1 reads that name while it is imported
     with _told("its code raised"):
         if place.endswith(".py"):
             path = Path(task.folder, place).resolve()
@@ -270,7 +272,7 @@ def _built(made: Any, task: Task) -> tuple[Any, Any, str]:
             model = importlib.import_module(_RECORDERS[framework]).build(made, dict(task.arguments))
         framework = _framework(type(model))
     if framework is None:
-        raise _Refused(f"expected a model of PyTorch or of Flax NNX, got {shown(type(model).__name__)}")
+        raise _Refused(f"expected a model of PyTorch, MXNet Gluon or Flax NNX, got {shown(type(model).__name__)}")
     return model, importlib.import_module(_RECORDERS[framework]), framework
 
 
@@ -304,7 +306,8 @@ def _told(what: str) -> Iterator[None]:
     except EOFError as error:
         raise _Refused("the code asked for input, and there is none") from error
     except BaseException as error:
-        said = (str(error).strip().splitlines() or [""])[0]
+        first, *others = str(error).strip().splitlines() or [""]
+        said = others[-1] if others and first.startswith("Traceback") else first  # as MXNet's operators raise it
         if "not enough memory" in said or "can't allocate memory" in said:
             raise _Refused("memory ran out; --memory allows more") from error
         raise _Refused(f"{what} {shown(type(error).__name__)}: {shown(said[:200])}") from error
