@@ -53,8 +53,8 @@ def build(made: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     return made(**arguments)
 
 
-def settle(model: gluon.Block, dtype: str, seed: int | None) -> None:
-    """Give a model its dtype, and arrays where it has none. With a seed nothing trained and no statistic stays neutral.
+def settle(model: gluon.Block, dtype: str, seed: int | None) -> gluon.Block:
+    """The model in a dtype, and arrays where it has none. With a seed nothing trained and no statistic stays neutral.
 
     What ignores a parameter would pass if it were. Arrays whose shapes only a pass shows are moved once they are made.
     """
@@ -73,14 +73,21 @@ def settle(model: gluon.Block, dtype: str, seed: int | None) -> None:
             parameter._deferred_init = own, place, _Moved(mx.initializer.create(default), rng), data
         else:
             parameter.set_data(_moved(parameter.data(), rng))
+    return model
 
 
 def _moved(x: NDArray, rng: np.random.Generator) -> NDArray:
     """The array, or if its numbers are all alike, one that is a little off."""
     numbers = x.asnumpy()
     if numbers.size and (numbers == numbers.reshape(-1)[0]).all():
-        return mx.nd.array(numbers + 0.1 * rng.random(x.shape), dtype=x.dtype)
+        return _array(numbers + 0.1 * rng.random(x.shape), x.dtype)
     return x
+
+
+def _array(x: spec.Array, dtype: Any) -> NDArray:
+    """The array, of the kind that MXNet's NumPy mode wants where it is on."""
+    y = mx.nd.array(x, dtype=dtype)
+    return y.as_np_ndarray() if mx.util.is_np_array() else y
 
 
 class _Moved(mx.init.Initializer):
@@ -124,7 +131,7 @@ def _fill(parameters: Mapping[str, gluon.Parameter], arrays: spec.Arrays) -> Non
         ):
             wrong.append(f"{name} is {x.shape}, not {tuple(shape)}")
             continue
-        parameter._load_init(mx.nd.array(x, dtype=x.dtype), mx.cpu(), cast_dtype=True, dtype_source="saved")
+        parameter._load_init(_array(x, x.dtype), mx.cpu(), cast_dtype=True, dtype_source="saved")
     if wrong:
         raise spec.InvalidInput(f"{len(wrong)} arrays have other shapes than the model's: {'; '.join(wrong[:3])}")
 
@@ -187,8 +194,7 @@ def record(model: gluon.Block, images: spec.Array, *, training: bool) -> Recordi
     where dropout never ends, they are those of the recorded pass.
     """
     dtype = next((x.dtype for x in model.collect_params().values()), "float32")
-    x = mx.nd.array(images, dtype=dtype)
-    x = x.as_np_ndarray() if mx.util.is_np_array() else x
+    x = _array(images, dtype)
     with autograd.predict_mode():
         usual = [_numbers(y) for y in _leaves(model(x))]
     kept = {parameter: parameter.data().copy() for parameter in model.collect_params().values()}
@@ -435,8 +441,7 @@ class _Recorder:
         if name in _COMPARISONS and id(inputs[0]) in self.random:
             share = float(settings["scalar"])
             share = 1 - share if "less" in name else share
-            y = mx.nd.full(y.shape, 1 - share, dtype=inputs[0].dtype)
-            y = y.as_np_ndarray() if mx.util.is_np_array() else y
+            y = _array(np.full(y.shape, 1 - share), inputs[0].dtype)
             self.masks[id(y)] = share
         for x in inputs:
             if id(x) in self.masks:

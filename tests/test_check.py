@@ -771,7 +771,7 @@ def test_command_holds_a_model_against_another_and_hands_weights_over(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("check model", "expected FILE.py:NAME, package.module:NAME or FILE.onnx"),
+        ("check model", "expected FILE.py:NAME, package.module:NAME, FILE.onnx or FILE-symbol.json"),
         ("check none.py:Net", "none.py: there is no such file"),
         ("check a.b:Net --input 3x0x5", "--input: expected channels, height and width"),
         ("check a.b:Net --arg five", "--arg: expected NAME=VALUE"),

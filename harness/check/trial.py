@@ -34,13 +34,14 @@ from harness.shown import shown
 
 # The modules that record models, by the package of a class that a model is made from.
 _RECORDERS = {"torch": "googlenet_pt.recording", "mxnet": "googlenet_mx.recording", "flax": "googlenet_jax.recording"}
+_SYMBOL = "-symbol.json"  # the end of the name of a file that Gluon's `export` writes
 
 
 @dataclass(frozen=True)
 class Task:
     """What is asked of a process."""
 
-    target: str  # FILE.py:NAME, package.module:NAME or FILE.onnx
+    target: str  # FILE.py:NAME, package.module:NAME, FILE.onnx or FILE-symbol.json
     folder: str  # where it is looked for
     arguments: Mapping[str, Any]  # of the class or the function
     shapes: tuple[spec.Shape, ...]  # of an image, (channels, height, width), to try in this order
@@ -196,6 +197,8 @@ def attempt(task: Task) -> Trial:
 
         with _told("it was read"):
             return read_onnx(Path(task.folder, task.target), task.shapes, exactly=task.exactly)
+    if task.target.endswith(_SYMBOL):
+        task = replace(task, arguments={"path": Path(task.folder, task.target)})
     made = _found(task)
     reasons: dict[str, str] = {}
     for shape in task.shapes:
@@ -232,6 +235,8 @@ def attempt(task: Task) -> Trial:
 
 def _found(task: Task) -> Any:
     """The class, the function or the model of that name."""
+    if task.target.endswith(_SYMBOL):
+        return importlib.import_module(_RECORDERS["mxnet"]).Symbol
     place, _, name = task.target.rpartition(":")
     sys.path.insert(0, task.folder)
     if "bool" not in vars(np):
@@ -268,7 +273,7 @@ def _built(made: Any, task: Task) -> tuple[Any, Any, str]:
     model, framework = made, None if isinstance(made, type) else _framework(type(made))
     if framework is None and callable(made):
         framework = _framework(made) or ("flax" if _wants_rngs(made) else "torch")  # of a function nothing is known
-        with _told("it was built and raised"):
+        with _told("it was read" if task.target.endswith(_SYMBOL) else "it was built and raised"):
             model = importlib.import_module(_RECORDERS[framework]).build(made, dict(task.arguments))
         framework = _framework(type(model))
     if framework is None:

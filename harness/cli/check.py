@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from harness.check.checking import Line, Report
     from harness.weights.convert import Verification
 
+_FILES = (".onnx", "-symbol.json")  # ends of names that are no code's
+
 
 def check(
-    model: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="Or package.module:NAME, or FILE.onnx.")],
+    model: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="Or package.module:NAME, or a file of a model.")],
     against: Annotated[
         str | None,
         typer.Option(help="A preset, see `googlenet presets`, or another model.", show_default="the nearest preset"),
@@ -36,7 +38,7 @@ def check(
         str | None, typer.Option("--input", metavar="3x224x224", help="Channels, height and width of an image.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="A state dict or safetensors, loaded into the model.", show_default="its own")
+        Path | None, typer.Option(help="A file that is loaded into the model first.", show_default="its own")
     ] = None,
     target: Annotated[
         Path | None,
@@ -53,8 +55,9 @@ def check(
 ) -> None:
     """Say where your own network differs from a preset or from another model, and what each difference does.
 
-    It reads models of PyTorch and Flax NNX, and ONNX files. It runs your code, in a process of its own: a class or a
-    function is called with --arg, a model is taken as it is.
+    It reads models of PyTorch, MXNet Gluon and Flax NNX, files of ONNX (FILE.onnx) and symbols of MXNet
+    (FILE-symbol.json). It runs your code, in a process of its own: a class or a function is called with --arg, a model
+    is taken as it is.
 
     Exits with 0 where it is the same function, with 1 where it is not (in training or one pixel larger counts), with 2
     where it could not be built or run, and with 3 where it ran and was not understood.
@@ -104,8 +107,8 @@ def check(
                 f"--convert {target}: another model's weights are written as a state dict; expected a name that ends "
                 f"in one of {', '.join(TRANSFERRED)}"
             )
-    if model.endswith(".onnx") and (arg or weights):
-        raise spec.InvalidInput("--arg and --weights are for code; an ONNX file has its weights")
+    if model.endswith(_FILES) and (arg or weights):
+        raise spec.InvalidInput("--arg and --weights are for code; a file of a model has its weights")
     task = Task(
         target=model,
         folder=str(Path.cwd()),
@@ -150,21 +153,21 @@ def check(
 
 
 def _is_model(text: str) -> bool:
-    return text.endswith(".onnx") or ":" in text
+    return text.endswith(_FILES) or ":" in text
 
 
 def _name(model: str) -> str:
-    return Path(model).name if model.endswith(".onnx") else model.rpartition(":")[2]
+    return Path(model).name if model.endswith(_FILES) else model.rpartition(":")[2]
 
 
 def _file(model: str) -> Path:
     """The file in which a model is; for a module's it does not have to exist."""
     from spec import InvalidInput
 
-    if not model.endswith(".onnx") and not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
-        raise InvalidInput(f"expected FILE.py:NAME, package.module:NAME or FILE.onnx, got {model!r}")
-    file = model if model.endswith(".onnx") else model.rpartition(":")[0]
-    if file.endswith((".py", ".onnx")) and not Path(file).is_file():
+    if not model.endswith(_FILES) and not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
+        raise InvalidInput(f"expected FILE.py:NAME, package.module:NAME, FILE.onnx or FILE-symbol.json, got {model!r}")
+    file = model if model.endswith(_FILES) else model.rpartition(":")[0]
+    if file.endswith((".py", *_FILES)) and not Path(file).is_file():
         raise InvalidInput(f"{file}: there is no such file")
     return Path(file)
 
