@@ -36,11 +36,11 @@ FILES = {
     "probe.py",
     "profile.py",
     "published.py",
+    "recording.py",
     "textbook.py",
     "train.py",
 }
-# What the other frameworks have within their operators; and MXNet's models cannot be recorded so far.
-ITS_OWN = {"googlenet_jax": {"fast_cpu.py", "recording.py"}, "googlenet_pt": {"recording.py"}}
+ITS_OWN = {"googlenet_jax": {"fast_cpu.py"}}  # what the other frameworks have within their operators
 
 
 def _source(package: str, file: str) -> ast.Module:
