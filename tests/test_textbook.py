@@ -97,7 +97,9 @@ def test_nothing_is_tuned_in_the_publishers_network():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", [name for name in TESTED if name != "jax"], indirect=True)
 def test_the_textbooks_network_equals_the_referees_in_float32(textbook, backend):
+    """Where it is not compiled for a minute."""
     _agrees(textbook, backend, material(CASE, "float32"), "float32")
 
 

@@ -55,7 +55,6 @@ OTHERS = [
 ]
 NOT_IN_JAX = [THIN_SGD, THIN_ADAM, THIN_RMSPROP]  # it takes 20 s to compile a step of a GoogLeNet
 SLOW_RUNS = [
-    Run("d2l", 28, 8, spec.SGD(0.002), pictures=REAL),
     Run("d2l", 28, 8, spec.Adam(1e-4), dropout=0.4, pictures=REAL),
     Run("bvlc", 64, 4, spec.Adam(1e-4), scheme="caffe", steps=10),
     Run(

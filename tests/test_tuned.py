@@ -164,8 +164,9 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(backend, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", [name for name in TESTED if name != "mx"], indirect=True)
+@pytest.mark.parametrize("backend", [name for name in TESTED if name == "pt"], indirect=True)
 def test_bfloat16_of_a_wide_network_computes_in_bfloat16_and_keeps_float32(backend):
+    """PyTorch's kernels depend on the widths. JAX compiles it for a minute, and by the rules that LeNet shows."""
     given = wide_material(WIDE, "float32")
     _assert_computes_in_bfloat16(backend, *given, expect(*given))
 
