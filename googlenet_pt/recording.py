@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 import spec
 from googlenet_pt.files import read_file
+from googlenet_pt.programs import run_program, trains
 from harness.check.graph import (
     Activation,
     Convolution,
@@ -27,6 +28,7 @@ from harness.check.graph import (
     Linear,
     Node,
     Norm,
+    NotSeen,
     Padding,
     Recording,
     Scale,
@@ -34,6 +36,7 @@ from harness.check.graph import (
     Unknown,
     samples,
 )
+from harness.check.readers.rewriting import Channels, ChannelSum, Power, Product, rewritten
 from harness.weights.checkpoint import read_safetensors
 from spec.network import LRN, Add, AveragePool, Concat, Pads, Pair
 
@@ -94,7 +97,13 @@ def record(model: nn.Module, images: spec.Array, *, training: bool) -> Recording
     """Run a model once on images (N, C, H, W), with dropout that drops nothing.
 
     The modules' flags are set, since `train` may be overridden.
+
+    Raises:
+        NotSeen: for a training pass of a program that knows no training.
     """
+    program = isinstance(model, torch.jit.ScriptModule)
+    if program and training and not trains(model):
+        raise NotSeen
     for module in model.modules():
         module.training = training
     dtype = next((x.dtype for x in model.parameters()), torch.float32)
@@ -102,10 +111,14 @@ def record(model: nn.Module, images: spec.Array, *, training: bool) -> Recording
     with torch.no_grad(), _places(model) as places:
         mode = _Recorder(model, x, places, training=training)
         with mode:
-            y = model(x)
+            y = run_program(model, x, places) if program else model(x)
     ends = [(mode.known[id(end)], end) for end in _leaves(y) if id(end) in mode.known]
     graph = Graph(_placed(mode.nodes, model), tuple(number for number, _ in ends), mode.arrays)
-    return Recording(graph, [end.to(torch.float64).numpy().copy() for _, end in ends], mode.samples)
+    outputs = [end.to(torch.float64).numpy().copy() for _, end in ends]
+    if program and not training:  # in training it drops
+        with torch.no_grad():
+            outputs = [end.to(torch.float64).numpy() for end in _leaves(model(torch.from_numpy(images).to(dtype)))]
+    return rewritten(Recording(graph, outputs, mode.samples))
 
 
 def _placed(nodes: list[Node], model: nn.Module) -> tuple[Node, ...]:
@@ -127,6 +140,8 @@ def _places(model: nn.Module) -> Iterator[list[str]]:
     running = [""]
     hooks = []
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # it has none
         hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
         hooks.append(module.register_forward_hook(lambda *_: _leave(running), always_call=True))
     try:
@@ -338,30 +353,84 @@ def _concat(r, y, tensors, dim=0, axis=None) -> Made:
     return _cat(r, y, tensors, dim if axis is None else axis)
 
 
+def _number(x: Any) -> float | None:
+    """A number, which may be a tensor of its own."""
+    return float(x) if not isinstance(x, Tensor) or (x.dim() == 0 and not x.requires_grad) else None
+
+
 def _add(r, y, input, other, alpha=1) -> Made:
-    if isinstance(other, Tensor):
+    if id(other) in r.known or _number(other) is None:
         both = id(input) in r.known and id(other) in r.known
         return (Add(activation=None),) if both and alpha == 1 and input.shape == other.shape else None
     return (Scale(shift=float(other) * alpha),)
 
 
 def _sub(r, y, input, other) -> Made:
-    return None if isinstance(other, Tensor) else (Scale(shift=-float(other)),)
+    return None if _number(other) is None else (Scale(shift=-float(other)),)
 
 
 def _mul(r, y, input, other) -> Made:
-    return None if isinstance(other, Tensor) else (Scale(factor=float(other)),)
+    return _of_two(r, input, other, inverted=False)
 
 
-def _truediv(r, y, input, other) -> Made:
-    return None if isinstance(other, Tensor) else (Scale(factor=1 / float(other)),)
+def _truediv(r, y, input, other, rounding_mode=None) -> Made:
+    return _of_two(r, input, other, inverted=True) if rounding_mode is None else None
+
+
+def _of_two(r: _Recorder, input: Any, other: Any, *, inverted: bool) -> Made:
+    if (number := _number(other)) is not None:
+        return (Scale(factor=1 / number if inverted else number),)
+    traced = id(input) in r.known and id(other) in r.known
+    return (Product(inverted=inverted),) if traced and input.shape == other.shape else None
+
+
+def _power(exponent: float | None = None) -> Callable[..., Made]:
+    """Numbers to the same power; without an `exponent` that is the second argument."""
+    return lambda r, y, input, *others: (Power(exponent=float(*others) if exponent is None else exponent),)
 
 
 def _pad(r, y, input, pad, mode="constant", value=None) -> Made:
-    left, right, above, below = [*pad, 0, 0][:4]
-    if mode != "constant" or len(pad) > 4 or min(pad) < 0:
+    left, right, above, below, before, behind = [*pad, *[0] * 6][:6]
+    if mode != "constant" or len(pad) > 6 or min(pad) < 0:
         return None
+    if before or behind:  # around the channels
+        alone = not (value or left or right or above or below)
+        return _over_channels(r, y, input, Channels(start=-before)) if alone else None
     return (Padding(((above, below), (left, right)), float(value or 0)),)
+
+
+def _index(r, y, input, index) -> Made:
+    """Neighboring channels of all pictures."""
+    slices = index if isinstance(index, tuple) else (index,)
+    if len(slices) < 2 or any(not isinstance(x, slice) or x.step not in (None, 1) for x in slices):
+        return None
+    return _slice(r, y, input, 1, slices[1].start or 0)
+
+
+def _slice(r, y, input, dim=0, start=0, end=None, step=1) -> Made:
+    if y.shape == input.shape:
+        return r.known[id(input)]
+    alone = dim == 1 and step == 1 and (y.shape[0], *y.shape[2:]) == (input.shape[0], *input.shape[2:])
+    start = start + input.shape[1] if start < 0 else start
+    return (Channels(start=int(start)),) if alone else None
+
+
+def _avg_pool3d(
+    r, y, input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+) -> Made:
+    """A sum over channels, where these are the depth."""
+    (size, *kernel), (pad, *pads) = ([x] * 3 if isinstance(x, int) else list(x) for x in (kernel_size, padding))
+    single = (stride if isinstance(stride, int) else {*(stride or kernel_size)}) in (1, {1})
+    if not single or kernel != [1, 1] or pads != [0, 0] or ceil_mode or (pad and not count_include_pad):
+        return None
+    return _over_channels(r, y, input, ChannelSum(size=size, before=pad, factor=1 / (divisor_override or size)))
+
+
+def _over_channels(r: _Recorder, y: Tensor, input: Tensor, op: Any) -> Made:
+    """An operation over the channels, which may be the depth of one channel."""
+    if y.dim() == 4:
+        return (op,)
+    return r.node(op, [r.known[id(input)]], y[:, 0]) if y.dim() == 5 and y.shape[1] == 1 else None
 
 
 def _softmax(r, y, input, dim=None, *_, **__) -> Made:
@@ -372,7 +441,7 @@ def _log_softmax(r, y, input, dim=None, *_, **__) -> Made:
     return (Softmax(log=True),) if y.dim() == 2 and dim in (None, 1, -1) else None
 
 
-def _clamp(r, y, input, min=None, max=None) -> Made:
+def _clamp(r, y, input, min=None, max=None, inplace=False) -> Made:
     kind = {(0, None): "relu", (0, 6): "relu6"}.get((min, max))
     return (Activation(kind),) if kind else None
 
@@ -397,7 +466,8 @@ def _reshaped(r, y, input, *_, **__) -> Made:
         return None
     if y.dim() == 2 and isinstance(before.op, Unknown) and before.op.name == "to HWC":
         return r.node(Flatten(last=True), list(before.reads), y)
-    if y.shape == input.shape:
+    depth = {4: input.shape[1:], 5: input.shape[2:]}.get(input.dim()), {4: y.shape[1:], 5: y.shape[2:]}.get(y.dim())
+    if y.shape == input.shape or (y.dim() + input.dim() == 9 and depth[0] == depth[1]):  # channels as the depth of one
         return r.known[id(input)]
     if y.dim() == 2 and input.dim() == 4:
         return (Flatten(),)
@@ -429,13 +499,26 @@ _HANDLERS: dict[str, Callable[..., Made]] = {
     "sub": _sub,
     "mul": _mul,
     "rmul": _mul,
+    "multiply": _mul,
+    "divide": _truediv,
+    "pow": _power(),
+    "square": _power(2.0),
+    "sqrt": _power(0.5),
+    "rsqrt": _power(-0.5),
+    "reciprocal": _power(-1.0),
+    "index": _index,
+    "slice": _slice,
+    "narrow": lambda r, y, input, dim, start, length: _slice(r, y, input, dim, start),
+    "avg_pool3d": _avg_pool3d,
     "truediv": _truediv,
     "div": _truediv,
     "pad": _pad,
+    "constant_pad_nd": lambda r, y, input, pad, value=0: _pad(r, y, input, pad, "constant", value),
     "softmax": _softmax,
     "log_softmax": _log_softmax,
     "clamp": _clamp,
     "clip": _clamp,
+    "hardtanh": _clamp,
     "leaky_relu": _leaky_relu,
     "permute": _permute,
     **{kind: _pointwise(kind) for kind in ("relu", "relu6", "sigmoid", "silu", "tanh")},

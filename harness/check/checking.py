@@ -240,7 +240,7 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
         return report
     notes = list(passes.notes)
     classes = math.prod(logits(passes.trees["inference"])[:1])
-    folded = trial.framework == "onnx" and not any(
+    folded = trial.framework in ("onnx", "torchscript") and not any(
         isinstance(op, Norm) for _, op in arrays_of(passes.trees["inference"])
     )
     reference: Reference | Model

@@ -22,6 +22,10 @@ class NotUnderstood(Exception):
     """A network that ran and cannot be judged; the message names the operation and its place."""
 
 
+class NotSeen(Exception):
+    """A pass that a recorder cannot see, whatever the model does in it."""
+
+
 @dataclass(frozen=True)
 class Convolution(Sliding):
     """A convolution and nothing else. `sides` are those of the window that it reads, dilation included."""
@@ -152,6 +156,11 @@ class Graph:
                 needed.add(number)
                 waiting += self.nodes[number].reads
         return needed
+
+    def trained(self) -> int:
+        """How many numbers its layers have."""
+        roles = ((role, name) for node in self.nodes for role, name in node.arrays.items())
+        return sum(self.arrays[name].size for name in {name for role, name in roles if role in ("weight", "bias")})
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the arrays."""

@@ -29,19 +29,19 @@ import numpy as np
 import spec
 from harness.backends import messages
 from harness.backends.process import scratch_folder, worker_environment
-from harness.check.graph import Recording, graph_of, probe_images
+from harness.check import PROGRAMS, SYMBOL
+from harness.check.graph import NotSeen, Recording, graph_of, probe_images
 from harness.shown import shown
 
 # The modules that record models, by the package of a class that a model is made from.
 _RECORDERS = {"torch": "googlenet_pt.recording", "mxnet": "googlenet_mx.recording", "flax": "googlenet_jax.recording"}
-_SYMBOL = "-symbol.json"  # the end of the name of a file that Gluon's `export` writes
 
 
 @dataclass(frozen=True)
 class Task:
     """What is asked of a process."""
 
-    target: str  # FILE.py:NAME, package.module:NAME, FILE.onnx or FILE-symbol.json
+    target: str  # FILE.py:NAME, package.module:NAME, or a file with one of `FILES` at its end
     folder: str  # where it is looked for
     arguments: Mapping[str, Any]  # of the class or the function
     shapes: tuple[spec.Shape, ...]  # of an image, (channels, height, width), to try in this order
@@ -197,7 +197,7 @@ def attempt(task: Task) -> Trial:
 
         with _told("it was read"):
             return read_onnx(Path(task.folder, task.target), task.shapes, exactly=task.exactly)
-    if task.target.endswith(_SYMBOL):
+    if task.target.endswith(SYMBOL):
         task = replace(task, arguments={"path": Path(task.folder, task.target)})
     made = _found(task)
     reasons: dict[str, str] = {}
@@ -225,9 +225,14 @@ def attempt(task: Task) -> Trial:
                 try:
                     with _told("it ran and raised"):
                         recordings[kind] = recorder.record(model, probe_images(size), training=training)
+                except NotSeen:
+                    continue
                 except _Refused as error:
                     failed[kind] = str(error)
-            return Trial(shape, framework, dtype, recorder.parameters(model), recordings, failed)
+            parameters = recorder.parameters(model)
+            if not parameters and task.target.endswith(PROGRAMS):  # it is frozen
+                parameters, framework = recordings["inference"].graph.trained(), "torchscript"
+            return Trial(shape, framework, dtype, parameters, recordings, failed)
     if len(reasons) == 1:
         raise _Refused(next(iter(reasons.values())))
     raise _Refused("; ".join(f"at {shape} {reason}" for shape, reason in reasons.items()) + "; --input says the shape")
@@ -235,8 +240,11 @@ def attempt(task: Task) -> Trial:
 
 def _found(task: Task) -> Any:
     """The class, the function or the model of that name."""
-    if task.target.endswith(_SYMBOL):
+    if task.target.endswith(SYMBOL):
         return importlib.import_module(_RECORDERS["mxnet"]).Symbol
+    if task.target.endswith(PROGRAMS):
+        with _told("it was read"):
+            return importlib.import_module("googlenet_pt.programs").load_program(Path(task.folder, task.target))
     place, _, name = task.target.rpartition(":")
     sys.path.insert(0, task.folder)
     if "bool" not in vars(np):
@@ -273,7 +281,7 @@ def _built(made: Any, task: Task) -> tuple[Any, Any, str]:
     model, framework = made, None if isinstance(made, type) else _framework(type(made))
     if framework is None and callable(made):
         framework = _framework(made) or ("flax" if _wants_rngs(made) else "torch")  # of a function nothing is known
-        with _told("it was read" if task.target.endswith(_SYMBOL) else "it was built and raised"):
+        with _told("it was read" if task.target.endswith(SYMBOL) else "it was built and raised"):
             model = importlib.import_module(_RECORDERS[framework]).build(made, dict(task.arguments))
         framework = _framework(type(model))
     if framework is None:
@@ -300,7 +308,7 @@ def _told(what: str) -> Iterator[None]:
     """A context in which whatever the user's code raises, an end of the process too, is told in one line."""
     try:
         yield
-    except _Refused:
+    except (_Refused, NotSeen):
         raise
     except spec.InvalidInput as error:
         raise _Refused(f"{what}: {error}") from error

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import screen
+from harness.check import FILES, PROGRAMS
 from harness.cli.options import Json, console, notes, task_runner
 from harness.shown import shown
 
 if TYPE_CHECKING:
     from harness.check.checking import Line, Report
     from harness.weights.convert import Verification
-
-_FILES = (".onnx", "-symbol.json")  # ends of names that are no code's
 
 
 def check(
@@ -55,9 +54,9 @@ def check(
 ) -> None:
     """Say where your own network differs from a preset or from another model, and what each difference does.
 
-    It reads models of PyTorch, MXNet Gluon and Flax NNX, files of ONNX (FILE.onnx) and symbols of MXNet
-    (FILE-symbol.json). It runs your code, in a process of its own: a class or a function is called with --arg, a model
-    is taken as it is.
+    It reads models of PyTorch, MXNet Gluon and Flax NNX, ONNX files, TorchScript programs (.pt) and symbols of MXNet
+    (-symbol.json). It runs your code, that in a program too, in a process of its own: a class or a function is called
+    with --arg, a model is taken as it is.
 
     Exits with 0 where it is the same function, with 1 where it is not (in training or one pixel larger counts), with 2
     where it could not be built or run, and with 3 where it ran and was not understood.
@@ -107,7 +106,7 @@ def check(
                 f"--convert {target}: another model's weights are written as a state dict; expected a name that ends "
                 f"in one of {', '.join(TRANSFERRED)}"
             )
-    if model.endswith(_FILES) and (arg or weights):
+    if model.endswith(FILES) and (arg or weights):
         raise spec.InvalidInput("--arg and --weights are for code; a file of a model has its weights")
     task = Task(
         target=model,
@@ -153,23 +152,31 @@ def check(
 
 
 def _is_model(text: str) -> bool:
-    return text.endswith(_FILES) or ":" in text
+    return text.endswith(FILES) or ":" in text
 
 
 def _name(model: str) -> str:
-    return Path(model).name if model.endswith(_FILES) else model.rpartition(":")[2]
+    return Path(model).name if model.endswith(FILES) else model.rpartition(":")[2]
 
 
 def _file(model: str) -> Path:
     """The file in which a model is; for a module's it does not have to exist."""
+    from harness.weights.formats.pytorch import is_program
     from spec import InvalidInput
 
-    if not model.endswith(_FILES) and not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
-        raise InvalidInput(f"expected FILE.py:NAME, package.module:NAME, FILE.onnx or FILE-symbol.json, got {model!r}")
-    file = model if model.endswith(_FILES) else model.rpartition(":")[0]
-    if file.endswith((".py", *_FILES)) and not Path(file).is_file():
+    if not model.endswith(FILES) and not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
+        raise InvalidInput(
+            f"expected FILE.py:NAME, package.module:NAME, or a name that ends in one of {', '.join(FILES)}, got {model!r}"
+        )
+    file = Path(model if model.endswith(FILES) else model.rpartition(":")[0])
+    if (model.endswith(FILES) or file.suffix == ".py") and not file.is_file():
         raise InvalidInput(f"{file}: there is no such file")
-    return Path(file)
+    if model.endswith(PROGRAMS) and not is_program(file):
+        raise InvalidInput(
+            f"{file}: expected a TorchScript program, got a file without code; --weights takes weights, "
+            "beside the code of their model"
+        )
+    return file
 
 
 def _shape(text: str) -> tuple[int, int, int]:

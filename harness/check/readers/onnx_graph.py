@@ -73,10 +73,7 @@ def read_onnx(path: Path, shapes: Sequence[spec.Shape], *, exactly: bool = False
             recordings[LARGER] = _record(model, content, probe_images(larger, batch))
         except InvalidInput as error:
             failed[LARGER] = str(error)
-        graph = recording.graph
-        trained = {name for node in graph.nodes for role, name in node.arrays.items() if role in ("weight", "bias")}
-        count = sum(graph.arrays[name].size for name in trained)
-        return Trial(shape, "onnx", "float32", count, recordings, failed, batch)
+        return Trial(shape, "onnx", "float32", recording.graph.trained(), recordings, failed, batch)
     raise InvalidInput(f"{path}: {refused}")
 
 
