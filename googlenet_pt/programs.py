@@ -1,7 +1,7 @@
 """TorchScript programs, run step by step: each operation of their graph is called as PyTorch's function of that name.
 
-So a recorder sees a program as it sees a module that is written in Python; inside PyTorch's own interpreter it would see
-nothing.
+So a recorder sees a program as it sees a module that is written in Python. Inside PyTorch's own interpreter it would
+see nothing.
 
 Source: torch/csrc/jit/OVERVIEW.md of PyTorch 2.13.
 """
@@ -116,7 +116,8 @@ def _qualified(node: Any) -> str:
 def _operation(node: Any, inputs: list[Any]) -> Any:
     """One of PyTorch's operations, as the function by which modules call it."""
     name = node.kind().removeprefix("aten::")
-    arguments = torch._C.parse_schema(node.schema()).arguments
+    schema = torch._C.parse_schema(node.schema())
+    arguments = schema.arguments
     named = {x.name: value for x, value in zip(arguments, inputs, strict=True)}
     if name == "batch_norm":
         order = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -125,7 +126,8 @@ def _operation(node: Any, inputs: list[Any]) -> Any:
         order = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
         return F.conv2d(*(named[key] for key in order))
     plain = [value for x, value in zip(arguments, inputs, strict=True) if not x.kwarg_only]
-    return getattr(torch.ops.aten, name)(*plain, **{x.name: named[x.name] for x in arguments if x.kwarg_only})
+    exactly = getattr(getattr(torch.ops.aten, name), schema.overload_name or "default")
+    return exactly(*plain, **{x.name: named[x.name] for x in arguments if x.kwarg_only})
 
 
 def _constant(node: Any, inputs: list[Any]) -> list[Any]:

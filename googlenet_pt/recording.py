@@ -52,6 +52,8 @@ def build(made: Callable[..., Any], arguments: dict[str, Any]) -> Any:
 
 def settle(model: nn.Module, dtype: str, seed: int | None) -> nn.Module:
     """Give a model its dtype. With a seed no parameter and no statistic stays neutral: what ignores one would pass."""
+    if dtype == "float64" and not any(True for _ in model.parameters()):
+        raise spec.InvalidInput("its numbers are constants, which stay what they are")
     model.to(torch.float64 if dtype == "float64" else torch.float32)
     rng = np.random.default_rng(seed)
     with torch.no_grad():
@@ -197,7 +199,7 @@ class _Recorder(TorchFunctionMode):
 
     def named(self, array: Tensor) -> str:
         """The name of an array, which is kept."""
-        name = self.names.setdefault(id(array), f"constant {len(self.arrays)}")
+        name = self.names.get(id(array), f"constant {len(self.arrays)}")  # equal ones may be one in a frozen program
         if name not in self.arrays:
             self.kept.append(array)
             self.arrays[name] = array.detach().to(torch.float64).numpy().copy()
@@ -205,7 +207,7 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", str(func))
+        name = getattr(func, "__name__", str(func)).partition(".")[0]  # of TorchScript's with their overload
         read = [self.known[id(x)] for x in _leaves([args, kwargs]) if id(x) in self.known]
         dropping = name.rstrip("_") in _DROPOUTS and read
         # Shapes and numbers of a tensor are none; before an operation in place its input is still what it was.

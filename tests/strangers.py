@@ -68,6 +68,7 @@ class Stranger(nn.Module):
         ceil = mistake != "floor"
         alpha = 5e-4 if mistake == "lrn-alpha" else 1e-4
         lrn = nn.LocalResponseNorm(5, alpha, 0.75, 2.0 if mistake == "lrn-k" else 1.0)
+        lrn = _WrittenOut(mistake) if mistake in ("lrn-pool", "lrn-slices") else lrn
         lrn = nn.Identity() if mistake == "no-lrn" or norm else lrn
         reduce = BasicConv(self, 8, 8, 1, "conv2_reduce")
         pool = nn.AvgPool2d if mistake == "stage-average" else nn.MaxPool2d
@@ -157,6 +158,21 @@ class Stranger(nn.Module):
         if self.mistake in ("softmax", "log-softmax"):
             x = F.softmax(x, 1) if self.mistake == "softmax" else F.log_softmax(x, dim=1)
         return x if side is None else (x, side)
+
+
+class _WrittenOut(nn.Module):
+    """Local response normalization as it was written before PyTorch had it, or by slices."""
+
+    def __init__(self, mistake: str) -> None:
+        super().__init__()
+        self.average = nn.AvgPool3d((5, 1, 1), 1, (2, 0, 0)) if mistake == "lrn-pool" else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.average is not None:
+            return x.div(self.average(x.pow(2).unsqueeze(1)).squeeze(1).mul(1e-4).add(1.0).pow(0.75))
+        squares = F.pad(x * x, (0, 0, 0, 0, 2, 2))
+        total = sum(squares[:, i : i + x.shape[1]] for i in range(5))
+        return x / (1 + 1e-4 / 5 * total) ** 0.75
 
 
 class _LastFlatten(nn.Module):

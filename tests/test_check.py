@@ -25,7 +25,7 @@ from harness.check.graph import Flatten, Graph, Input, Linear, Node, Padding, pr
 from harness.check.readers.onnx_graph import read_onnx
 from harness.check.reference import Effects, Reference, graph_of_table
 from harness.check.tree import read
-from harness.check.trial import LARGER, Task, Trial, run_trial
+from harness.check.trial import LARGER, Task, Trial, attempt, run_trial
 from harness.weights.checkpoint import Checkpoint, load
 from harness.weights.formats import FORMATS
 
@@ -213,7 +213,14 @@ def test_head_at_another_place_is_one_more_and_one_less():
 
 @pytest.mark.parametrize(
     "mistake",
-    ["", pytest.param("relu-after-pool", marks=slow), "same-pool", "conv-fc", pytest.param("norm", marks=slow)],
+    [
+        "",
+        pytest.param("relu-after-pool", marks=slow),
+        "same-pool",
+        "conv-fc",
+        "lrn-slices",
+        *(pytest.param(x, marks=slow) for x in ("norm", "lrn-pool")),
+    ],
 )
 def test_same_function_in_another_form_is_no_difference(mistake):
     """A second ReLU after a pool changes nothing, SAME at these sizes is ceiling, a pixel's convolution is dense."""
@@ -310,6 +317,61 @@ def test_weights_go_from_one_model_to_another(functional, tmp_path):
     of_jax = replace(functional, framework="flax")
     with pytest.raises(spec.InvalidInput, match="Net is a model of flax; weights are written for those of PyTorch"):
         transferred(report, done, of_jax, task, target, rerun, here)
+
+
+# ---------------------------------------------------------------------------------------------------- TorchScript
+
+
+class Scripted(nn.Module):
+    """Control flow, functions of PyTorch's and of its own, and a list, in little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 1, bias=False)])
+        self.norm, self.lrn, self.drop = nn.BatchNorm2d(4), nn.LocalResponseNorm(5, k=2.0), nn.Dropout(0.3)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts: list[torch.Tensor] = []
+        for layer in self.layers:
+            x = F.relu(layer(x), inplace=True)
+            parts.append(x)
+        if x.size(2) > 3 and not (self.training and x.size(2) < 2):
+            x = torch.cat([self.lrn(parts[1]), doubled(self.norm(parts[0]))], 1)
+        for _ in range(2):
+            x = x + 0.5
+        x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        return self.fc(self.drop(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)))
+
+
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    """A function of somebody's own."""
+    return 2 * x
+
+
+PROGRAMS = {
+    "scripted": torch.jit.script,
+    "traced": lambda model: torch.jit.trace(model, torch.zeros(1, 1, 9, 9)),
+    "frozen": lambda model: torch.jit.freeze(torch.jit.trace(model, torch.zeros(1, 1, 9, 9))),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated, and a trace knows no condition
+@pytest.mark.parametrize("way", ["scripted", pytest.param("traced", marks=slow), "frozen"])
+def test_program_is_read_as_the_module_that_it_was_made_from(way, tmp_path):
+    """In training too, where a program asks whether it is in training; in float32, where weights are constants."""
+    module = Scripted().eval()
+    recording.settle(module, "float32", 0)
+    torch.jit.save(PROGRAMS[way](module), tmp_path / "model.pt")
+    task = Task("model.pt", str(tmp_path), {}, ((1, 9, 9),), True, 8.0, as_it_is=True)
+    done, own = attempt(task), trial(module, (1, 9, 9), seed=None)
+    report = check(done, "Net", inference=False, other=own)
+    assert (report.status, report.lines, report.not_understood) == (0, (), None)
+    assert (done.dtype, done.framework) == (("float32", "torchscript") if way == "frozen" else ("float64", "torch"))
+    assert report.compared == (("inference", LARGER, "training") if way == "scripted" else ("inference", LARGER))
+    assert report.error < {"float64": 1e-14, "float32": 1e-6}[done.dtype]
+    back = check(own, "model.pt", inference=False, other=done)
+    assert (back.status, back.lines, back.not_understood) == (0, (), None)
 
 
 EFFECTS = ["no-lrn", "no-relu", "pad", "order", "pool-unused", "lrn-k", "softmax", "dilation", "floor"]
@@ -768,10 +830,16 @@ def test_command_holds_a_model_against_another_and_hands_weights_over(tmp_path):
     assert set(torch.load(tmp_path / "out.pt")) == {"0.weight", "0.bias", "3.weight", "3.bias"}
 
 
+def test_file_of_weights_is_no_program(tmp_path):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "weights.pt")
+    told = googlenet("check", "weights.pt", status=2, cwd=tmp_path).stderr
+    assert "weights.pt: expected a TorchScript program, got a file without code" in told
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("check model", "expected FILE.py:NAME, package.module:NAME, FILE.onnx or FILE-symbol.json"),
+        ("check model", "expected FILE.py:NAME, package.module:NAME, or a name that ends in one of .onnx, -symbol.json, .pt"),
         ("check none.py:Net", "none.py: there is no such file"),
         ("check a.b:Net --input 3x0x5", "--input: expected channels, height and width"),
         ("check a.b:Net --arg five", "--arg: expected NAME=VALUE"),

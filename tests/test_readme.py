@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -144,6 +145,8 @@ def test_shown_command_of_checking_reaches_the_model(command, monkeypatch, tmp_p
     """What comes then is in test_check.py."""
     for name in ("model.py", "other.py", "mine.pt", "model.onnx", "other.onnx"):
         (tmp_path / name).touch()
+    with zipfile.ZipFile(tmp_path / "model.torchscript", "w") as archive:
+        archive.writestr("model/constants.pkl", "")
     monkeypatch.setattr(harness.check.trial, "run_trial", _reached)
     with pytest.raises(_Reached):
         googlenet(*shlex.split(command)[1:], cwd=tmp_path)

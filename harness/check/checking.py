@@ -16,11 +16,13 @@ from harness.check.align import Alignment, align, weights
 from harness.check.arithmetic import Run, flat, joined
 from harness.check.differences import TRAINING, WEIGHTS, Difference, differences, elsewhere
 from harness.check.graph import Norm, NotUnderstood, Recording, probe_images, samples
-from harness.check.reference import Effects, Model, Reference, arrays_of, nearest
+from harness.check.reference import Effects, Model, Reference, arrays_of, folded_in, nearest
 from harness.check.tree import Chain, Step, logits, read, unused
 from harness.check.trial import LARGER, Trial
 
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}  # of what is run again, relative to the largest logit
+_FOLDING = ("onnx", "torchscript")  # whose files may have batch norm in the layers before it
+_FOLDED = "batch norm is a part of the layers before it: its epsilon is not to be seen"
 _NONE = 1e-12  # an effect below this is rounding
 Key = tuple[str, str]  # of a difference
 _SAME, _DIFFERS, _NOT_UNDERSTOOD = 0, 1, 3
@@ -182,6 +184,7 @@ class _Passes:
     """What was understood of a model."""
 
     trees: Mapping[str, Chain]  # by kind of the pass
+    arrays: spec.Arrays  # with those of the heads
     error: float  # of the worst of them, run again
     problem: str | None  # why one of them was not understood
     notes: tuple[str, ...]
@@ -213,7 +216,20 @@ def _passes(trial: Trial, *, inference: bool) -> _Passes:
         else:
             trees[kind] = tree
             errors.append(error)
-    return _Passes(trees, max(errors), problem, tuple(notes))
+    arrays = {name: x for kind in reversed(trees) for name, x in trial.recordings[kind].graph.arrays.items()}
+    return _Passes(trees, arrays, max(errors), problem, tuple(notes))
+
+
+def _folded(passes: _Passes) -> _Passes:
+    """The same at inference, with batch norm as a part of the layers before it."""
+    arrays = dict(passes.arrays)
+    trees = {"inference": folded_in(passes.trees["inference"], arrays)}
+    trees |= {LARGER: folded_in(passes.trees[LARGER])} if LARGER in passes.trees else {}
+    return replace(passes, trees=trees, arrays=arrays)
+
+
+def _has_norm(passes: _Passes) -> bool:
+    return any(isinstance(op, Norm) for _, op in arrays_of(passes.trees["inference"]))
 
 
 def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | None = None) -> Report:
@@ -240,9 +256,7 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
         return report
     notes = list(passes.notes)
     classes = math.prod(logits(passes.trees["inference"])[:1])
-    folded = trial.framework in ("onnx", "torchscript") and not any(
-        isinstance(op, Norm) for _, op in arrays_of(passes.trees["inference"])
-    )
+    folded = trial.framework in _FOLDING and not _has_norm(passes)
     reference: Reference | Model
     problem, order = passes.problem, [""]
     if other is not None:
@@ -251,14 +265,21 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
         problem = problem or (f"{name}: {its.problem}" if its.problem else None)
         if "inference" not in its.trees:
             return replace(report, not_understood=problem)
-        reference = Model(name, other, its.trees)
+        if folded and _has_norm(its):
+            its = _folded(its)
+            notes.append(_FOLDED)
+        elif other.framework in _FOLDING and not _has_norm(its) and _has_norm(passes):
+            passes = _folded(passes)
+            notes.append(_FOLDED)
+        reference = Model(name, other, its.trees, its.arrays)
+        report = replace(report, compared=tuple(kind for kind in passes.trees if kind in its.trees))
     else:
         order = nearest(trial.shape, passes.trees["inference"], passes.trees.get("training"), classes, folded=folded)
         reference = Reference(against or order[0], trial.shape[0], classes, folded=folded)
         if folded and reference.config.batch_norm:
-            notes.append("batch norm is a part of the layers before it: its epsilon is not to be seen")
+            notes.append(_FOLDED)
     lines = _lines(trial, passes.trees, reference, inference=inference)
-    arrays = _arrays(trial, passes.trees, reference)
+    arrays = _arrays(trial, passes, reference)
     if not any(line.counts for line in lines) and not _proven(trial, arrays, reference):
         problem = problem or f"the whole: with the model's weights {reference.name} gives other numbers"
     if dead := unused(graph):
@@ -287,14 +308,13 @@ def _stages(places: Sequence[str], heads: Sequence[str]) -> dict[str, tuple[str,
     return {part: tuple(names) for part, names in stages.items()}
 
 
-def _arrays(trial: Trial, trees: Mapping[str, Chain], reference: Reference | Model) -> dict[str, spec.Array]:
+def _arrays(trial: Trial, passes: _Passes, reference: Reference | Model) -> dict[str, spec.Array]:
     """The model's arrays by the reference's names, those of its heads from its training pass."""
     arrays: dict[str, spec.Array] = {}
     for kind, training in (("training", True), ("inference", False)):
-        if kind in trees and reference.fits(trial.shape, heads=training):
-            _, alignment = align(reference.tree(trial.shape, training=training), trees[kind])
-            own = trial.recordings[kind].graph.arrays
-            arrays |= {name: own[model] for name, model in weights(alignment).items()}
+        if kind in passes.trees and reference.fits(trial.shape, heads=training):
+            _, alignment = align(reference.tree(trial.shape, training=training), passes.trees[kind])
+            arrays |= {name: passes.arrays[model] for name, model in weights(alignment).items()}
     return arrays
 
 

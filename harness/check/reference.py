@@ -144,8 +144,9 @@ class Reference:
 class Model:
     """Somebody's model in the place of a network of the spec, by the trees of its passes, with its own weights."""
 
-    def __init__(self, name: str, trial: Trial, trees: Mapping[str, Chain]) -> None:
+    def __init__(self, name: str, trial: Trial, trees: Mapping[str, Chain], arrays: spec.Arrays) -> None:
         self.name = name
+        self.arrays = arrays
         self.trial = trial
         self.trees = trees
         self.parameters = trial.parameters
@@ -168,7 +169,7 @@ class Model:
     def material(self, shape: spec.Shape) -> tuple[dict[str, spec.Array], spec.Array]:
         """Its own weights, and two pictures as the preset that is nearest to it wants them; noise if there is none."""
         inference = self.trees["inference"]
-        arrays = dict(self.trial.recordings["inference"].graph.arrays)
+        arrays = dict(self.arrays)
         try:
             name = nearest(self.trial.shape, inference, self.trees.get("training"), logits(inference)[0])[0]
         except spec.InvalidInput:
@@ -179,22 +180,35 @@ class Model:
 @lru_cache(maxsize=64)
 def _tree(config: spec.Config, shape: spec.Shape, training: bool, folded: bool) -> Chain:
     tree = read(graph_of_table(config, shape, training=training), heads=training)
-    return _folded(tree) if folded else tree
+    return folded_in(tree) if folded else tree
 
 
-def _folded(chain: Chain) -> Chain:
+def folded_in(chain: Chain, arrays: dict[str, spec.Array] | None = None) -> Chain:
+    """A tree whose batch norm is a part of the layers before it; where there are `arrays` they are changed as well."""
     items: list[Item] = []
     for item in chain:
         if isinstance(item, Fork):
-            items.append(replace(item, branches=tuple(map(_folded, item.branches))))
-        elif isinstance(item, Step) and isinstance(item.op, Norm) and items:
-            layer = items.pop()
-            if isinstance(layer, Step):
-                arrays = {**layer.arrays, "bias": f"{layer.place}.bias"}
-                items.append(replace(layer, op=replace(layer.op, bias=True), arrays=arrays))
+            items.append(replace(item, branches=tuple(folded_in(branch, arrays) for branch in item.branches)))
+        elif isinstance(item, Step) and isinstance(item.op, Norm) and items and isinstance(layer := items[-1], Step):
+            named = {**layer.arrays, "bias": layer.arrays.get("bias", f"{layer.place}.bias")}
+            items[-1] = replace(layer, op=replace(layer.op, bias=True), arrays=named)
+            if arrays is not None:
+                _fold(arrays, named, item)
         else:
             items.append(item)
     return tuple(items)
+
+
+def _fold(arrays: dict[str, spec.Array], layer: Mapping[str, str], norm: Step) -> None:
+    mean, var = (arrays[norm.arrays[role]] for role in ("mean", "var"))
+    scale, shift = (arrays[norm.arrays[role]] if role in norm.arrays else 1.0 - i for i, role in _LEARNED)
+    factor = scale / np.sqrt(var + norm.op.epsilon)
+    weight, bias = arrays[layer["weight"]], arrays.get(layer["bias"], 0.0)
+    arrays[layer["weight"]] = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    arrays[layer["bias"]] = (bias - mean) * factor + shift
+
+
+_LEARNED = tuple(enumerate(("weight", "bias")))
 
 
 def arrays_of(chain: Chain) -> Iterator[tuple[str, Any]]:

@@ -86,4 +86,18 @@ FAULTS = [
         "        placed.append(node)",
         (f"{_C}::test_model_is_held_against_another_one[no-lrn]",),
     ),
+    Fault(
+        "a program's operation is called in whatever form fits its inputs",
+        "googlenet_pt/programs.py",
+        'schema.overload_name or "default")',
+        'schema.overload_name or "default").overloadpacket',
+        (f"{_C}::test_program_is_read_as_the_module_that_it_was_made_from[scripted]",),
+    ),
+    Fault(
+        "the constants of a frozen program are one where they are equal",
+        "googlenet_pt/recording.py",
+        "self.names.get(id(array),",
+        "self.names.setdefault(id(array),",
+        (f"{_C}::test_program_is_read_as_the_module_that_it_was_made_from[frozen]",),
+    ),
 ]
