@@ -839,7 +839,10 @@ def test_file_of_weights_is_no_program(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("check model", "expected FILE.py:NAME, package.module:NAME, or a name that ends in one of .onnx, -symbol.json, .pt"),
+        (
+            "check model",
+            "expected FILE.py:NAME, package.module:NAME, or a name that ends in one of .onnx, -symbol.json, .pt",
+        ),
         ("check none.py:Net", "none.py: there is no such file"),
         ("check a.b:Net --input 3x0x5", "--input: expected channels, height and width"),
         ("check a.b:Net --arg five", "--arg: expected NAME=VALUE"),

@@ -166,7 +166,8 @@ def _file(model: str) -> Path:
 
     if not model.endswith(FILES) and not re.fullmatch(r".+:[A-Za-z_][\w.]*", model):
         raise InvalidInput(
-            f"expected FILE.py:NAME, package.module:NAME, or a name that ends in one of {', '.join(FILES)}, got {model!r}"
+            f"expected FILE.py:NAME, package.module:NAME, or a name that ends in one of {', '.join(FILES)}, "
+            f"got {model!r}"
         )
     file = Path(model if model.endswith(FILES) else model.rpartition(":")[0])
     if (model.endswith(FILES) or file.suffix == ".py") and not file.is_file():
