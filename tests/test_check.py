@@ -327,7 +327,7 @@ class Scripted(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 1, bias=False)])
+        self.layers = nn.ModuleList([nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 1)])
         self.norm, self.lrn, self.drop = nn.BatchNorm2d(4), nn.LocalResponseNorm(5, k=2.0), nn.Dropout(0.3)
         self.fc = nn.Linear(8, 10)
 
@@ -362,7 +362,10 @@ def test_program_is_read_as_the_module_that_it_was_made_from(way, tmp_path):
     """In training too, where a program asks whether it is in training; in float32, where weights are constants."""
     module = Scripted().eval()
     recording.settle(module, "float32", 0)
-    torch.jit.save(PROGRAMS[way](module), tmp_path / "model.pt")
+    with torch.no_grad():  # equal ones, which freezing keeps once
+        module.layers[0].bias.copy_(module.layers[1].bias)
+        torch.jit.save(PROGRAMS[way](module), tmp_path / "model.pt")
+        module.layers[0].bias += 1
     task = Task("model.pt", str(tmp_path), {}, ((1, 9, 9),), True, 8.0, as_it_is=True)
     done, own = attempt(task), trial(module, (1, 9, 9), seed=None)
     report = check(done, "Net", inference=False, other=own)
