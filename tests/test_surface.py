@@ -40,7 +40,10 @@ FILES = {
     "textbook.py",
     "train.py",
 }
-ITS_OWN = {"googlenet_jax": {"fast_cpu.py"}}  # what the other frameworks have within their operators
+ITS_OWN = {  # what the other frameworks have within their operators, and TorchScript
+    "googlenet_jax": {"fast_cpu.py"},
+    "googlenet_pt": {"programs.py"},
+}
 
 
 def _source(package: str, file: str) -> ast.Module:
