@@ -17,6 +17,7 @@ import typer
 from harness import screen
 from harness.check import FILES, PROGRAMS
 from harness.cli.options import Json, console, notes, task_runner
+from harness.cli.vectors import check_capture
 from harness.shown import shown
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def check(
     (-symbol.json). It runs your code, that in a program too, in a process of its own: a class or a function is called
     with --arg, a model is taken as it is.
 
+    CAPTURE.safetensors is what a port in any language has computed on a kit of `googlenet vectors`.
+
     Exits with 0 where it is the same function, with 1 where it is not (in training or one pixel larger counts), with 2
     where it could not be built or run, and with 3 where it ran and was not understood.
 
@@ -72,6 +75,8 @@ def check(
     googlenet check model.py:GoogLeNet --against other.py:GoogLeNet
 
     googlenet check model.py:GoogLeNet --weights mine.pt --convert mine.safetensors
+
+    googlenet check capture.safetensors --against d2l
     """
     import spec
     from harness.atomic import check_target
@@ -80,6 +85,10 @@ def check(
     from harness.check.trial import Task, run_trial
     from harness.weights.formats import format_for
 
+    if model.endswith(".safetensors"):
+        if any((arg, images, weights, target, accept, inference)):
+            raise spec.InvalidInput(f"{model}: --against and --json alone are for captures")
+        check_capture(Path(model), against, as_json=as_json)
     file, name = _file(model), against
     other = against if against is not None and _is_model(against) else None
     if other is not None:

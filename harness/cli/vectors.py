@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness import screen
 from harness.cli.options import Heads, Json, Size, console, progress
 from harness.shown import shown
+
+if TYPE_CHECKING:
+    from harness.check.kits.judging import Verdict
 
 
 def vectors(
@@ -53,3 +56,62 @@ def vectors(
         tell, f"stages {facts['stages']}, gradients and steps {facts['gradients']}, parameters {facts['parameters']}"
     )
     screen.say(tell, f"wrote {shown(folder)}, {facts['bytes'] / 1e6:.0f} MB; begin with README.md there")
+
+
+def check_capture(path: Path, against: str | None, *, as_json: bool) -> None:
+    """Judge what a port has computed on a kit, of a preset or in a folder; exits with 1 where it is not the same."""
+    from harness.check.kits.capture import read_capture
+    from harness.check.kits.judging import judge
+    from harness.check.kits.kit import kit_of
+    from harness.check.kits.writing import read_kit
+    from spec import InvalidInput, stage_names
+
+    if against is None:
+        raise InvalidInput(f"{path}: expected --against with the preset of its kit, or the kit's folder")
+    kit = read_kit(Path(against)) if Path(against).is_dir() else kit_of(against)
+    capture = read_capture(path, kit)
+    names = stage_names(kit.config)
+    with progress(["stages"]) as done:
+        verdict = judge(kit, capture, lambda stage: done("stages", names.index(stage) + 1, len(names)))
+    if as_json:
+        print(json.dumps(verdict.as_json(), indent=2))
+    else:
+        _print(verdict)
+    raise typer.Exit(verdict.status)
+
+
+def _print(verdict: Verdict) -> None:
+    tell, kit, errors = console(), verdict.kit, verdict.errors
+    preset = kit.config.preset
+    screen.say(tell, f"{_counted(verdict)}; {verdict.dtype}{', ' * bool(verdict.layout)}{verdict.layout}")
+    rows = [(_listed(line.places), line.text, _off(line.off)) for line in verdict.lines]
+    widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
+    for place, text, off in rows:
+        screen.say(tell, f"{place:{widths[0]}}   {text:{widths[1]}}   {off}")
+    for note in verdict.notes:
+        screen.say(tell, note)
+    if not verdict.lines:
+        screen.say(
+            tell, f"The same function as {preset}: no array is off by more than {max(errors.values()):.1e}.", "green"
+        )
+
+
+def _counted(verdict: Verdict) -> str:
+    """``stages: 18 at 96 pixels, 18 at 97; 59 gradients``."""
+    kinds: dict[str, int] = {}
+    for name in verdict.errors:
+        kind = name.partition("/")[0]
+        kinds[kind] = kinds.get(kind, 0) + 1
+    sizes = verdict.kit.sizes
+    stages = [f"{kinds.pop(which)} at {side} pixels" for which, side in sizes.items() if which in kinds]
+    words = [f"stages: {', '.join(stages)}"] if stages else []
+    words += ["loss"] if kinds.pop("loss", 0) else []
+    return "; ".join([*words, *(f"{kind}: {number}" for kind, number in kinds.items())])
+
+
+def _listed(places: tuple[str, ...]) -> str:
+    return ", ".join(places if len(places) <= 6 else [*places[:5], f"{len(places) - 5} more"])
+
+
+def _off(off: float | None) -> str:
+    return "another shape" if off is None else f"off by {off:.2g}"
