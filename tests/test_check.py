@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -24,6 +25,7 @@ from harness.check.conversion import accepted, converted, transferred
 from harness.check.graph import Flatten, Graph, Input, Linear, Node, Padding, probe_images
 from harness.check.readers.onnx_graph import read_onnx
 from harness.check.reference import Effects, Reference, graph_of_table
+from harness.check.report.page import write_page
 from harness.check.tree import read
 from harness.check.trial import LARGER, Task, Trial, attempt, run_trial
 from harness.weights.checkpoint import Checkpoint, load
@@ -317,6 +319,47 @@ def test_weights_go_from_one_model_to_another(functional, tmp_path):
     of_jax = replace(functional, framework="flax")
     with pytest.raises(spec.InvalidInput, match="Net is a model of flax; weights are written for those of PyTorch"):
         transferred(report, done, of_jax, task, target, rerun, here)
+
+
+# ------------------------------------------------------------------------------------------------------- the page
+
+
+def _page(report, done: Trial, folder: Path, title: str = "a & b") -> str:
+    write_page(report, done, title, folder / "page.html")
+    page = (folder / "page.html").read_text()
+    for outside in ("<script", "http", "src=", "url(", "@import"):
+        assert outside not in page
+    opened = re.findall(r"<(/?)(html|body|table|tr|td|div|p|small|style|h1|h2)[ >]", page)
+    assert Counter(tag for closing, tag in opened if closing) == Counter(tag for closing, tag in opened if not closing)
+    return page
+
+
+def test_page_has_both_networks_and_marks_their_differences(functional, tmp_path):
+    """With the places of both, the error of what was run again, and nothing that a name from outside could do."""
+    done = trial(strangers.Stranger("no-lrn"), functional.shape)
+    with mock.patch.dict(spec.PRESETS, {"bvlc": strangers.small()}, clear=True):
+        report = check(done, "<i>Net\x1b", inference=False, other=functional)
+    page = _page(report, done, tmp_path, "a <script> & b")
+    rows = re.findall(r'<div class="row( marked)?">(.*?)\n</div>', page, flags=re.DOTALL)
+    marked = [re.sub(r"<[^>]*>", " ", row).split() for mark, row in rows if mark]
+    assert marked == [f"local response norm {place} · {shape}".split() for place, shape in _NORMS.items()]
+    assert page.count(f'<a href="#line1">1</a> {report.lines[0].text}: {report.lines[0].effect}') == 2
+    assert "<title>a &lt;script&gt; &amp; b</title>" in page
+    assert "It differs from &lt;i&gt;Net\\x1b." in page
+    assert "blocks.3.5 · 6 x 8 x 8" in page
+    errors = [float(error) for error in re.findall(r'<div class="error">(\d.*?)</div>', page)]
+    assert len(errors) > 60
+    assert max(errors) < 1e-14
+
+
+_NORMS = {"c1": "8 x 16 x 16", "c3": "12 x 16 x 16"}
+
+
+def test_page_of_what_was_not_understood_has_the_model_alone(tmp_path):
+    done = trial(Odd(), (1, 28, 28))
+    page = _page(check(done, "lenet", inference=False), done, tmp_path)
+    assert "<p>Not understood: the operation fft_fft at features</p>" in page
+    assert "fft_fft<small>features" in page
 
 
 # ---------------------------------------------------------------------------------------------------- TorchScript

@@ -87,6 +87,7 @@ class Report:
     arrays: Mapping[str, spec.Array] = field(default_factory=dict, repr=False)  # the model's, by the other's names
     reference_parameters: int = 0
     stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the other, by the names of their parts
+    alignment: Alignment = field(default=(), repr=False)  # of the two, in training where both are seen in it
     lines: tuple[Line, ...] = ()
     notes: tuple[str, ...] = ()
     not_understood: str | None = None
@@ -161,7 +162,19 @@ def understood(recording: Recording, images: spec.Array, dtype: str, *, heads: b
 
 def _first_wrong(recording: Recording, images: spec.Array, dtype: str) -> str:
     """The first operation whose own numbers differ from those that the recorder saw."""
-    graph, outputs = recording.graph, {0: images}
+    for number, error in replay_errors(recording, images).items():
+        if error > 1e3 * TOLERANCES[dtype]:
+            node = recording.graph.nodes[number]
+            return f"{type(node.op).__name__} at {node.place or 'the top'}"
+    return "the whole"
+
+
+def replay_errors(recording: Recording, images: spec.Array) -> dict[int, float]:
+    """How far every operation, run again, is from the recorder's samples of it, by its number in forward order.
+
+    Those of which the recorder has none, or that cannot be run, are left out.
+    """
+    graph, outputs, errors = recording.graph, {0: images}, {}
     for number, node in enumerate(graph.nodes[1:], 1):
         try:
             inputs = [outputs[i] for i in node.reads]
@@ -170,10 +183,9 @@ def _first_wrong(recording: Recording, images: spec.Array, dtype: str) -> str:
             outputs[number] = run.item(step, inputs[0]) if len(inputs) == 1 else joined(node.op, inputs)
         except (KeyError, ValueError):
             continue
-        seen = recording.samples[number]  # none where the recorder has none
-        if seen.size and relative_error(samples(outputs[number]), seen) > 1e3 * TOLERANCES[dtype]:
-            return f"{type(node.op).__name__} at {node.place or 'the top'}"
-    return "the whole"
+        if (seen := recording.samples[number]).size:
+            errors[number] = relative_error(samples(outputs[number]), seen)
+    return errors
 
 
 # ------------------------------------------------------------------------------------------------------------ check
@@ -278,8 +290,17 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
         reference = Reference(against or order[0], trial.shape[0], classes, folded=folded)
         if folded and reference.config.batch_norm:
             notes.append(_FOLDED)
-    lines = _lines(trial, passes.trees, reference, inference=inference)
-    arrays = _arrays(trial, passes, reference)
+    if not reference.fits(trial.shape):
+        height, width = trial.shape[1:]
+        raise spec.InvalidInput(
+            f"--against {reference.name} takes no images of {height} x {width} pixels, which the model takes; "
+            "--input gives it others"
+        )
+    alignments = _aligned(trial, passes.trees, reference)
+    lines = _lines(trial, alignments, reference, inference=inference)
+    # Those of the heads are in the training pass; running statistics have moved in it.
+    names = {x: y for kind in ("training", "inference") for x, y in weights(alignments.get(kind, ())).items()}
+    arrays = {name: passes.arrays[own] for name, own in names.items()}
     if not any(line.counts for line in lines) and not _proven(trial, arrays, reference):
         problem = problem or f"the whole: with the model's weights {reference.name} gives other numbers"
     if dead := unused(graph):
@@ -290,6 +311,7 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
         preset="" if other is not None else reference.name,
         classes=classes,
         arrays=arrays,
+        alignment=alignments.get("training", alignments["inference"]),
         nearest=order[0],
         reference_parameters=reference.parameters,
         stages=_stages(reference.places, reference.heads),
@@ -308,14 +330,14 @@ def _stages(places: Sequence[str], heads: Sequence[str]) -> dict[str, tuple[str,
     return {part: tuple(names) for part, names in stages.items()}
 
 
-def _arrays(trial: Trial, passes: _Passes, reference: Reference | Model) -> dict[str, spec.Array]:
-    """The model's arrays by the reference's names, those of its heads from its training pass."""
-    arrays: dict[str, spec.Array] = {}
-    for kind, training in (("training", True), ("inference", False)):
-        if kind in passes.trees and reference.fits(trial.shape, heads=training):
-            _, alignment = align(reference.tree(trial.shape, training=training), passes.trees[kind])
-            arrays |= {name: passes.arrays[model] for name, model in weights(alignment).items()}
-    return arrays
+def _aligned(trial: Trial, trees: Mapping[str, Chain], reference: Reference | Model) -> dict[str, Alignment]:
+    """The passes of both, laid beside each other."""
+    alignments: dict[str, Alignment] = {}
+    for kind, tree in trees.items():
+        shape, training = trial.shape_of(kind), kind == "training"
+        if reference.fits(shape, heads=training):
+            _, alignments[kind] = align(reference.tree(shape, training=training), tree)
+    return alignments
 
 
 def _proven(trial: Trial, arrays: Mapping[str, spec.Array], reference: Reference | Model) -> bool:
@@ -328,31 +350,23 @@ def _proven(trial: Trial, arrays: Mapping[str, spec.Array], reference: Reference
     return min(relative_error(y, flat(x)) for x in outputs) <= TOLERANCES[trial.dtype]
 
 
-def _lines(trial: Trial, trees: Mapping[str, Chain], reference: Reference | Model, *, inference: bool) -> list[Line]:
+def _lines(
+    trial: Trial, alignments: Mapping[str, Alignment], reference: Reference | Model, *, inference: bool
+) -> list[Line]:
     """The differences in forward order, each with its effect."""
-    _, height, width = trial.shape
-    shapes = {kind: trial.shape_of(kind) for kind in ("inference", LARGER)}
-    if not reference.fits(trial.shape):
-        raise spec.InvalidInput(
-            f"--against {reference.name} takes no images of {height} x {width} pixels, which the model takes; "
-            "--input gives it others"
-        )
-    alignments: dict[str, Alignment] = {}
-    members: dict[str, dict[Key, Difference]] = {}
-    for kind, shape in shapes.items():
-        if kind in trees and reference.fits(shape):
-            _, alignments[kind] = align(reference.tree(shape), trees[kind])
-            members[kind] = {difference.key: difference for difference in differences(alignments[kind])}
+    members: dict[str, dict[Key, Difference]] = {
+        kind: {difference.key: difference for difference in differences(alignments[kind])}
+        for kind in ("inference", LARGER)
+        if kind in alignments
+    }
     found = _real(list(members.values()), inference=inference)
-    training: dict[Key, Difference] = {}
-    if "training" in trees and reference.fits(trial.shape, heads=True):
-        _, aligned = align(reference.tree(trial.shape, training=True), trees["training"])
-        in_any = {key for by_key in members.values() for key in by_key}
-        training = {d.key: d for d in differences(aligned) if d.key not in in_any and not d.latent}
+    in_any = {key for by_key in members.values() for key in by_key}
+    in_training = differences(alignments.get("training", ()))
+    training = {d.key: d for d in in_training if d.key not in in_any and not d.latent}
     groups: dict[str, list[Difference]] = {}
     for difference in _in_order([*found.values(), *training.values()], reference.places):
         groups.setdefault(difference.text, []).append(difference)
-    effects = {kind: Effects(reference, shapes[kind]) for kind in members} if found else {}
+    effects = {kind: Effects(reference, trial.shape_of(kind)) for kind in members} if found else {}
     lines = []
     for text, group in groups.items():
         first = next((d for d in group if d.key in found), None)
@@ -362,7 +376,7 @@ def _lines(trial: Trial, trees: Mapping[str, Chain], reference: Reference | Mode
         for kind, by_key in members.items() if not said else ():
             here = [by_key[d.key] for d in group if d.key in by_key and not by_key[d.key].latent]
             effect, other_shapes = effects[kind].of(alignments[kind], here) if here else (0.0, False)
-            measured[shapes[kind][1]] = effect
+            measured[trial.shape_of(kind)[1]] = effect
             misshapen = misshapen or other_shapes
         lines.append(
             Line(

@@ -7,7 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.check.align import Alignment, Pair, alike, averages, differing, differing_rules, windows
-from harness.check.graph import Activation, Convolution, Dropout, Flatten, Linear, Norm, Padding, Scale, Softmax
+from harness.check.graph import (
+    Activation,
+    Convolution,
+    Dropout,
+    Flatten,
+    Linear,
+    Norm,
+    Padding,
+    Scale,
+    Softmax,
+    Unknown,
+)
 from harness.check.tree import Chain, Fork, Item, Side, Step
 from spec import AdaptiveAverage, MaxPool
 from spec.network import IMAGES, LRN, AveragePool
@@ -178,6 +189,8 @@ def described(item: Item | None) -> str:
         return "flattening with the channels last" if op.last else "flattening"
     if isinstance(op, Scale):
         return f"x * {op.factor:g} + {op.shift:g}"
+    if isinstance(op, Unknown):
+        return op.name
     return {Linear: "dense layer", Norm: "batch norm", LRN: "local response norm"}.get(type(op), type(op).__name__)
 
 

@@ -44,6 +44,9 @@ def check(
         Path | None,
         typer.Option("--convert", metavar="OUT", help="Write its weights by canonical or the other model's names."),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with both networks, their differences marked.")
+    ] = None,
     accept: Annotated[
         list[str] | None,
         typer.Option(metavar="WORDS", help="Write them although lines with these words differ. May be repeated."),
@@ -82,6 +85,7 @@ def check(
     from harness.atomic import check_target
     from harness.check.checking import check as judged
     from harness.check.conversion import TRANSFERRED, accepted, converted, transferred
+    from harness.check.report.page import write_page
     from harness.check.trial import Task, run_trial
     from harness.weights.formats import format_for
 
@@ -115,6 +119,8 @@ def check(
                 f"--convert {target}: another model's weights are written as a state dict; expected a name that ends "
                 f"in one of {', '.join(TRANSFERRED)}"
             )
+    if html is not None:
+        check_target(html)
     if model.endswith(FILES) and (arg or weights):
         raise spec.InvalidInput("--arg and --weights are for code; a file of a model has its weights")
     task = Task(
@@ -137,6 +143,8 @@ def check(
     trial = run_trial(task, time)
     report = judged(trial, name, inference=inference, other=second)
     facts, status = report.as_json(), report.status
+    if html is not None:
+        write_page(report, trial, f"{model} against {report.against}" if report.against else model, html)
     if not as_json:
         _print(report)
     if target is not None and not accepted(report, accept or []):

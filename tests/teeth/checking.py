@@ -100,4 +100,18 @@ FAULTS = [
         "self.names.setdefault(id(array),",
         (f"{_C}::test_program_is_read_as_the_module_that_it_was_made_from[frozen]",),
     ),
+    Fault(
+        "names from a model are markup in the page of a check",
+        "harness/check/report/page.py",
+        "        autoescape=True,",
+        "        autoescape=False,",
+        (f"{_C}::test_page_has_both_networks_and_marks_their_differences",),
+    ),
+    Fault(
+        "the page of a check marks nothing",
+        "harness/check/report/page.py",
+        "        lines = tuple(marks.get(id(pair), ()))",
+        "        lines = ()",
+        (f"{_C}::test_page_has_both_networks_and_marks_their_differences",),
+    ),
 ]
