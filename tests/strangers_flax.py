@@ -1,67 +1,160 @@
-"""The small GoogLeNet of `strangers`, without its heads and norms, as a stranger writes it in Flax NNX."""
+"""The small GoogLeNet as strangers write it in Flax: in NNX without its heads, in linen with batch norm."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
-import strangers
-from flax import nnx
+from flax import linen, nnx
+from stranger_table import WIDTHS
 
-import spec
-from spec.network import LRN
-
-_BLOCKS = ((12, (4, 3, 5, 2, 6, 3)), (18, (5, 4, 6, 3, 4, 4)), (19, (6, 5, 7, 4, 8, 5)), (26, (7, 5, 8, 4, 5, 6)))
+_INTO = (12, 18, 19, 26)
 
 
-def small() -> spec.Config:
-    """Its table."""
-    config = strangers.small(aux=False)
-    return replace(config, table=tuple((name, part) for name, part in config.table if not isinstance(part, LRN)))
+def ceil_pool(x: jax.Array) -> jax.Array:
+    """3 x 3 maxima with stride 2, the last window over the edge where the size is even."""
+    over = [(0, (n - 3) % 2) for n in x.shape[1:3]]
+    return nnx.max_pool(x, (3, 3), (2, 2), over)
+
+
+def lrn(x: jax.Array, alpha: float = 1e-4) -> jax.Array:
+    """Local response normalization over five channels, which Flax has none of."""
+    squares = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (0, 0), (2, 2)))
+    total = sum(squares[..., i : i + x.shape[-1]] for i in range(5))
+    return x / (1.0 + alpha / 5 * total) ** 0.75
 
 
 class Block(nnx.Module):
     """Four branches."""
 
-    def __init__(self, into: int, widths: tuple[int, ...], rngs: nnx.Rngs) -> None:
+    def __init__(self, mistake: str, into: int, widths: tuple[int, ...], rngs: nnx.Rngs) -> None:
         one, reduce3, three, reduce5, five, proj = widths
+        self.mistake = mistake
         self.one = nnx.Conv(into, one, (1, 1), rngs=rngs)
-        self.reduce3, self.three = (
-            nnx.Conv(into, reduce3, (1, 1), rngs=rngs),
-            nnx.Conv(reduce3, three, (3, 3), rngs=rngs),
-        )
-        self.reduce5, self.five = nnx.Conv(into, reduce5, (1, 1), rngs=rngs), nnx.Conv(reduce5, five, (5, 5), rngs=rngs)
+        self.reduce3 = nnx.Conv(into, reduce3, (1, 1), rngs=rngs)
+        self.three = nnx.Conv(reduce3, three, (3, 3), rngs=rngs)
+        self.reduce5 = nnx.Conv(into, reduce5, (1, 1), rngs=rngs)
+        self.five = nnx.Conv(reduce5, five, (5, 5), rngs=rngs)
         self.proj = nnx.Conv(into, proj, (1, 1), rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         three = nnx.relu(self.three(nnx.relu(self.reduce3(x))))
         five = nnx.relu(self.five(nnx.relu(self.reduce5(x))))
         pooled = nnx.relu(self.proj(nnx.max_pool(x, (3, 3), (1, 1), "SAME")))
-        return jnp.concatenate([nnx.relu(self.one(x)), three, five, pooled], axis=-1)
+        parts = [nnx.relu(self.one(x)), three, five, pooled]
+        if self.mistake == "order":
+            parts = [parts[i] for i in (0, 2, 1, 3)]
+        return jnp.concatenate(parts, axis=-1)
 
 
 class Stranger(nnx.Module):
-    """The network; `mistake` names one."""
+    """The network in NNX; `mistake` names one."""
 
     def __init__(self, mistake: str = "", *, rngs: nnx.Rngs) -> None:
         self.mistake = mistake
-        padding = "SAME" if mistake == "same" else [(3, 3), (3, 3)]
+        padding = "SAME" if mistake == "same-conv" else [(3, 3), (3, 3)]
         self.conv1 = nnx.Conv(3, 8, (7, 7), (2, 2), padding=padding, rngs=rngs)
-        self.norm = nnx.BatchNorm(8, epsilon=1e-3, rngs=rngs) if mistake == "norm" else None
+        self.norm = nnx.BatchNorm(8, rngs=rngs) if mistake == "norm" else None
         self.reduce, self.conv2 = nnx.Conv(8, 8, (1, 1), rngs=rngs), nnx.Conv(8, 12, (3, 3), padding=1, rngs=rngs)
-        self.blocks = nnx.List([Block(into, widths, rngs) for into, widths in _BLOCKS])
+        rows = zip(_INTO, WIDTHS.values(), strict=True)
+        self.blocks = nnx.List([Block(mistake, into, widths, rngs) for into, widths in rows])
         self.drop = nnx.Dropout(0.4, rngs=rngs)
         self.fc = nnx.Linear(26, 10, rngs=rngs)
 
+    def pool(self, x: jax.Array) -> jax.Array:
+        """The pools of the stem."""
+        return nnx.max_pool(x, (3, 3), (2, 2), "SAME") if self.mistake == "same-pool" else ceil_pool(x)
+
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.conv1(x)
-        x = nnx.relu(x if self.norm is None else self.norm(x))
-        x = nnx.max_pool(x, (3, 3), (2, 2), "SAME")
-        x = self.conv2(nnx.relu(self.reduce(x)))
-        x = nnx.max_pool(x if self.mistake == "no-relu" else nnx.relu(x), (3, 3), (2, 2), "SAME")
+        x = self.pool(nnx.relu(x if self.norm is None else self.norm(x)))
+        normed = {"no-lrn": lambda x: x, "lrn-alpha": lambda x: lrn(x, 5e-4)}.get(self.mistake, lrn)
+        x = self.conv2(nnx.relu(self.reduce(normed(x))))
+        x = self.pool(normed(x if self.mistake == "no-relu" else nnx.relu(x)))
         for block in self.blocks:
             x = block(x)
         if self.mistake == "odd":
             x = jnp.sin(x)
-        return self.fc(self.drop(jnp.mean(x, axis=(1, 2))))
+        x = self.fc(self.drop(jnp.mean(x, axis=(1, 2))))
+        return jax.nn.softmax(x) if self.mistake == "softmax" else x
+
+
+class LeNet(nnx.Module):
+    """LeNet in NNX; one mistake is that the map is laid out as it is, with the channels last."""
+
+    def __init__(self, mistake: str = "", *, rngs: nnx.Rngs) -> None:
+        self.mistake = mistake
+        self.conv1, self.conv2 = (
+            nnx.Conv(1, 6, (5, 5), padding=0, rngs=rngs),
+            nnx.Conv(6, 16, (5, 5), padding=0, rngs=rngs),
+        )
+        self.dense = nnx.List([nnx.Linear(into, out, rngs=rngs) for into, out in ((256, 120), (120, 84), (84, 10))])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for conv in (self.conv1, self.conv2):
+            x = nnx.max_pool(nnx.sigmoid(conv(x)), (2, 2), (2, 2))
+        x = x if self.mistake == "flatten" else x.transpose(0, 3, 1, 2)
+        x = x.reshape(len(x), -1)
+        for dense in self.dense[:-1]:
+            x = (nnx.relu if self.mistake == "relu" else nnx.sigmoid)(dense(x))
+        return self.dense[-1](x)
+
+
+class LinenConv(linen.Module):
+    """Convolution, batch norm and ReLU."""
+
+    channels: int
+    kernel: int
+    mistake: str
+    stride: int = 1
+
+    @linen.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        pad = self.kernel // 2
+        x = linen.Conv(self.channels, (self.kernel,) * 2, self.stride, padding=pad, use_bias=self.mistake == "bias")(x)
+        epsilon = 1e-5 if self.mistake == "epsilon" else 1e-3
+        x = linen.BatchNorm(use_running_average=not train, epsilon=epsilon)(x)
+        if self.mistake == "leaky":
+            return linen.leaky_relu(x, 0.1)
+        return linen.relu(x)
+
+
+class LinenBlock(linen.Module):
+    """Four branches."""
+
+    widths: tuple[int, ...]
+    mistake: str
+
+    @linen.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        def conv(x: jax.Array, channels: int, kernel: int) -> jax.Array:
+            return LinenConv(channels, kernel, self.mistake)(x, train=train)
+
+        one, reduce3, three, reduce5, five, proj = self.widths
+        if self.mistake == "block-average":
+            pooled = linen.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+        else:
+            pooled = linen.max_pool(x, (3, 3), (1, 1), "SAME")
+        pooled = x if self.mistake == "pool-unused" else pooled
+        parts = [conv(x, one, 1), conv(conv(x, reduce3, 1), three, 3), conv(conv(x, reduce5, 1), five, 5)]
+        return jnp.concatenate([*parts, conv(pooled, proj, 1)], axis=-1)
+
+
+class Linen(linen.Module):
+    """The network in linen; `mistake` names one."""
+
+    mistake: str = ""
+
+    @linen.compact
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        def conv(x: jax.Array, channels: int, kernel: int, stride: int = 1, mistake: str = self.mistake) -> jax.Array:
+            return LinenConv(channels, kernel, mistake, stride)(x, train=train)
+
+        rest = "" if self.mistake in ("leaky", "bias") else self.mistake
+        x = ceil_pool(conv(x, 8, 7, 2))
+        x = ceil_pool(conv(conv(x, 8, 1, mistake=rest), 12, 3, mistake=rest))
+        for widths in WIDTHS.values():
+            x = LinenBlock(widths, rest)(x, train=train)
+        x = x.mean((1, 2)) if self.mistake != "fixed-average" else linen.avg_pool(x, (8, 8), (8, 8)).reshape(len(x), -1)
+        x = linen.Dropout(0.4, deterministic=not train)(x)
+        x = linen.Dense(10)(x)
+        return linen.log_softmax(x) if self.mistake == "log-softmax" else x

@@ -594,64 +594,6 @@ def test_our_own_short_inception_is_the_same(preset):
     assert (report.status, report.lines) == (0, ())
 
 
-# -------------------------------------------------------------------------------------------------------- Flax NNX
-
-_SAME = ("pool1", "pool2"), "3 x 3 max pool, stride 2, padding 1, bvlc has 3 x 3 max pool, stride 2, rounded up"
-_SAME_LINE = (*_SAME, "none at 64, one pixel larger")  # SAME is ceiling at an even size only
-FLAX = {
-    "": [_SAME_LINE],
-    "same": [(("conv1",), "padding (2, 3), bvlc has padding 3", "off by"), _SAME_LINE],
-    "no-relu": [_SAME_LINE, (("conv2",), RELU, "off by")],
-    "norm": [(("conv1",), "batch norm is extra", "other weights"), _SAME_LINE],
-}
-
-
-def _flax(mistake: str, *, inference: bool):
-    jax_recording = pytest.importorskip("googlenet_jax.recording")
-    import jax
-    import strangers_flax
-
-    x64 = jax.config.jax_enable_x64
-    try:
-        model = jax_recording.build(strangers_flax.Stranger, {"mistake": mistake})
-        jax_recording.settle(model, "float64", 0)
-        sizes = {"inference": 64} | ({} if inference else {LARGER: 65})
-        recordings = {
-            kind: jax_recording.record(model, probe_images((3, side, side)), training=False)
-            for kind, side in sizes.items()
-        }
-    finally:
-        jax.config.update("jax_enable_x64", x64)
-    done = Trial((3, 64, 64), "flax", "float64", jax_recording.parameters(model), recordings)
-    with mock.patch.dict(spec.PRESETS, {"bvlc": strangers_flax.small()}, clear=True):
-        return check(done, "bvlc", inference=inference)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mistake", FLAX)
-def test_model_of_flax_is_read_as_what_it_computes(mistake):
-    report = _flax(mistake, inference=False)
-    assert report.not_understood is None
-    assert report.error < 1e-14
-    assert [(line.places, line.text) for line in report.lines] == [line[:2] for line in FLAX[mistake]]
-    assert all(line.effect.find(told[2]) >= 0 for line, told in zip(report.lines, FLAX[mistake], strict=True))
-
-
-@pytest.mark.slow
-def test_model_of_flax_is_the_same_at_an_even_size_and_odd_operations_are_named():
-    report = _flax("", inference=True)
-    assert (report.status, report.parameters) == (0, spec.parameter_count(strangers_flax_table()))
-    report = _flax("odd", inference=True)
-    assert (report.status, report.not_understood) == (3, "the operation sin at blocks.3.one")
-
-
-def strangers_flax_table() -> spec.Config:
-    """The network of Flax's stranger."""
-    import strangers_flax
-
-    return strangers_flax.small()
-
-
 # ----------------------------------------------------------------------------------------------------- ONNX files
 
 
@@ -802,7 +744,7 @@ BEHAVIOR = {  # of the code, and what is said of it; None: nothing, it is judged
     "eats": (_MODEL + "    def forward(self, x): return x.new_zeros(2, 10**10)\n", "memory ran out"),
     "stops": ("raise RuntimeError('no data')\n", "its code raised RuntimeError: no data"),
     "lacks": (_MODEL.replace("Net", "Other"), "expected the name of a class, a function or a model; it defines Other"),
-    "is none": ("Net = 5\n", "expected a model of PyTorch, MXNet Gluon or Flax NNX, got int"),
+    "is none": ("Net = 5\n", "expected a model of PyTorch, MXNet Gluon, Flax, Equinox or Keras, got int"),
     "moves": (
         _MODEL + "    def train(self, mode=True): print('x' * 10**6); return self\n"
         "    def forward(self, x):\n        import os; os.chdir('/'); print(x); return self.fc(x.flatten(1))\n",

@@ -18,7 +18,7 @@ from harness.check.differences import TRAINING, WEIGHTS, Difference, differences
 from harness.check.graph import Norm, NotUnderstood, Recording, probe_images, samples
 from harness.check.reference import Effects, Model, Reference, arrays_of, folded_in, nearest
 from harness.check.tree import Chain, Step, logits, read, unused
-from harness.check.trial import LARGER, Trial
+from harness.check.trial import LARGER, PADS_AS_NUMBERS, Trial
 
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}  # of what is run again, relative to the largest logit
 _FOLDING = ("onnx", "torchscript")  # whose files may have batch norm in the layers before it
@@ -359,7 +359,8 @@ def _lines(
         for kind in ("inference", LARGER)
         if kind in alignments
     }
-    found = _real(list(members.values()), inference=inference)
+    frameworks = {trial.framework, reference.trial.framework if isinstance(reference, Model) else ""}
+    found = _real(list(members.values()), inference=inference, as_numbers=bool(frameworks & PADS_AS_NUMBERS))
     in_any = {key for by_key in members.values() for key in by_key}
     in_training = differences(alignments.get("training", ()))
     training = {d.key: d for d in in_training if d.key not in in_any and not d.latent}
@@ -392,12 +393,16 @@ def _lines(
     return lines
 
 
-def _real(members: list[dict[Key, Difference]], *, inference: bool) -> dict[Key, Difference]:
-    """Those that are one at some size; at other sizes than these only where the model's settings are rules."""
+def _real(members: list[dict[Key, Difference]], *, inference: bool, as_numbers: bool) -> dict[Key, Difference]:
+    """Those that are one at some size; at other sizes than these only where the model's settings are rules.
+
+    Where paddings are numbers for the size, they are none.
+    """
     found = {key: d for by_key in members for key, d in by_key.items() if not d.latent}
     for key, difference in members[0].items() if not inference else ():
         others = [by_key.get(key) for by_key in members[1:]]
         settled = all(other is not None and _op(other) == _op(difference) for other in others)
+        settled = settled and not (as_numbers and set(difference.part.split()) <= {"pad", "ceil"})
         if key not in found and settled and elsewhere(difference):
             found[key] = difference
     return found

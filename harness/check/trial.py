@@ -33,8 +33,11 @@ from harness.check import PROGRAMS, SYMBOL
 from harness.check.graph import NotSeen, Recording, graph_of, probe_images
 from harness.shown import shown
 
+PADS_AS_NUMBERS = {"flax", "equinox", "keras"}  # of which it is not seen that they are SAME, or round up
 # The modules that record models, by the package of a class that a model is made from.
-_RECORDERS = {"torch": "googlenet_pt.recording", "mxnet": "googlenet_mx.recording", "flax": "googlenet_jax.recording"}
+_RECORDERS = {"torch": "googlenet_pt.recording", "mxnet": "googlenet_mx.recording"}
+_RECORDERS |= dict.fromkeys(PADS_AS_NUMBERS, "googlenet_jax.recording")
+_BY_ARGUMENT = {"rngs": "flax", "key": "equinox"}  # what a function makes that wants such random numbers
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def run_trial(task: Task, seconds: float, python: str = sys.executable) -> Trial
             (folder / "task.json").write_text(json.dumps(asdict(task)))
         process = subprocess.Popen(
             [python, "-P", "-m", "harness.check.trial", str(folder)],
-            env=worker_environment(folder),
+            env=worker_environment(folder) | {"KERAS_BACKEND": "jax"},  # which is the one that is read
             cwd=task.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -280,13 +283,19 @@ def _built(made: Any, task: Task) -> tuple[Any, Any, str]:
     """A new model, its recorder, and its framework."""
     model, framework = made, None if isinstance(made, type) else _framework(type(made))
     if framework is None and callable(made):
-        framework = _framework(made) or ("flax" if _wants_rngs(made) else "torch")  # of a function nothing is known
+        framework = _framework(made) or _by_argument(made) or ("torch" if "torch" in sys.modules else None)
         with _told("it was read" if task.target.endswith(SYMBOL) else "it was built and raised"):
-            model = importlib.import_module(_RECORDERS[framework]).build(made, dict(task.arguments))
+            build = importlib.import_module(_RECORDERS[framework]).build if framework else _called
+            model = build(made, dict(task.arguments))
         framework = _framework(type(model))
     if framework is None:
-        raise _Refused(f"expected a model of PyTorch, MXNet Gluon or Flax NNX, got {shown(type(model).__name__)}")
+        expected = "PyTorch, MXNet Gluon, Flax, Equinox or Keras"
+        raise _Refused(f"expected a model of {expected}, got {shown(type(model).__name__)}")
     return model, importlib.import_module(_RECORDERS[framework]), framework
+
+
+def _called(made: Any, arguments: dict[str, Any]) -> Any:
+    return made(**arguments)
 
 
 def _framework(kind: Any) -> str | None:
@@ -295,12 +304,13 @@ def _framework(kind: Any) -> str | None:
     return next((name for name in packages if name in _RECORDERS), None)
 
 
-def _wants_rngs(made: Any) -> bool:
-    """Whether a function takes random numbers as Flax's layers do."""
+def _by_argument(made: Any) -> str | None:
+    """The framework of what a function makes, where its arguments say so."""
     try:
-        return "rngs" in inspect.signature(made).parameters
+        wanted = inspect.signature(made).parameters
     except (TypeError, ValueError):
-        return False
+        return None
+    return next((framework for name, framework in _BY_ARGUMENT.items() if name in wanted), None)
 
 
 @contextmanager

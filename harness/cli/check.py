@@ -58,9 +58,9 @@ def check(
 ) -> None:
     """Say where your own network differs from a preset or from another model, and what each difference does.
 
-    It reads models of PyTorch, MXNet Gluon and Flax NNX, ONNX files, TorchScript programs (.pt) and symbols of MXNet
-    (-symbol.json). It runs your code, that in a program too, in a process of its own: a class or a function is called
-    with --arg, a model is taken as it is.
+    It reads models of PyTorch, MXNet Gluon, Flax, Equinox and Keras (on JAX), ONNX files, TorchScript programs (.pt)
+    and symbols of MXNet (-symbol.json). It runs your code, that in a program too, in a process of its own: a class or
+    a function is called with --arg, a model is taken as it is.
 
     CAPTURE.safetensors is what a port in any language has computed on a kit of `googlenet vectors`.
 

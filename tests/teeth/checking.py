@@ -5,6 +5,7 @@ from __future__ import annotations
 from teeth.fault import Fault
 
 _C = "tests/test_check.py"
+_READ = "tests/test_check_jax.py::test_arithmetic_is_read_as_the_layer_that_it_is"
 _MISTAKE = f"{_C}::test_mistake_is_found_and_nothing_else"
 _SAME = f"{_C}::test_same_function_in_another_form_is_no_difference"
 
@@ -113,5 +114,40 @@ FAULTS = [
         "        lines = tuple(marks.get(id(pair), ()))",
         "        lines = ()",
         (f"{_C}::test_page_has_both_networks_and_marks_their_differences",),
+    ),
+    Fault(
+        "JAX: whichever parameter a batch norm has is its mean",
+        "googlenet_jax/jaxpr/affine.py",
+        " and np.allclose(shift, offset - draws[mean] * factor)",
+        "",
+        (f"{_READ}[norm folded]",),
+    ),
+    Fault(
+        "JAX: a factor and a shift are always a batch norm",
+        "googlenet_jax/jaxpr/affine.py",
+        "np.ptp(epsilon) < 1e-12 and epsilon[0] > -1e-12 and ",
+        "",
+        (f"{_READ}[no norm]",),
+    ),
+    Fault(
+        "JAX: whatever order a map is laid out in, it is the usual one",
+        "googlenet_jax/jaxpr/operations.py",
+        'last=order == "HWC" and',
+        'last=order == "WHC" and',
+        (f"{_READ}[flattened]",),
+    ),
+    Fault(
+        "JAX: a sum divided by any map of numbers is an average",
+        "googlenet_jax/jaxpr/operations.py",
+        "    return r.instead(x, replace(before.average, count_pad=False)) if same else None",
+        "    return r.instead(x, before.average)",
+        (f"{_READ}[not counted]",),
+    ),
+    Fault(
+        "JAX: of layers side by side each is the first",
+        "googlenet_jax/jaxpr/values.py",
+        "            begin = end\n",
+        "            begin = 0\n",
+        (f"{_READ}[side by side]",),
     ),
 ]

@@ -62,7 +62,8 @@ def rewritten(recording: Recording) -> Recording:
         whole = all(read in place for read in node.reads)
         if number in after or (whole and number not in before and not isinstance(node.op, Unknown)):
             place[number] = len(place)
-    kept = tuple(replace(nodes[i], reads=tuple(place[read] for read in nodes[i].reads)) for i in place)
+    ops = {i: Unknown(op.name) if isinstance(op := nodes[i].op, Unknown) else op for i in place}
+    kept = tuple(replace(nodes[i], op=op, reads=tuple(place[read] for read in nodes[i].reads)) for i, op in ops.items())
     graph = replace(graph, nodes=kept, outputs=tuple(place[end] for end in graph.outputs))
     return replace(recording, graph=graph, samples=[recording.samples[i] for i in place])
 

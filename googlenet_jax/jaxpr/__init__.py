@@ -1,0 +1,1 @@
+"""Networks of JAX read by the program that JAX makes of them."""

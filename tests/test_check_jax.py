@@ -1,0 +1,287 @@
+"""`googlenet check` on models of JAX's libraries: what they compute is read, and every mistake in it is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+import pytest
+from networks import thin
+from stranger_table import small, small_with_norm
+from support import TESTED
+
+import spec
+from harness.agreement import relative_error
+from harness.check.align import align, weights
+from harness.check.arithmetic import Run
+from harness.check.checking import Report, check
+from harness.check.graph import (
+    Activation,
+    Convolution,
+    Flatten,
+    Norm,
+    Padding,
+    Recording,
+    Scale,
+    Softmax,
+    Unknown,
+    probe_images,
+)
+from harness.check.readers.rewriting import rewritten
+from harness.check.reference import Effects, Reference
+from harness.check.tree import read
+from harness.check.trial import LARGER, Trial
+from spec.network import Add, AveragePool, Concat
+from spec.reference import adaptive_windows, averaging_matrix
+
+if "jax" not in TESTED:
+    pytest.skip("these models are JAX's", allow_module_level=True)
+
+import jax
+import jax.numpy as jnp
+import strangers_flax
+from flax import nnx
+
+from googlenet_jax import build, recording
+
+slow = pytest.mark.slow
+PLAIN, NORM = small(aux=False), small_with_norm()
+NORM = replace(NORM, aux=False)
+
+
+def trial(made: Any, arguments: dict[str, Any], shape: spec.Shape, *, larger: bool) -> Trial:
+    """What `run_trial` gives, in this process."""
+    model = recording.settle(recording.build(made, arguments), "float32", 0)
+    sizes = {"inference": shape} | ({LARGER: (shape[0], shape[1] + 1, shape[2] + 1)} if larger else {})
+    passes = {kind: recording.record(model, probe_images(size), training=False) for kind, size in sizes.items()}
+    return Trial(shape, "flax", "float32", recording.parameters(model), passes)
+
+
+def held(done: Trial, config: spec.Config, *, inference: bool) -> Report:
+    """The report against a network that takes a preset's place."""
+    with mock.patch.dict(spec.PRESETS, {config.preset: config}, clear=True):
+        return check(done, config.preset, inference=inference)
+
+
+class Mistake(NamedTuple):
+    """What is wrong in a stranger's network, and what is said of it."""
+
+    library: str
+    name: str
+    places: tuple[str, ...]
+    text: str
+    effect: str = "off by"
+
+    def __str__(self) -> str:
+        return f"{self.library} {self.name}"
+
+
+CONVS = tuple(node.name for node in spec.layers(NORM) if node.norm)
+BLOCKS = ("inception3a", "inception3b", "inception4a", "inception4b")
+POOLS = tuple(f"{block}.pool" for block in BLOCKS)
+POOL = "3 x 3 max pool, stride 1, padding 1"
+RELU, LRN = "ReLU is missing", "local response norm"
+MISTAKES = [
+    Mistake("nnx", "no-relu", ("conv2",), RELU),
+    Mistake("nnx", "same-conv", ("conv1",), "padding (2, 3), bvlc has padding 3"),
+    Mistake("nnx", "norm", ("conv1",), "batch norm is extra", "other weights"),
+    Mistake("nnx", "no-lrn", ("norm1", "norm2"), f"{LRN} is missing"),
+    Mistake("nnx", "lrn-alpha", ("norm1", "norm2"), f"{LRN} with alpha 0.0005, bvlc has {LRN} with alpha 0.0001"),
+    Mistake("nnx", "order", BLOCKS, "the order of its branches is 1, 3, 2, 4"),
+    Mistake("nnx", "softmax", ("fc",), "softmax is extra"),
+    Mistake("lenet", "flatten", ("pool2",), "flattening with the channels last is extra"),
+    Mistake("lenet", "relu", ("fc3", "fc4"), "ReLU, lenet has sigmoid"),
+    Mistake("linen", "epsilon", CONVS, "epsilon 1e-05, bvlc has epsilon 0.001"),
+    Mistake("linen", "bias", ("conv1",), "bias, bvlc has no bias", "other weights"),
+    Mistake("linen", "leaky", ("conv1",), "leaky ReLU of slope 0.1, bvlc has ReLU"),
+    Mistake("linen", "pool-unused", POOLS, f"{POOL} is missing"),
+    Mistake(
+        "linen",
+        "block-average",
+        POOLS,
+        f"3 x 3 average pool, stride 1, padding 1, padding not counted, bvlc has {POOL}",
+    ),
+    Mistake("linen", "log-softmax", ("fc",), "log softmax is extra"),
+]
+QUICK = ("lenet flatten",)
+LIBRARIES = {"nnx": (strangers_flax.Stranger, PLAIN), "linen": (strangers_flax.Linen, NORM)}
+LIBRARIES |= {"lenet": (strangers_flax.LeNet, spec.preset("lenet"))}
+
+
+def of(library: str, mistake: str, *, larger: bool = False) -> tuple[Trial, spec.Config]:
+    """A stranger's network, and the table that it should be."""
+    made, config = LIBRARIES[library]
+    side = config.input_size
+    return trial(made, {"mistake": mistake}, (config.in_channels, side, side), larger=larger), config
+
+
+@pytest.mark.parametrize(
+    "mistake", [pytest.param(x, id=str(x), marks=() if str(x) in QUICK else slow) for x in MISTAKES]
+)
+def test_mistake_is_found_and_nothing_else(mistake):
+    done, config = of(mistake.library, mistake.name)
+    report = held(done, config, inference=True)
+    assert report.not_understood is None
+    assert [(line.places, line.text) for line in report.lines] == [(mistake.places, mistake.text)]
+    assert mistake.effect in report.lines[0].effect
+    if mistake.effect == "off by":
+        assert report.lines[0].measured[config.input_size] == pytest.approx(both(done, config), rel=1e-6)
+
+
+def both(done: Trial, config: spec.Config) -> float:
+    """How far the model's logits are from the table's, both with the weights that effects are measured on."""
+    shape, graph = done.shape, done.recordings["inference"].graph
+    with mock.patch.dict(spec.PRESETS, {config.preset: config}, clear=True):
+        reference = Reference(config.preset, config.in_channels, 10)
+        effects = Effects(reference, shape)
+        tree = read(graph, heads=False)
+        _, alignment = align(reference.tree(shape), tree)
+        arrays = {own: effects.arrays[name] for name, own in weights(alignment).items()}
+        right = Run(effects.arrays).chain(reference.tree(shape), effects.x)
+    return relative_error(Run(arrays).chain(tree, effects.x), right)
+
+
+@slow
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_right_network_is_the_same_at_both_sizes(library):
+    done, config = of(library, "", larger=True)
+    report = held(done, config, inference=False)
+    assert (report.status, report.lines, report.not_understood) == (0, (), None)
+    assert report.parameters == spec.parameter_count(config)
+
+
+@slow
+def test_same_padding_of_a_pool_is_told_where_it_differs():
+    """SAME is ceiling at an even size."""
+    done, config = of("nnx", "same-pool", larger=True)
+    (line,) = held(done, config, inference=False).lines
+    pools = "3 x 3 max pool, stride 2, padding 1, bvlc has 3 x 3 max pool, stride 2, rounded up"
+    assert (line.places, line.text) == (("pool1", "pool2"), pools)
+    assert line.effect.startswith("none at 64, one pixel larger logits off by")
+
+
+@slow
+def test_unknown_operation_is_named():
+    done, config = of("nnx", "odd")
+    report = held(done, config, inference=True)
+    assert (report.status, report.not_understood) == (3, "the operation sin at blocks.3.one")
+
+
+# ------------------------------------------------------------------------------------- what is read, without running it
+
+
+def squares(x: jax.Array) -> jax.Array:
+    """Of what is zero around the channels."""
+    return jnp.pad(x**2, ((0, 0), (0, 0), (0, 0), (1, 1)))
+
+
+def windows(p: Any, x: jax.Array) -> jax.Array:
+    """A 3 x 2 convolution with stride 2 as a product."""
+    x = jnp.pad(x, ((0, 0), (1, 0), (0, 1), (0, 0)))
+    parts = [jax.lax.slice(x, (0, i, j, 0), (2, i + 5, j + 5, 4), (1, 2, 2, 1)) for i in range(3) for j in range(2)]
+    return jnp.concatenate(parts, axis=-1) @ p["kernel"].reshape(-1, 7)
+
+
+def side_by_side(p: Any, x: jax.Array) -> jax.Array:
+    """Two 1 x 1 convolutions of a map as one product."""
+    one, other = jnp.split(x @ jnp.concatenate([p["one"][0, 0], p["other"][0, 0]], axis=-1), [4], axis=-1)
+    return jnp.concatenate([other, one + p["b"]], axis=-1)
+
+
+MEANS = averaging_matrix(6, adaptive_windows(6, 4)).astype("float32")
+CHANNELS = {name: np.linspace(1, 2, 4, dtype="float32") + i for i, name in enumerate(("g", "b", "m", "v"))}
+KERNELS = {
+    "kernel": np.ones((3, 2, 4, 7), "float32"),
+    "one": np.ones((1, 1, 4, 4), "float32"),
+    "other": np.ones((1, 1, 4, 5), "float32"),
+}
+NORMED = Norm(pytest.approx(1e-3), None)
+LRN3 = spec.network.LRN(3, pytest.approx(0.3), 0.5, 2.0)
+ADAPTIVE = [spec.AdaptiveAverage(4)]
+READ = {  # of parameters by name and a map of 4 channels with 6 x 6 pixels
+    "norm": (lambda p, x: (x - p["m"]) * (jax.lax.rsqrt(p["v"] + 1e-3) * p["g"]) + p["b"], [NORMED]),
+    "norm divided": (lambda p, x: p["b"] + p["g"] * ((x - p["m"]) / jnp.sqrt(p["v"] + 1e-3)), [NORMED]),
+    "norm folded": (lambda p, x: x * (s := p["g"] * (p["v"] + 1e-3) ** -0.5) + (p["b"] - s * p["m"]), [NORMED]),
+    "norm bare": (
+        lambda p, x: (p["m"] - x) / -jnp.sqrt(p["v"] + 1e-3),
+        [Norm(pytest.approx(1e-3), None, scale=False, shift=False)],
+    ),
+    "no norm": (lambda p, x: (x - p["m"]) * p["g"] + p["b"], [Unknown("add")]),
+    "lrn": (lambda p, x: x / (2 + 0.1 * sum(squares(x)[..., i : i + 4] for i in range(3))) ** 0.5, [LRN3]),
+    "lrn by a pool": (
+        lambda p, x: x * (2 + 0.3 * nnx.avg_pool(x[..., None] ** 2, (1, 1, 3), (1, 1, 1), "SAME")[..., 0]) ** -0.5,
+        [LRN3],
+    ),
+    "silu": (lambda p, x: nnx.silu(x), [Activation("silu")]),
+    "leaky": (lambda p, x: nnx.leaky_relu(x + 1, 0.25), [Scale(1, 1), Activation("leaky_relu", 0.25)]),
+    "relu": (lambda p, x: jnp.where(x > 0, x, 0), [Activation("relu")]),
+    "relu6": (lambda p, x: nnx.relu6(x), [Activation("relu6")]),
+    "clip": (lambda p, x: jax.lax.clamp(0.0, x, 6.0), [Activation("relu6")]),
+    "softmax": (lambda p, x: nnx.softmax(x.mean((1, 2))), [spec.AdaptiveAverage(1), Softmax()]),
+    "log softmax": (lambda p, x: nnx.log_softmax(x.mean((1, 2))), [spec.AdaptiveAverage(1), Softmax(log=True)]),
+    "log of softmax": (lambda p, x: jnp.log(nnx.softmax(x.mean((1, 2)))), [spec.AdaptiveAverage(1), Softmax(log=True)]),
+    "counted": (
+        lambda p, x: nnx.avg_pool(x, (3, 3), (2, 2), "SAME"),
+        [AveragePool((3, 3), (2, 2), ((0, 1), (0, 1)))],
+    ),
+    "not counted": (
+        lambda p, x: nnx.avg_pool(x, (3, 3), (2, 2), "SAME", count_include_pad=False),
+        [AveragePool((3, 3), (2, 2), ((0, 1), (0, 1)), count_pad=False)],
+    ),
+    "adaptive": (lambda p, x: jnp.einsum("ih,jw,nhwc->nijc", MEANS, MEANS, x), ADAPTIVE),
+    "no average": (lambda p, x: jnp.einsum("ih,jw,nhwc->nijc", MEANS, MEANS * 2, x), [Unknown("dot_general")]),
+    "windows": (
+        windows,
+        [Padding(((1, 0), (0, 1))), Convolution(7, (3, 2), (2, 2), bias=False)],
+    ),
+    "side by side": (side_by_side, [Convolution(5, bias=False), Convolution(4), Concat()]),
+    "residual": (lambda p, x: x + 0.5 * x, [Scale(0.5), Add(activation=None)]),
+    "flattened": (lambda p, x: x.reshape(2, -1), [Flatten(last=True)]),
+    "flattened by channels": (lambda p, x: x.transpose(0, 3, 1, 2).reshape(2, -1), [Flatten()]),
+    "mixed up": (lambda p, x: x.transpose(0, 2, 1, 3).reshape(2, -1), [Unknown("reshape")]),
+    "one by one": (jax.vmap(lambda p, x: jnp.ravel(x.transpose(2, 0, 1)), (None, 0)), [Flatten()]),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_arithmetic_is_read_as_the_layer_that_it_is(name):
+    call, ops = READ[name]
+    _, graph, _ = recording.read(call, CHANNELS | KERNELS, np.zeros((2, 4, 6, 6)))
+    graph = rewritten(Recording(graph, [], [np.zeros(0)] * len(graph.nodes))).graph
+    used = [graph.nodes[i] for i in sorted(graph.needed(graph.outputs))]
+    assert [node.op for node in used][-len(ops) :] == ops
+    for node in used:
+        assert (CHANNELS | KERNELS).keys() >= set(node.arrays.values())
+        if isinstance(node.op, Norm):
+            roles = {"weight": "g", "bias": "b", "mean": "m", "var": "v"}
+            assert node.arrays == {role: roles[role] for role in node.arrays}
+
+
+# ---------------------------------------------------------------------------------------------------- no false alarms
+
+
+@pytest.mark.parametrize(
+    ("preset", "tuned"),
+    [
+        ("lenet-bn", True),
+        *(
+            pytest.param(preset, tuned, marks=slow)
+            for preset in ("d2l", "bvlc", "torchvision")
+            for tuned in (True, False)
+        ),
+    ],
+)
+def test_our_own_thin_network_is_the_same(preset, tuned):
+    """Tuned, 1 x 1 convolutions are products side by side, those of small maps products of windows."""
+    config = replace(thin(preset), aux=False)
+
+    def made() -> Any:
+        model = build(config, device="cpu")
+        model.finish(device="cpu", tuned=tuned)
+        return model
+
+    side = {"lenet-bn": 28}.get(preset, 64)
+    report = held(trial(made, {}, (config.in_channels, side, side), larger=True), config, inference=False)
+    assert (report.status, report.lines, report.not_understood) == (0, (), None)
