@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -16,13 +19,15 @@ import numpy as np
 import pytest
 from networks import thin, with_stages
 from safetensors.numpy import load_file, save_file
-from support import googlenet
+from support import ROOT, TESTED, googlenet, loaded
 
 import spec
+from harness.backends.registry import load
 from harness.check.kits.capture import FIRST, Capture, read_capture
 from harness.check.kits.judging import judge
-from harness.check.kits.kit import Kit, expected, kit_of
+from harness.check.kits.kit import ADAM, SGD, STEPS, Kit, expected, kit_of
 from harness.check.kits.writing import write_kit
+from harness.worker import probe
 from spec import AdaptiveAverage, MaxPool, reference
 from spec.network import CLASSES, LRN, AveragePool, Block, Conv, Dense, Head, named
 
@@ -193,6 +198,7 @@ def block(change: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> Ports:
 
 
 CONV1 = dict(small().table)["conv1"]
+LRNS = ("norm1", "norm2")
 HAS = "bvlc has local response norm with"
 IN_BLOCK = ("branch1x1", "branch3x3_reduce", "branch3x3", "branch5x5_reduce", "branch5x5", "pool_proj")
 EVERY = ("conv1", "conv2_reduce", "conv2", *(f"inception3a.{leaf}" for leaf in IN_BLOCK))
@@ -235,6 +241,13 @@ TABLES = [  # a port's table by a trap of docs/traps.py, or in words, and what i
 @pytest.mark.parametrize(("other", "told"), [pytest.param(*row[1:], id=row[0]) for row in TABLES])
 def test_mistake_in_the_table_is_named_by_its_numbers(other, told):
     assert judged(small(), computed(small(), other)) == told
+
+
+def test_rules_that_agree_at_an_even_size_are_told_apart_at_the_odd_one():
+    """SAME and rounding up read the same pixels of an even map; at the odd size SAME is what the book has."""
+    lines = judged(small("d2l"), computed(small("d2l"), stages(pool1=MaxPool(3, 2, ceil=True))))
+    text = "3 x 3 max pool, stride 2, rounded up, d2l has 3 x 3 max pool, stride 2, padding 1"
+    assert lines == [(("pool1",), text)]
 
 
 def norm(**settings: Any) -> Ports:
@@ -597,3 +610,124 @@ def test_command_refuses_what_it_cannot_judge(tmp_path):
         (tmp_path / "kit" / "kit.json").write_text(content)
         told = googlenet("check", name, "--against", "kit", status=2, cwd=tmp_path).stderr
         assert "kit: expected a folder that `googlenet vectors` has written" in told
+
+
+# --------------------------------------------------------------------------------- frameworks that compute on a kit
+
+
+@cache
+def traps() -> ModuleType:
+    """`docs/traps.py`, which is a script and in no package."""
+    source = importlib.util.spec_from_file_location("traps_on_kits", ROOT / "docs" / "traps.py")
+    module = importlib.util.module_from_spec(source)
+    sys.modules[source.name] = module  # where its dataclasses look
+    source.loader.exec_module(module)
+    return module
+
+
+TRAPS = {  # of PyTorch and MXNet: where, or at how many places, and what is said
+    "pixels-255": (("images",), "the pictures are 255 times as large"),
+    "channels-rgb": (("images",), "the pictures' channels are in the opposite order"),
+    "transform-input": (("images",), "the pictures are moved to 0 to 1, and normalized by ImageNet's means"),
+    "kernel-square": (("conv2_reduce",), "inputs and outputs of its kernel are exchanged"),
+    "kernel-reshaped": (None, "its kernel was reshaped into another layout, not transposed"),
+    "relu-missing": (("conv2_reduce", "conv2"), "ReLU is missing"),
+    "pool-floor": (None, "size rounded down, bvlc has size rounded up"),
+    "pool-zeros": (None, "zeros stand around its map, in place of minus infinity"),
+    "lrn-alpha": (LRNS, f"local response norm with alpha 0.0005, {HAS} alpha 0.0001"),
+    "norm-epsilon": (None, "epsilon 1e-05, torchvision has epsilon 0.001"),
+    "norm-epsilon-float32": (None, "epsilon is rounded to float32"),
+    "norm-training": (None, "statistics of the batch, torchvision has running statistics"),
+    "branch-order": (None, "the order of its branches is 1, 3, 2, 4"),
+    "loss-probabilities": (("loss",), "the softmax is taken twice: its logits are probabilities"),
+    "loss-from-logits": (
+        ("loss",),
+        "the softmax is never taken: its logits count as logarithms of probabilities",
+    ),
+    "pool-divisor": (LRNS, "local response norm with fewer channels in its mean at both ends"),
+    "lrn-k": (LRNS, f"local response norm with k 2, {HAS} k 1; computed in float32"),
+}
+
+
+@slow
+@pytest.mark.parametrize("name", TRAPS)
+def test_trap_that_a_framework_falls_into_is_named(name):
+    """The framework itself computes on the kit, and nothing else is said of what it computes."""
+    trap = traps().TRAPS[name]
+    if trap.backend not in TESTED:
+        pytest.skip(f"{trap.backend} is not tested")
+    preset = trap.network.partition(",")[0]
+    config = thin(preset, aux=None if preset.startswith("d2l") else False, dropout=0.0)
+    kit, arrays = Kit(config, {"even": 64, "odd": 65}), {}
+    load(trap.backend)
+    for which in kit.sizes:
+        params = {name: x.astype(float) for name, x in kit.params.items()}
+        scene = traps().Scene(config, params, kit.images(which).astype(float), kit.labels)
+        with mock.patch.object(traps(), "scene", lambda preset, size, scene=scene: scene):
+            wrong, _ = trap.fall()
+        of_loss = trap.of == "loss"
+        arrays |= {f"{which}/{stage}": x for stage, x in (scene.right() if of_loss else wrong).items()}
+        if of_loss and which == "even":
+            arrays["loss"] = wrong["loss"]
+    (line,) = judge(kit, Capture(arrays, "float64", FIRST)).lines
+    places, text = TRAPS[name]
+    assert (line.text, line.known) == (text, True)
+    assert line.places == places or (places is None and len(line.places) >= 2)
+
+
+@slow
+def test_networks_of_the_frameworks_are_the_same(tmp_path):
+    """All that a framework computes of LeNet with batch norm, with a training step, through the command."""
+    kit = kit_of("lenet-bn")
+    params = {name: x.astype(float) for name, x in kit.params.items()}
+    for name in TESTED:
+        backend = load(name)
+        model = loaded(backend, kit.config, params)
+        odd = backend.activations(model, kit.images("odd").astype(float))
+        facts, found = probe(backend, model, kit.images("even").astype(float), kit.labels, SGD)
+        arrays = {f"odd/{stage}": x for stage, x in odd.items()} | {"loss": np.array(facts["loss"])}
+        for key, x in found.items():
+            kind, _, array = key.partition("/")
+            kind = {"stage": "even", "step": "statistics" if spec.is_statistic(array) else "sgd"}.get(kind, kind)
+            arrays |= {f"{kind}/{array}": x} if array else {}
+        words = ("check", _written(tmp_path, arrays), "--against", "lenet-bn")
+        assert "The same function as lenet-bn" in googlenet(*words, cwd=tmp_path).stdout
+
+
+@slow
+@pytest.mark.skipif("pt" not in TESTED, reason="the textbook's network is PyTorch's")
+def test_network_of_the_textbook_is_the_same(tmp_path):
+    """Written by the book, with hooks where a stage ends: everything that a port can capture."""
+    import torch
+
+    from googlenet_pt import textbook
+
+    kit = kit_of("d2l", size=48)
+    model = textbook.build(kit.config, "float64", "cpu", {name: x.astype(float) for name, x in kit.params.items()})
+    b1, b2, b3, b4, b5, fc = model
+    ends = [b1[1], b1[2], b2[1], b2[3], b2[4], *b3, *b4, *b5[:3], fc]
+    stages, arrays = {}, {}
+    for stage, module in zip(spec.stage_names(kit.config), ends, strict=True):
+        module.register_forward_hook(
+            lambda module, x, y, stage=stage: stages.update({stage: y.detach().numpy().copy()})
+        )
+    for which in kit.sizes:
+        textbook.predict(model, kit.images(which).astype(float))
+        arrays |= {f"{which}/{stage}": x for stage, x in stages.items()}
+    images = kit.images("even").astype(float)
+    loss, grads = textbook.loss_and_grads(model, images, kit.labels)
+    arrays |= {"loss": np.array(loss)} | {f"gradient/{name}": x for name, x in grads.items()}
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    optimizers = {"sgd": torch.optim.SGD, "adam": partial(torch.optim.Adam, eps=ADAM.epsilon)}
+    for kind, optimizer in optimizers.items():
+        model.load_state_dict(before)
+        x, y = textbook.to_device(model, images, kit.labels)
+        textbook.update(model, optimizer(model.parameters(), lr=STEPS[kind].rate), x, y, {})
+        arrays |= {f"{kind}/{name}": x for name, x in textbook.dump_params(model).items()}
+    kit_folder = ("vectors", "d2l", "--size", "48", "--out", "kit")
+    googlenet(*kit_folder, cwd=tmp_path)
+    words = ("check", _written(tmp_path, arrays), "--against", "kit", "--json")
+    found = json.loads(googlenet(*words, cwd=tmp_path).stdout)
+    assert (found["verdict"], found["dtype"], len(found["errors"])) == ("same", "float64", 2 * 18 + 1 + 3 * 116)
+    status, told = _checked(tmp_path / "kit", arrays)
+    assert (status, "differs" in told) == (0, False)

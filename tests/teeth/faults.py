@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from teeth import checking, commands, definition, files, networks, operations, reading, training
+from teeth import checking, commands, definition, files, kits, networks, operations, reading, training
 from teeth.fault import Fault
 
 FAULTS: list[Fault] = [
@@ -15,6 +15,7 @@ FAULTS: list[Fault] = [
     *files.FAULTS,
     *commands.FAULTS,
     *checking.FAULTS,
+    *kits.FAULTS,
     *reading.FAULTS,
 ]
 
