@@ -7,6 +7,7 @@ import ctypes
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -59,19 +60,18 @@ def settle(model: gluon.Block, dtype: str, seed: int | None) -> gluon.Block:
     What ignores a parameter would pass if it were. Arrays whose shapes only a pass shows are moved once they are made.
     """
     mx.random.seed(0)
-    model.cast(dtype)
-    rng = np.random.default_rng(seed)
+    rng = None if seed is None else np.random.default_rng(seed)
     for parameter in model.collect_params().values():
         if parameter._data is None and not parameter._deferred_init:
             parameter.initialize(ctx=mx.cpu(), default_init=mx.init.MSRAPrelu())
+    model.cast(dtype)
+    for parameter in model.collect_params().values():
         # The scale and the shift of a batch norm that has none are there, too, and are not trained.
         fixed = parameter.grad_req == "null" and parameter.name.endswith(("gamma", "beta"))
-        if seed is None or fixed:
-            continue
         if parameter._deferred_init:
             own, place, default, data = parameter._deferred_init
-            parameter._deferred_init = own, place, _Moved(mx.initializer.create(default), rng), data
-        else:
+            parameter._deferred_init = own, place, _Settled(default, None if fixed else rng), data
+        elif rng is not None and not fixed:
             parameter.set_data(_moved(parameter.data(), rng))
     return model
 
@@ -90,16 +90,18 @@ def _array(x: spec.Array, dtype: Any) -> NDArray:
     return y.as_np_ndarray() if mx.util.is_np_array() else y
 
 
-class _Moved(mx.init.Initializer):
-    """Another initializer, after which no array is neutral."""
+class _Settled(mx.init.Initializer):
+    """Another initializer, in float32, since some draw nothing else; with random numbers no array stays neutral."""
 
-    def __init__(self, other: mx.init.Initializer, rng: np.random.Generator) -> None:
+    def __init__(self, other: Any, rng: np.random.Generator | None) -> None:
         super().__init__()
-        self.other, self.rng = other, rng
+        self.other, self.rng = mx.initializer.create(other), rng
 
     def __call__(self, desc: Any, array: NDArray) -> None:
-        self.other(desc, array)
-        array[:] = _moved(array, self.rng)
+        single = array.astype("float32")
+        self.other(desc, single)
+        double = single.astype(array.dtype)
+        array[:] = double if self.rng is None else _moved(double, self.rng)
 
 
 def load(model: gluon.Block, path: Path) -> None:
@@ -111,7 +113,7 @@ def load(model: gluon.Block, path: Path) -> None:
     if path.suffix != ".params":
         raise spec.InvalidInput("expected a .params file for a model of MXNet")
     arrays = params_file.read(path).arrays
-    namings = (_named(model), dict(model.collect_params().items()))
+    namings = (model._collect_params_with_prefix(), dict(model.collect_params().items()))
     own = max(namings, key=lambda naming: len(naming.keys() & arrays.keys()))
     if wrong := sorted(own.keys() ^ arrays.keys()):
         raise spec.InvalidInput(
@@ -138,7 +140,12 @@ def _fill(parameters: Mapping[str, gluon.Parameter], arrays: spec.Arrays) -> Non
 
 def parameters(model: gluon.Block) -> int:
     """How many numbers are trained."""
-    return sum(math.prod(x.shape) for x in model.collect_params().values() if x.grad_req != "null")
+    return sum(math.prod(x.shape) for x in set(_made(model).values()) if x.grad_req != "null")
+
+
+def _made(model: gluon.Block) -> dict[str, gluon.Parameter]:
+    """The parameters that have their arrays, by the names of the attributes."""
+    return {name: x for name, x in model._collect_params_with_prefix().items() if x._data is not None}
 
 
 class Symbol(gluon.SymbolBlock):
@@ -171,7 +178,10 @@ class Symbol(gluon.SymbolBlock):
             raise spec.InvalidInput(
                 f"expected arrays for all its inputs but the images; {files[0].name} has none for {', '.join(images)}"
             )
-        super().__init__(graph, [mx.sym.var(name) for name in (*images, *labels)])
+        with warnings.catch_warnings():
+            # MXNet says so of every symbol; the parameters, which come after, decide the type.
+            warnings.filterwarnings("ignore", "Cannot decide type", UserWarning)
+            super().__init__(graph, [mx.sym.var(name) for name in (*images, *labels)])
         self.labels = len(labels)
         own = dict(self.collect_params().items())
         _fill(own, arrays)
@@ -195,12 +205,12 @@ def record(model: gluon.Block, images: spec.Array, *, training: bool) -> Recordi
     """
     dtype = next((x.dtype for x in model.collect_params().values()), "float32")
     x = _array(images, dtype)
-    with autograd.predict_mode():
-        usual = [_numbers(y) for y in _leaves(model(x))]
-    kept = {parameter: parameter.data().copy() for parameter in model.collect_params().values()}
-    recorder = _Recorder(model, x, training=training)
-    with autograd.train_mode() if training else autograd.predict_mode(), recorder.watching():
-        ends = list(_leaves(model(x)))
+    kept = {parameter: parameter.data().copy() for parameter in _made(model).values()}
+    with autograd.train_mode() if training else autograd.predict_mode():
+        usual = [_numbers(y) for y in _leaves(model(x))]  # from here on every parameter that is used has its shape
+        recorder = _Recorder(model, x, training=training)
+        with recorder.watching():
+            ends = list(_leaves(model(x)))
     recorder.measure_momentum()
     for parameter, before in kept.items():
         parameter.set_data(before)
@@ -213,10 +223,6 @@ def record(model: gluon.Block, images: spec.Array, *, training: bool) -> Recordi
 
 def _numbers(x: NDArray) -> spec.Array:
     return x.asnumpy().astype(np.float64)
-
-
-def _named(model: gluon.Block) -> dict[str, gluon.Parameter]:
-    return dict(model._collect_params_with_prefix())
 
 
 def _leaves(y: Any) -> Iterator[NDArray]:
@@ -289,9 +295,10 @@ class _Recorder:
     def __init__(self, model: gluon.Block, x: NDArray, *, training: bool) -> None:
         self.model = model
         self.training = training
+        self.dtype = x.dtype
         self.places = [""]
-        self.parameters = {id(parameter.data()): parameter for parameter in model.collect_params().values()}
-        self.names = {id(parameter.data()): name for name, parameter in _named(model).items()}
+        self.parameters = {id(parameter.data()): parameter for parameter in _made(model).values()}
+        self.names = {id(parameter.data()): name for name, parameter in _made(model).items()}
         self.arrays: dict[str, spec.Array] = {}
         self.nodes: list[Node] = []
         self.samples: list[spec.Array] = []
@@ -441,7 +448,7 @@ class _Recorder:
         if name in _COMPARISONS and id(inputs[0]) in self.random:
             share = float(settings["scalar"])
             share = 1 - share if "less" in name else share
-            y = _array(np.full(y.shape, 1 - share), inputs[0].dtype)
+            y = _array(np.full(y.shape, 1 - share), self.dtype)
             self.masks[id(y)] = share
         for x in inputs:
             if id(x) in self.masks:
@@ -587,11 +594,12 @@ def _batch_norm(r: _Recorder, call: _Call) -> Made:
             del arrays[role]
     kept = float(call.get("momentum", 0.9))
     of_batch = r.training and not call.get("use_global_stats", False)
-    if of_batch and kept == 1:
+    if of_batch and kept == 1 and not isinstance(r.model, gluon.SymbolBlock):  # as our own symbols have it
         batch = _numbers(x).mean((0, *range(2, x.ndim)))
         r.unmoved.append(_Unmoved(len(r.nodes), mean, _numbers(mean), batch))
     momentum = None if kept == 1 else round(1 - kept, 12)
-    return Norm(float(call.get("eps", 1e-3)), momentum, "weight" in arrays, "bias" in arrays, of_batch=of_batch), arrays
+    epsilon = float(call.get("eps", np.float32(1e-3)))  # its default is a number in float32
+    return Norm(epsilon, momentum, "weight" in arrays, "bias" in arrays, of_batch=of_batch), arrays
 
 
 def _lrn(r: _Recorder, call: _Call) -> Made:
@@ -633,7 +641,8 @@ def _product(*, inverted: bool = False) -> Callable[[_Recorder, _Call], Made]:
             return None
         channels = mask.shape != x.shape
         dropped = r.node(Dropout(r.masks[id(mask)], always=not r.training, channels=channels), [r.known[id(x)]], x)
-        return r.node(Scale(float(_numbers(mask).reshape(-1)[0])), [dropped], call.y)
+        factor = str(mask.asnumpy().reshape(-1)[0])  # 0.6 is 0.6 in float32 too
+        return r.node(Scale(float(factor)), [dropped], call.y)
 
     return made
 

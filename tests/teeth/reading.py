@@ -6,6 +6,9 @@ from teeth.fault import Fault
 
 _R = "tests/test_rewriting.py"
 _RULES = "harness/check/readers/rewriting.py"
+_G = "tests/test_check_mx.py"
+_GLUON = "googlenet_mx/recording.py"
+_SYMBOL = f"{_G}::test_symbol_with_a_loss_and_a_batch_norm_of_fixed_scale_is_read"
 
 FAULTS = [
     Fault(
@@ -28,5 +31,48 @@ FAULTS = [
         ' and gate.op == Activation("sigmoid") and gate.reads == (x,):',
         ' and gate.op == Activation("sigmoid"):',
         (f"{_R}::test_gate_of_the_same_map_is_silu",),
+    ),
+    # ---------------------------------------------------------------------------------------------------- MXNet
+    Fault(
+        "MXNet's momentum is read as everybody else's",
+        _GLUON,
+        "momentum = None if kept == 1 else round(1 - kept, 12)",
+        "momentum = None if kept == 1 else kept",
+        (_SYMBOL,),
+    ),
+    Fault(
+        "a scale that MXNet takes for 1 is read as one",
+        _GLUON,
+        'call.get("fix_gamma", True)\n',
+        'call.get("fix_gamma", False)\n',
+        (_SYMBOL,),
+    ),
+    Fault(
+        "MXNet's k is Caffe's where nobody says it",
+        _GLUON,
+        '("knorm", 2)',
+        '("knorm", 1)',
+        (f"{_G}::test_mistake_is_found_and_nothing_else[lrn-k]",),
+    ),
+    Fault(
+        "a pass of the check moves running means",
+        _GLUON,
+        "        parameter.set_data(before)\n",
+        "        before.wait_to_read()\n",
+        (f"{_G}::test_a_pass_leaves_a_model_as_it_was",),
+    ),
+    Fault(
+        "a hybridized model is one operation",
+        _GLUON,
+        "never = property(lambda block: False,",
+        "never = property(lambda block: True,",
+        (f"{_G}::test_our_own_network_is_the_same[lenet-bn-28-True]",),
+    ),
+    Fault(
+        "a symbol's label is an image",
+        _GLUON,
+        'labels = [name for name in free if name.endswith("label")]',
+        'labels = [name for name in free if name.endswith("labels")]',
+        (_SYMBOL,),
     ),
 ]
