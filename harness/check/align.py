@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import permutations
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.check.graph import Activation, Convolution, Dropout, Flatten, Linear, Norm, Padding, Softmax
 from harness.check.tree import Chain, Fork, Item, Side, Step
@@ -47,45 +47,93 @@ _ORDER = 0.3  # of a branch in another place
 _KIND = 0.7  # of another pool
 
 
+class _Form(NamedTuple):
+    """What counts of an item, whatever it is called; costs are computed once for all items of a form."""
+
+    op: Any  # of a block its joint, of a head `Side`
+    into: Shape
+    shape: Shape
+    chains: tuple[tuple[_Form, ...], ...] = ()
+
+
+Forms = tuple[_Form, ...]
+
+
+def _form(item: Item) -> _Form:
+    if isinstance(item, Step):
+        return _Form(item.op, item.into, item.shape)
+    chains = item.branches if isinstance(item, Fork) else (item.chain,)
+    return _Form(item.joint if isinstance(item, Fork) else Side, (), (), tuple(map(_forms, chains)))
+
+
+def _forms(chain: Chain) -> Forms:
+    return tuple(map(_form, chain))
+
+
 def align(reference: Chain, model: Chain) -> tuple[float, Alignment]:
     """How far two chains are from each other, and what belongs together."""
-    rows, columns = len(reference), len(model)
-    best: list[list[tuple[float, Pair | None]]] = [[(0.0, None)] * (columns + 1) for _ in range(rows + 1)]
-    for i in range(rows + 1):
-        for j in range(columns + 1):
-            ways: list[tuple[float, Pair | None]] = []
-            if i and j and (matched := match(reference[i - 1], model[j - 1])):
-                ways.append((best[i - 1][j - 1][0] + matched[0], matched[1]))
+    best = _table(_forms(reference), _forms(model))
+    pairs: list[Pair] = []
+    i, j = len(reference), len(model)
+    while i or j:
+        _, up, left = best[i][j]
+        i, j = i - up, j - left
+        pairs.append(_pair(reference[i] if up else None, model[j] if left else None))
+    return best[-1][-1][0], tuple(reversed(pairs))
+
+
+def _pair(reference: Item | None, model: Item | None) -> Pair:
+    if isinstance(reference, Side) and isinstance(model, Side):
+        return Pair(reference, model, (align(reference.chain, model.chain)[1],))
+    if not (isinstance(reference, Fork) and isinstance(model, Fork)):
+        return Pair(reference, model)
+    r, m = reference.branches, model.branches
+    _, order = _matching(_form(reference), _form(model))
+    inner = [tuple(_pair(x, None) for x in r[i]) if j < 0 else align(r[i], m[j])[1] for i, j in enumerate(order)]
+    left = [j for j in range(len(m)) if j not in order]
+    inner += [tuple(_pair(None, x) for x in m[j]) for j in left]
+    return Pair(reference, model, tuple(inner), (*order, *left))
+
+
+def _table(reference: Forms, model: Forms) -> list[list[tuple[float, bool, bool]]]:
+    """The cost of every beginning of both, and which of the two go one item back from there at that cost."""
+    best = [[(0.0, False, False)] * (len(model) + 1) for _ in range(len(reference) + 1)]
+    for i in range(len(reference) + 1):
+        for j in range(len(model) + 1):
+            ways = []
+            if i and j and (matched := _cost(reference[i - 1], model[j - 1])) is not None:
+                ways.append((best[i - 1][j - 1][0] + matched, True, True))
             if i:
-                ways.append((best[i - 1][j][0] + gap(reference[i - 1]), Pair(reference[i - 1], None)))
+                ways.append((best[i - 1][j][0] + _gap(reference[i - 1]), True, False))
             if j:
-                ways.append((best[i][j - 1][0] + gap(model[j - 1]), Pair(None, model[j - 1])))
+                ways.append((best[i][j - 1][0] + _gap(model[j - 1]), False, True))
             if ways:
                 best[i][j] = min(ways, key=lambda way: way[0])
-    pairs: list[Pair] = []
-    i, j = rows, columns
-    while pair := best[i][j][1]:
-        pairs.append(pair)
-        i, j = i - (pair.reference is not None), j - (pair.model is not None)
-    return best[rows][columns][0], tuple(reversed(pairs))
+    return best
 
 
-def gap(item: Item) -> float:
+@lru_cache(maxsize=65536)
+def _distance(reference: Forms, model: Forms) -> float:
+    return _table(reference, model)[-1][-1][0]
+
+
+@lru_cache(maxsize=65536)
+def _gap(item: _Form) -> float:
     """The cost of an item that has no counterpart."""
-    if isinstance(item, Step):
+    if not item.chains:
         return _GAPS.get(type(item.op), 1.0)
-    chains = item.branches if isinstance(item, Fork) else (item.chain,)
-    return 1 + sum(gap(inner) for chain in chains for inner in chain)
+    return 1 + sum(_gap(inner) for chain in item.chains for inner in chain)
 
 
-def match(reference: Item, model: Item) -> tuple[float, Pair] | None:
+@lru_cache(maxsize=65536)
+def _cost(reference: _Form, model: _Form) -> float | None:
     """The cost of two items that belong together; None where they cannot."""
-    if isinstance(reference, Fork) and isinstance(model, Fork):
-        return _match_forks(reference, model)
-    if isinstance(reference, Side) and isinstance(model, Side):
-        cost, inner = align(reference.chain, model.chain)
-        return cost, Pair(reference, model, (inner,))
-    if not (isinstance(reference, Step) and isinstance(model, Step)):
+    if reference.chains and model.chains:
+        if Side in (reference.op, model.op):
+            alone = reference.op == model.op
+            return _distance(reference.chains[0], model.chains[0]) if alone else None
+        return _matching(reference, model)[0] if type(reference.op) is type(model.op) else None
+    if reference.chains or model.chains:
         return None
     r, m = alike(reference, model)
     if type(r) is not type(m):
@@ -93,18 +141,17 @@ def match(reference: Item, model: Item) -> tuple[float, Pair] | None:
         if not pools:
             return None
         same = averages(reference.op, model.op) and windows(reference.op, model.into) == windows(model.op, model.into)
-        return (0.1 if same else _KIND), Pair(reference, model)
-    settings = differing(r, m, model.into)
-    return sum(_SETTINGS.get(name, _OTHERWISE) for name in settings), Pair(reference, model)
+        return 0.1 if same else _KIND
+    return sum((_SETTINGS.get(name, _OTHERWISE) for name in differing(r, m, model.into)), 0.0)
 
 
-def alike(reference: Step, model: Step) -> tuple[Any, Any]:
+def alike(reference: Step | _Form, model: Step | _Form) -> tuple[Any, Any]:
     """Their operations; a 1 x 1 convolution of one pixel is a dense layer where the other one is."""
     r, m = reference.op, model.op
     return (_dense(reference) if isinstance(m, Linear) else r), (_dense(model) if isinstance(r, Linear) else m)
 
 
-def _dense(step: Step) -> Any:
+def _dense(step: Step | _Form) -> Any:
     op = step.op
     pixel = isinstance(op, Convolution) and op.kernel == (1, 1) == step.into[1:] == step.shape[1:] and op.groups == 1
     return Linear(op.channels, op.bias) if pixel else op
@@ -115,27 +162,24 @@ def averages(*ops: Any) -> bool:
     return all(isinstance(op, AveragePool | AdaptiveAverage) for op in ops)
 
 
-def _match_forks(reference: Fork, model: Fork) -> tuple[float, Pair] | None:
-    if type(reference.joint) is not type(model.joint):
-        return None
-    r, m = reference.branches, model.branches
-    made = [[align(one, other) for other in m] for one in r]
-    absent = [sum(map(gap, branch)) + 1 for branch in r]
-    extra = [sum(map(gap, branch)) + 1 for branch in m]
-    ordered = isinstance(reference.joint, Concat)
+@lru_cache(maxsize=65536)
+def _matching(reference: _Form, model: _Form) -> tuple[float, tuple[int, ...]]:
+    """The cost of two blocks, and which branch of the model each of the reference's is; -1: it has none."""
+    r, m = reference.chains, model.chains
+    made = [[_distance(one, other) for other in m] for one in r]
+    absent = [sum(map(_gap, branch)) + 1 for branch in r]
+    extra = [sum(map(_gap, branch)) + 1 for branch in m]
+    ordered = isinstance(reference.op, Concat)
 
     def cost(order: Sequence[int]) -> float:
-        total = sum(absent[i] if j < 0 else made[i][j][0] for i, j in enumerate(order))
+        total = sum(absent[i] if j < 0 else made[i][j] for i, j in enumerate(order))
         matched = [j for j in order if j >= 0]
         moved = sum(j != k for j, k in zip(matched, sorted(matched), strict=True)) if ordered else 0
         return total + _ORDER * moved + sum(extra[j] for j in range(len(m)) if j not in order)
 
     places = [*range(len(m)), *[-1] * max(0, len(r) - len(m))]
     order = min(dict.fromkeys(permutations(places, len(r))), key=cost)
-    inner = [tuple(Pair(item, None) for item in r[i]) if j < 0 else made[i][j][1] for i, j in enumerate(order)]
-    left = [j for j in range(len(m)) if j not in order]
-    inner += [tuple(Pair(None, item) for item in m[j]) for j in left]
-    return cost(order), Pair(reference, model, tuple(inner), (*order, *left))
+    return cost(order), order
 
 
 # ------------------------------------------------------------------------------------------- settings that differ

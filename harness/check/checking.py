@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import spec
@@ -270,7 +271,8 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
     classes = math.prod(logits(passes.trees["inference"])[:1])
     folded = trial.framework in _FOLDING and not _has_norm(passes)
     reference: Reference | Model
-    problem, order = passes.problem, [""]
+    problem, closest = passes.problem, ""
+    near = partial(nearest, trial.shape, passes.trees["inference"], passes.trees.get("training"), classes)
     if other is not None:
         name, its = against or "the other", _passes(other, inference=inference)
         notes += [f"{name}: {note}" for note in its.notes if note not in notes]
@@ -286,8 +288,8 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
         reference = Model(name, other, its.trees, its.arrays)
         report = replace(report, compared=tuple(kind for kind in passes.trees if kind in its.trees))
     else:
-        order = nearest(trial.shape, passes.trees["inference"], passes.trees.get("training"), classes, folded=folded)
-        reference = Reference(against or order[0], trial.shape[0], classes, folded=folded)
+        closest = against or near(folded=folded)
+        reference = Reference(closest, trial.shape[0], classes, folded=folded)
         if folded and reference.config.batch_norm:
             notes.append(_FOLDED)
     if not reference.fits(trial.shape):
@@ -298,6 +300,8 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
         )
     alignments = _aligned(trial, passes.trees, reference)
     lines = _lines(trial, alignments, reference, inference=inference)
+    if closest and against and lines:
+        closest = near(folded=folded)
     # Those of the heads are in the training pass; running statistics have moved in it.
     names = {x: y for kind in ("training", "inference") for x, y in weights(alignments.get(kind, ())).items()}
     arrays = {name: passes.arrays[own] for name, own in names.items()}
@@ -312,7 +316,7 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
         classes=classes,
         arrays=arrays,
         alignment=alignments.get("training", alignments["inference"]),
-        nearest=order[0],
+        nearest=closest,
         reference_parameters=reference.parameters,
         stages=_stages(reference.places, reference.heads),
         lines=tuple(lines),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,7 @@ class Reference:
         Weights are He's, which keep the scale of what passes through them; nothing else is neutral, and running
         statistics are those of the pictures.
         """
-        config = replace(self.config, aux=False)
-        weights = {name: x for name, x in spec.init_params(config, 0, "he").items() if x.ndim > 1}
-        arrays: dict[str, spec.Array] = probe_params(config, 0) | weights
+        config, arrays = replace(self.config, aux=False), dict(self._drawn)
         x = _pictures(config, shape)
         if self.folded:
             rng = np.random.default_rng(0)
@@ -139,6 +137,12 @@ class Reference:
             run.chain(read(graph_of_table(config, shape, training=True), heads=False), x)
             arrays |= run.statistics
         return arrays, x
+
+    @cached_property
+    def _drawn(self) -> dict[str, spec.Array]:
+        config = replace(self.config, aux=False)
+        weights = {name: x for name, x in spec.init_params(config, 0, "he").items() if x.ndim > 1}
+        return probe_params(config, 0) | weights
 
 
 class Model:
@@ -171,7 +175,7 @@ class Model:
         inference = self.trees["inference"]
         arrays = dict(self.arrays)
         try:
-            name = nearest(self.trial.shape, inference, self.trees.get("training"), logits(inference)[0])[0]
+            name = nearest(self.trial.shape, inference, self.trees.get("training"), logits(inference)[0])
         except spec.InvalidInput:
             return arrays, probe_images(shape)
         return arrays, _pictures(spec.preset(name, in_channels=shape[0]), shape)
@@ -282,10 +286,8 @@ class Effects:
         return outputs
 
 
-def nearest(
-    shape: spec.Shape, inference: Chain, training: Chain | None, classes: int, *, folded: bool = False
-) -> list[str]:
-    """Presets by their distance from a model, the nearest first; what is for training only counts little."""
+def nearest(shape: spec.Shape, inference: Chain, training: Chain | None, classes: int, *, folded: bool = False) -> str:
+    """The preset with the least distance from a model; what is for training only counts little."""
     counted = {}
     for name in spec.PRESETS:
         reference = Reference(name, shape[0], classes, folded=folded)
@@ -303,7 +305,7 @@ def nearest(
         costs[name] = align(reference.tree(shape), inference)[0]
         if training is not None and reference.fits(shape, heads=True):
             costs[name] += _OF_TRAINING * align(reference.tree(shape, training=True), training)[0]
-    return sorted(costs, key=lambda name: costs[name])
+    return min(costs, key=lambda name: costs[name])
 
 
 def _layers(chain: Chain) -> Iterator[Any]:
