@@ -53,7 +53,8 @@ def _transform(optimizer: spec.Optimizer, dtype: jnp.dtype) -> optax.GradientTra
         return optax.chain(*steps)
 
     # The rate alone is a number on the device, which may change from step to step without compiling anew.
-    return optax.inject_hyperparams(build, hyperparam_dtype=dtype)(learning_rate=optimizer.rate)
+    made = optax.inject_hyperparams(build, hyperparam_dtype=dtype)(learning_rate=optimizer.rate)
+    return made._replace(init=jax.jit(made.init))  # one program for all zeros; alone each shape would be one
 
 
 class _Averaged(NamedTuple):

@@ -171,7 +171,7 @@ def answer_of(
 
     parameters = sum(x.size for name, x in backend.dump_params(model).items() if not spec.is_statistic(name))
     x, y = backend.to_device(model, images, labels)
-    optimizer = backend.make_optimizer(model, OPTIMIZER)
+    optimizer = backend.make_optimizer(model, OPTIMIZER) if masks is None else None
     kept = None if masks is None else backend.masks_to_device(model, masks)
     with full_precision():
         stages, loss, grads = _program(backward=masks is None)(model, optimizer, x, y, kept)

@@ -17,7 +17,6 @@ from spec.tolerances import TOLERANCES
 # 15 to 30 s for the gradients of a GoogLeNet: test_operations.py has those of its blocks, test_parity.py of the whole,
 # d2l's among them.
 CASES = [
-    Case("d2lzh", 29, 1, backward_in_jax=False),
     Case("bvlc", 32, 2, backward_in_jax=False),
     Case("torchvision", 33, 4, backward_in_jax=False),
     Case("lenet", 28, 4),

@@ -12,6 +12,7 @@ _HEADS = "tests/test_training.py::test_steps_with_batch_norm_heads_and_given_dro
 _LOOK = "tests/test_training.py::test_looking_at_a_model_does_not_change_it"
 _RESUME = "tests/test_backend_optimizers.py::test_going_on_from_a_dumped_state_is_bit_identical"
 _STATE = "tests/test_backend_optimizers.py::test_a_state_has_the_canonical_names_shapes_and_values"
+_OPERATION = "tests/test_operations.py::test_the_operation_is_the_referees"
 _TRAINING = "tests/test_trajectory.py::test_a_training_equals_the_referees"
 _SLOWLY = "tests/test_trajectory.py::test_a_training_that_jax_compiles_slowly_equals_the_referees"
 _PREDICTOR = "tests/test_tuned.py::test_the_predictor_computes_what_the_referee_does"
@@ -44,7 +45,7 @@ _WIRING = [
             model,
             _CONV2,
             _CONV2.replace("\n", '\n        self.conv2.activation = "relu"\n'),
-            (f"{_STAGES}[{backend}-d2lzh-29-1-float64]",),
+            (f"{_OPERATION}[{backend}-float64-convolution-conv2-without-relu]",),
         ),
         Fault(
             f"{backend}: no ReLU after the second convolution of stage 2",
