@@ -81,6 +81,8 @@ def check_capture(path: Path, against: str | None, *, as_json: bool) -> None:
 
 
 def _print(verdict: Verdict) -> None:
+    from harness.check.kits.bounds import BOUNDS
+
     tell, kit, errors = console(), verdict.kit, verdict.errors
     preset = kit.config.preset
     screen.say(tell, f"{_counted(verdict)}; {verdict.dtype}{', ' * bool(verdict.layout)}{verdict.layout}")
@@ -91,9 +93,11 @@ def _print(verdict: Verdict) -> None:
     for note in verdict.notes:
         screen.say(tell, note)
     if not verdict.lines:
-        screen.say(
-            tell, f"The same function as {preset}: no array is off by more than {max(errors.values()):.1e}.", "green"
-        )
+        worst = max(errors.values(), default=0.0)
+        screen.say(tell, f"The same function as {preset}: no array is off by more than {worst:.1e}.", "green")
+    elif stages := [error for name, error in errors.items() if name.partition("/")[0] in kit.sizes]:
+        right = sum(error <= BOUNDS[verdict.dtype].stages for error in stages)
+        screen.say(tell, f"Given its own input, the output of {right} of {len(stages)} stages is right.")
 
 
 def _counted(verdict: Verdict) -> str:
@@ -110,7 +114,7 @@ def _counted(verdict: Verdict) -> str:
 
 
 def _listed(places: tuple[str, ...]) -> str:
-    return ", ".join(places if len(places) <= 6 else [*places[:5], f"{len(places) - 5} more"])
+    return ", ".join(places if len(places) <= 4 else [*places[:3], f"{len(places) - 3} more"])
 
 
 def _off(off: float | None) -> str:

@@ -7,7 +7,7 @@ nothing of those behind it, and each that is wrong is found. What a mistake expl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from harness.check.tree import Chain, read
 from spec import Array
 from spec.network import IMAGES, Head
 
+_COARSE = 1e-2  # of a stage
 SINGLE = BOUNDS["float32"].stages
 
 
@@ -142,9 +143,21 @@ class _Judge:
             lines += [Line((place,), text, shaped, text != UNKNOWN) for place, text in found]
             done(part.name)
         right = not lines
+        hints = list(self.hints([line for line in lines if not line.known]))
         training, notes = judge_training(self.kit, self.capture, right=right, errors=self.errors)
         lines += [Line((place,), text, off, known) for place, text, off, known in training]
-        return Verdict(self.kit, self.capture.dtype, self.capture.layout, self.errors, _grouped(lines), tuple(notes))
+        return Verdict(
+            self.kit, self.capture.dtype, self.capture.layout, self.errors, _grouped(lines), (*hints, *notes)
+        )
+
+    def hints(self, unknown: list[Line]) -> Iterator[str]:
+        """What may be behind numbers that no mistake gives."""
+        if unknown and all(line.off is not None and line.off < _COARSE for line in unknown):
+            yield f"what no mistake explains is off by less than {_COARSE:g}, as by products in TF32 or 16 bits"
+        drops = {node.stage for node in spec.layers(self.kit.config) if node.dropout is not None}
+        usual = spec.PRESETS[self.kit.config.preset]
+        if (usual.dropout or usual.aux_dropout) and (at := sorted(drops & {line.places[0] for line in unknown})):
+            yield f"{', '.join(at)}: dropout that is on gives other numbers each time, which nothing can repeat"
 
     def part(self, part: Part) -> tuple[float, Found]:
         """How far it is off, and what is wrong; nothing where it is right."""

@@ -140,8 +140,9 @@ def expected(kit: Kit, done: Callable[[str], None] = lambda name: None) -> Itera
     yield from ((f"statistics/{name}", x) for name, x in training.statistics.items())
     moved = nonzero(training.grads)
     for kind in STEPS:
-        stepped = step(kit, kind, training.grads)
-        yield from ((f"{kind}/{name}", x) for name, x in stepped.items() if kind == "sgd" or name in moved)
+        for name, gradient in training.grads.items():  # one after the other: the largest networks take 1 GB for all
+            if kind == "sgd" or name in moved:
+                yield f"{kind}/{name}", step(kit, kind, {name: gradient})[name]
     done("training")
 
 
