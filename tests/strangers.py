@@ -18,6 +18,8 @@ class BasicConv(nn.Module):
         net.says(name, settings)
         self.conv = nn.Conv2d(into, out, kernel, **settings)
         self.bn = nn.BatchNorm2d(out, **net.norm) if net.norm else nn.Identity()
+        if net.mistake == "norm-gamma":
+            self.bn.weight = None
         self.relu = net.activation(name)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -48,7 +50,7 @@ class Block4(nn.Module):
         if self.mistake == "pool-unused":
             pooled = x
         if self.mistake == "pool-zeros":
-            pooled = F.max_pool2d(F.pad(x - 1, (1, 1, 1, 1)), 3, 1) + 1
+            pooled = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 1)
         parts = [self.one(x), self.three(x), self.five(x), self.proj(pooled)]
         if self.mistake == "order":
             parts = [parts[i] for i in (0, 2, 1, 3)]
@@ -65,10 +67,12 @@ class Stranger(nn.Module):
         self.mistake = mistake
         epsilon, momentum = 1e-5 if mistake == "epsilon" else 1e-3, 0.01 if mistake == "momentum" else 0.1
         self.norm = {"eps": epsilon, "momentum": momentum} if norm else {}
+        if mistake == "norm-training":
+            self.norm["track_running_stats"] = False
         ceil = mistake != "floor"
         alpha = 5e-4 if mistake == "lrn-alpha" else 1e-4
         lrn = nn.LocalResponseNorm(5, alpha, 0.75, 2.0 if mistake == "lrn-k" else 1.0)
-        lrn = _WrittenOut(mistake) if mistake in ("lrn-pool", "lrn-slices") else lrn
+        lrn = _WrittenOut(mistake) if mistake in ("lrn-pool", "lrn-slices", "lrn-divisor") else lrn
         lrn = nn.Identity() if mistake == "no-lrn" or norm else lrn
         reduce = BasicConv(self, 8, 8, 1, "conv2_reduce")
         pool = nn.AvgPool2d if mistake == "stage-average" else nn.MaxPool2d
@@ -86,7 +90,9 @@ class Stranger(nn.Module):
             nn.Identity() if mistake == "no-reduce" else reduce,
             BasicConv(self, 8, 12, 3, "conv2", padding=1),
             lrn,
-            nn.MaxPool2d(3, 2, ceil_mode=ceil),
+            nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2))
+            if mistake in ("pool-zeros-stage", "pool-zeros-negative")
+            else nn.MaxPool2d(3, 2, ceil_mode=ceil),
         )
         widths = dict(WIDTHS)
         if mistake == "width":
@@ -133,7 +139,8 @@ class Stranger(nn.Module):
     def activation(self, name: str) -> nn.Module:
         """ReLU, where the mistake is not that it is none."""
         leaf = name.partition(".")[2]
-        if (self.mistake, name) in (("no-relu", "conv2"), ("no-relu-reduce", "conv2_reduce")):
+        lost = {"no-relu": "conv2", "pool-zeros-negative": "conv2", "no-relu-reduce": "conv2_reduce"}
+        if lost.get(self.mistake) == name:
             return nn.Identity()
         if self.mistake == "no-relu-branch" and leaf == "branch1x1":
             return nn.Identity()
@@ -165,7 +172,8 @@ class _WrittenOut(nn.Module):
 
     def __init__(self, mistake: str) -> None:
         super().__init__()
-        self.average = nn.AvgPool3d((5, 1, 1), 1, (2, 0, 0)) if mistake == "lrn-pool" else None
+        average = nn.AvgPool3d((5, 1, 1), 1, (2, 0, 0), count_include_pad=mistake != "lrn-divisor")
+        self.average = None if mistake == "lrn-slices" else average
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.average is not None:

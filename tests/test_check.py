@@ -69,8 +69,10 @@ def trial(model: nn.Module, shape: spec.Shape, *, seed: int | None = 0, passes: 
 
 def judged(mistake: str = "", *, inference: bool = False):
     """The report on a stranger's network."""
-    norm = mistake in ("epsilon", "momentum", "norm")
+    norm = mistake in ("epsilon", "momentum", "norm", "norm-training", "norm-gamma")
     config = strangers.small_with_norm() if norm else strangers.small()
+    if mistake == "pool-zeros-negative":
+        config = _other(config, conv2=spec.network.Conv(12, 3, pad=1, activation=None))
     with mock.patch.dict(spec.PRESETS, {"bvlc": config}, clear=True):
         done = trial(strangers.Stranger(mistake, norm), (3, strangers.SIZE, strangers.SIZE))
         return check(done, "bvlc", inference=inference)
@@ -183,6 +185,23 @@ MISTAKES = [  # what is wrong, where, in these words, what it does, and what wou
     pytest.param("no-dropout", ("fc",), "dropout 0.4 is missing", DROPOUT, "nothing", marks=slow),
     pytest.param("epsilon", EVERYWHERE, "epsilon 1e-05, bvlc has epsilon 0.001", "off by", "nothing", marks=slow),
     pytest.param("momentum", EVERYWHERE, "momentum 0.01, bvlc has momentum 0.1", DROPOUT, "nothing", marks=slow),
+    pytest.param("norm-gamma", EVERYWHERE, "no scale, bvlc has scale", "other weights", "count", marks=slow),
+    pytest.param(
+        "norm-training",
+        tuple(name for name in EVERYWHERE if not name.startswith("aux")),
+        "statistics of the batch, bvlc has running statistics",
+        "another result in another batch",
+        "nothing",
+        marks=slow,
+    ),
+    pytest.param(
+        "pool-zeros-negative",
+        ("pool2",),
+        "3 x 3 max pool, stride 2, padding (0, 1) with zeros, bvlc has 3 x 3 max pool, stride 2, rounded up",
+        "off by",
+        "nothing",
+        marks=slow,
+    ),
 ]
 
 
@@ -196,6 +215,46 @@ def test_mistake_is_found_and_nothing_else(mistake, places, text, effect, shown_
     assert [(line.places, line.text, line.shown_by) for line in report.lines] == [(places, text, shown_by)]
     assert effect in report.lines[0].effect
     assert report.not_understood is None
+
+
+TRAPS = {  # by the name of a trap, the mistake above that it is
+    "same-padding": "pad",
+    "relu-missing": "no-relu",
+    "pool-floor": "floor",
+    "pool-zeros": "pool-zeros-negative",
+    "pool-fixed": "fixed-average",
+    "adaptive-pool": "head-adaptive",
+    "lrn-alpha": "lrn-alpha",
+    "lrn-k": "lrn-k",
+    "norm-epsilon": "epsilon",
+    "norm-gamma": "norm-gamma",
+    "norm-training": "norm-training",
+    "norm-momentum": "momentum",
+    "branch-order": "order",
+    "flatten-order": "flatten",
+    "dropout-on": "always-drops",
+    "loss-probabilities": "softmax",
+}
+NO_OPERATION = {"pixels-255", "channels-rgb", "transform-input", "kernel-square", "kernel-reshaped", "default-biases"}
+NO_OPERATION |= {"norm-epsilon-float32", "norm-biased", "norm-forward-only", "loss-from-logits", "pool-divisor"}
+
+
+def test_phrasebook_has_the_line_for_every_trap():
+    """What is printed is what the test of the mistake asserts."""
+    docs = Path(spec.__file__).parent.parent / "docs"
+    section = (docs / "porting.md").read_text().partition("### What `check` says of them\n")[2].partition("\n## ")[0]
+    told = dict(re.findall(r"^\| `([\w-]+)` \| `(.+?)` \|$", section, re.MULTILINE))
+    words = {row.values[0]: row.values[2] for row in MISTAKES}
+    assert told == {trap: words[mistake] for trap, mistake in TRAPS.items()}
+    traps = re.findall(r"^@trap.*\ndef (\w+)\(", (docs / "traps.py").read_text(), re.MULTILINE)
+    assert {name.replace("_", "-") for name in traps} == told.keys() | NO_OPERATION
+    assert all(f"`{name}`" in section for name in NO_OPERATION)
+
+
+@pytest.mark.slow
+def test_average_that_does_not_count_its_padding_is_no_local_response_norm():
+    """The trap pool-divisor."""
+    assert judged("lrn-divisor").not_understood == "the operation power at stem.2"
 
 
 @pytest.mark.slow
@@ -225,7 +284,10 @@ def test_head_at_another_place_is_one_more_and_one_less():
     ],
 )
 def test_same_function_in_another_form_is_no_difference(mistake):
-    """A second ReLU after a pool changes nothing, SAME at these sizes is ceiling, a pixel's convolution is dense."""
+    """A second ReLU after a pool changes nothing, SAME at these sizes is ceiling, a pixel's convolution is dense.
+
+    Zeros around a map that is not negative are no maximum; local response normalization is what it computes.
+    """
     report = judged(mistake)
     assert (report.status, report.lines, report.not_understood) == (0, (), None)
     assert report.error < 1e-13

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.check.graph import (
     Activation,
+    BorderedMaxPool,
     Convolution,
     Dropout,
     Flatten,
@@ -132,6 +133,11 @@ def _max_pool(run: Run, step: Step, x: Array) -> Array:
     return reference.max_pool(x, step.op)[0]
 
 
+def _bordered_max_pool(run: Run, step: Step, x: Array) -> Array:
+    op = step.op
+    return reference.max_pool(np.pad(x, ((0, 0), (0, 0), *op.pads)), MaxPool(op.kernel, op.stride, ceil=op.ceil))[0]
+
+
 def _local_response_norm(run: Run, step: Step, x: Array) -> Array:
     return reference.local_response_norm(x, step.op)[0]
 
@@ -145,6 +151,7 @@ _OPERATIONS: dict[type, Callable[[Run, Any, Array], Array]] = {
     Activation: _activation,
     AdaptiveAverage: _adaptive,
     AveragePool: Run.average,
+    BorderedMaxPool: _bordered_max_pool,
     Convolution: Run.convolution,
     Dropout: _as_it_is,
     Flatten: _flatten,

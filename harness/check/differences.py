@@ -9,6 +9,7 @@ from typing import Any
 from harness.check.align import Alignment, Pair, alike, averages, differing, differing_rules, windows
 from harness.check.graph import (
     Activation,
+    BorderedMaxPool,
     Convolution,
     Dropout,
     Flatten,
@@ -24,6 +25,7 @@ from spec import AdaptiveAverage, MaxPool
 from spec.network import IMAGES, LRN, AveragePool
 
 TRAINING, WEIGHTS, RANDOM = "training only", "other weights", "another result each time"
+BATCH = "another result in another batch"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +123,8 @@ class _Finder:
             effect = TRAINING
         elif isinstance(item, Step) and isinstance(item.op, Dropout):
             effect = RANDOM
+        elif part == "of_batch":
+            effect = BATCH
         return Difference(place, text, pair, part, effect, latent, pair.model.place if pair.model else "")
 
 
@@ -196,7 +200,8 @@ def described(item: Item | None) -> str:
 
 def _window(op: Any) -> str:
     words = [f"stride {_one(op.strides)}"]
-    words += [f"padding {_pads(op.pads)}"] * (op.pads != ((0, 0), (0, 0)))
+    zeros = " with zeros" * isinstance(op, BorderedMaxPool)
+    words += [f"padding {_pads(op.pads)}{zeros}"] * (op.pads != ((0, 0), (0, 0)))
     words += ["rounded up"] * op.ceil
     words += ["padding not counted"] * (isinstance(op, AveragePool) and not op.count_pad and len(words) > 1)
     return ", ".join(words)

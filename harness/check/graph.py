@@ -89,6 +89,11 @@ class Padding:
 
 
 @dataclass(frozen=True)
+class BorderedMaxPool(MaxPool):
+    """A max pool that sees zeros around the map, in place of minus infinity."""
+
+
+@dataclass(frozen=True)
 class Flatten:
     """A map as one row of numbers; `last` says that the channels change fastest: (H, W, C)."""
 
@@ -124,7 +129,7 @@ class Unknown:
 
 _OPERATIONS = (
     *(Input, Convolution, Linear, Activation, Norm, Dropout, Padding, Flatten, Softmax, Scale, Unknown),
-    *(MaxPool, AveragePool, AdaptiveAverage, LRN, Concat, Add),
+    *(MaxPool, BorderedMaxPool, AveragePool, AdaptiveAverage, LRN, Concat, Add),
 )
 _BY_NAME: dict[str, Any] = {operation.__name__: operation for operation in _OPERATIONS}
 

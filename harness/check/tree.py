@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.check.graph import (
     Activation,
+    BorderedMaxPool,
     Convolution,
     Dropout,
     Flatten,
@@ -227,6 +228,8 @@ def _merged(padding: Padding, step: Step) -> Step | None:
     )
     if zeros and isinstance(op, AveragePool):
         return replace(step, op=replace(op, pad=_sum(padding.pad, op.pads), count_pad=True))
+    if padding.value == 0 and isinstance(op, MaxPool) and not _any(op.pads):
+        return replace(step, op=BorderedMaxPool(op.kernel, op.stride, padding.pad, op.ceil))
     if zeros or (isinstance(op, MaxPool) and padding.value == -math.inf):
         return replace(step, op=replace(op, pad=_sum(padding.pad, op.pads)))
     return None
@@ -241,17 +244,21 @@ def _sum(one: Pads, other: Pads) -> Pads:
     return (a, b), (c, d)
 
 
-def _without_needless(chain: Chain) -> Chain:
-    """Without steps that change nothing here."""
+def _without_needless(chain: Chain, positive: bool = False) -> Chain:
+    """Without steps that change nothing here; `positive` says that nothing that comes here is negative."""
     kept: list[Item] = []
-    positive = False  # whether nothing that comes here is negative
     for position, item in enumerate(chain):
         if isinstance(item, Step):
             if _needless(item, positive, chain[position + 1 :]):
                 continue
+            if positive and isinstance(op := item.op, BorderedMaxPool):  # a zero is no maximum then
+                item = replace(item, op=MaxPool(op.kernel, op.stride, op.pad, op.ceil))
             positive = _stays_positive(item, positive)
         elif isinstance(item, Fork):
+            item = replace(item, branches=tuple(_without_needless(branch, positive) for branch in item.branches))
             positive = all(_positive(branch, positive) for branch in item.branches)
+        elif isinstance(item, Side):
+            item = replace(item, chain=_without_needless(item.chain, positive))
         kept.append(item)
     return tuple(kept)
 
