@@ -109,20 +109,24 @@ class Stranger(nn.Module):
         self.aux = nn.Sequential(
             nn.AdaptiveAvgPool2d(2) if mistake == "head-adaptive" else nn.AvgPool2d(5, 3),
             BasicConv(self, channels, 6, 1, "aux1.conv"),
-            _LastFlatten() if mistake == "flatten" else nn.Flatten(),
+            {"flatten": _LastFlatten(), "conv-head": nn.Identity()}.get(mistake, nn.Flatten()),
             nn.Dropout(0.5) if mistake == "head-dropout" else nn.Identity(),
-            nn.Linear({"stride": 96, "floor": 6}.get(mistake, 24), 12),
+            *(
+                (nn.Conv2d(6, 12, 2), nn.Flatten())
+                if mistake == "conv-head"
+                else (nn.Linear({"stride": 96, "floor": 6}.get(mistake, 24), 12),)
+            ),
             nn.ReLU(inplace=True),
             nn.Dropout(0.5 if mistake == "head-share" else 0.7),
             nn.Linear(12, 10),
         )
         self.drop = nn.Dropout(0.4)
-        self.fc = nn.Conv2d(into, 10, 1) if mistake == "conv-fc" else nn.Linear(into, 10)
+        self.fc = nn.Conv2d(into, 10, 1) if mistake in ("conv-fc", "conv-first") else nn.Linear(into, 10)
 
     def says(self, name: str, settings: dict) -> None:
         """Change a convolution's settings where the mistake is in them."""
         if self.norm:
-            settings["bias"] = False
+            settings["bias"] = (self.mistake, name) == ("norm-bias", "conv2")
         if self.mistake == "no-bias" and name == "conv2":
             settings["bias"] = False
         if self.mistake in ("pad", "pad-and-bias") and name == "conv1":
@@ -155,6 +159,9 @@ class Stranger(nn.Module):
             x = getattr(self, name)(x)
             if name == self.at and self.training and self.mistake != "no-head":
                 side = self.aux(x)
+        if self.mistake == "conv-first":
+            x = F.adaptive_avg_pool2d(self.fc(x), 1).flatten(1)
+            return x if side is None else (x, side)
         x = F.avg_pool2d(x, 8) if self.mistake == "fixed-average" else F.adaptive_avg_pool2d(x, 1)
         x = x if self.mistake == "conv-fc" else torch.flatten(x, 1)
         if self.mistake == "always-drops":

@@ -69,7 +69,7 @@ def trial(model: nn.Module, shape: spec.Shape, *, seed: int | None = 0, passes: 
 
 def judged(mistake: str = "", *, inference: bool = False):
     """The report on a stranger's network."""
-    norm = mistake in ("epsilon", "momentum", "norm", "norm-training", "norm-gamma")
+    norm = mistake in ("epsilon", "momentum", "norm", "norm-training", "norm-gamma", "norm-bias")
     config = strangers.small_with_norm() if norm else strangers.small()
     if mistake == "pool-zeros-negative":
         config = _other(config, conv2=spec.network.Conv(12, 3, pad=1, activation=None))
@@ -280,7 +280,7 @@ def test_head_at_another_place_is_one_more_and_one_less():
         "same-pool",
         "conv-fc",
         "lrn-slices",
-        *(pytest.param(x, marks=slow) for x in ("norm", "lrn-pool")),
+        *(pytest.param(x, marks=slow) for x in ("norm", "lrn-pool", "pool-zeros", "pool-zeros-stage", "conv-head")),
     ],
 )
 def test_same_function_in_another_form_is_no_difference(mistake):
@@ -291,6 +291,26 @@ def test_same_function_in_another_form_is_no_difference(mistake):
     report = judged(mistake)
     assert (report.status, report.lines, report.not_understood) == (0, (), None)
     assert report.error < 1e-13
+
+
+@pytest.mark.slow
+def test_classifier_before_the_average_is_the_same_but_for_what_dropout_drops():
+    (line,) = judged("conv-first").lines
+    assert (line.effect, line.text) == (DROPOUT, "dropout 0.4 is missing")
+    assert judged("conv-first", inference=True).status == 0
+
+
+@pytest.mark.slow
+def test_bias_before_batch_norm_is_told_and_makes_no_other_function():
+    """The running mean takes it, where the weights go to a network without one."""
+    report = judged("norm-bias")
+    (line,) = report.lines
+    assert (line.places, line.text, line.effect) == (
+        ("conv2",),
+        "bias, bvlc has no bias",
+        "none: batch norm takes it away",
+    )
+    assert (report.status, report.not_understood, line.counts) == (0, None, False)
 
 
 def test_what_happens_in_training_only_is_no_difference_at_inference():

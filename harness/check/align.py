@@ -13,9 +13,11 @@ from functools import lru_cache
 from itertools import permutations
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from harness.check.graph import Activation, Convolution, Dropout, Flatten, Linear, Norm, Padding, Softmax
 from harness.check.tree import Chain, Fork, Item, Side, Step
-from spec import AdaptiveAverage, MaxPool, Shape
+from spec import AdaptiveAverage, Array, Arrays, MaxPool, Shape
 from spec.network import LRN, AveragePool, Concat, Sliding
 from spec.reference import adaptive_windows
 
@@ -146,15 +148,15 @@ def _cost(reference: _Form, model: _Form) -> float | None:
 
 
 def alike(reference: Step | _Form, model: Step | _Form) -> tuple[Any, Any]:
-    """Their operations; a 1 x 1 convolution of one pixel is a dense layer where the other one is."""
+    """Their operations; a convolution whose kernel is as large as its map is a dense layer where the other one is."""
     r, m = reference.op, model.op
     return (_dense(reference) if isinstance(m, Linear) else r), (_dense(model) if isinstance(r, Linear) else m)
 
 
 def _dense(step: Step | _Form) -> Any:
     op = step.op
-    pixel = isinstance(op, Convolution) and op.kernel == (1, 1) == step.into[1:] == step.shape[1:] and op.groups == 1
-    return Linear(op.channels, op.bias) if pixel else op
+    whole = isinstance(op, Convolution) and op.groups == 1 and step.shape[1:] == (1, 1)
+    return Linear(op.channels, op.bias) if whole and op.kernel == step.into[1:] and op.dilation == (1, 1) else op
 
 
 def averages(*ops: Any) -> bool:
@@ -245,6 +247,29 @@ def windows(op: Any, into: Shape) -> Any:
         return tuple(cut)
     divisors = [op.sides[axis] if op.count_pad else None for axis in (0, 1)]
     return tuple(tuple((a, b, divisor or b - a) for a, b in axis) for axis, divisor in zip(cut, divisors, strict=True))
+
+
+def before_norm(pair: Pair, following: Sequence[Pair]) -> bool:
+    """Whether both have batch norm next, which takes any bias away."""
+    after = (following[0].reference, following[0].model) if following else ()
+    return bool(after) and all(isinstance(item, Step) and isinstance(item.op, Norm) for item in after)
+
+
+def biases(alignment: Alignment, arrays: Arrays) -> dict[str, Array]:
+    """Arrays of the reference for biases that one of the two does not have, and that batch norm takes away."""
+    changed: dict[str, Array] = {}
+    for position, pair in enumerate(alignment):
+        r, m = pair.reference, pair.model
+        if isinstance(r, Step) and isinstance(m, Step) and before_norm(pair, alignment[position + 1 :]):
+            norm = alignment[position + 1]
+            name, own = (item.arrays.get("bias") for item in (r, m))
+            if own and not name and isinstance(norm.reference, Step) and isinstance(norm.model, Step):
+                changed[norm.reference.arrays["mean"]] = arrays[norm.model.arrays["mean"]] - arrays[own]
+            elif name and not own:
+                changed[name] = np.zeros(len(arrays[m.arrays["weight"]]))
+        for inner in pair.inner:
+            changed |= biases(inner, arrays)
+    return changed
 
 
 def weights(alignment: Alignment) -> dict[str, str]:

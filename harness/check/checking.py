@@ -13,9 +13,9 @@ from typing import Any
 
 import spec
 from harness.agreement import finite, relative_error
-from harness.check.align import Alignment, align, weights
+from harness.check.align import Alignment, align, biases, weights
 from harness.check.arithmetic import Run, flat, joined
-from harness.check.differences import TRAINING, WEIGHTS, Difference, differences, elsewhere
+from harness.check.differences import NORMED, TRAINING, WEIGHTS, Difference, differences, elsewhere
 from harness.check.graph import Norm, NotUnderstood, Recording, probe_images, samples
 from harness.check.reference import Effects, Model, Reference, arrays_of, folded_in, nearest
 from harness.check.tree import Chain, Step, logits, read, unused
@@ -45,7 +45,9 @@ class Line:
     def counts(self) -> bool:
         """Whether the two are different functions by this: not where it has no effect at either size."""
         measured = self.measured.values()
-        return bool(self.said) or self.latent or len(measured) < 2 or any(map(_matters, measured))
+        if self.said:
+            return self.said != NORMED
+        return self.latent or len(measured) < 2 or any(map(_matters, measured))
 
     @property
     def effect(self) -> str:
@@ -305,6 +307,7 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
     # Those of the heads are in the training pass; running statistics have moved in it.
     names = {x: y for kind in ("training", "inference") for x, y in weights(alignments.get(kind, ())).items()}
     arrays = {name: passes.arrays[own] for name, own in names.items()}
+    arrays |= {name: x for alignment in alignments.values() for name, x in biases(alignment, passes.arrays).items()}
     if not any(line.counts for line in lines) and not _proven(trial, arrays, reference):
         problem = problem or f"the whole: with the model's weights {reference.name} gives other numbers"
     if dead := unused(graph):
@@ -390,7 +393,7 @@ def _lines(
                 measured=measured,
                 said=said,
                 latent=bool(first and first.latent),
-                shown_by="count" if said == WEIGHTS else "shapes" if misshapen else "nothing",
+                shown_by="count" if said in (WEIGHTS, NORMED) else "shapes" if misshapen else "nothing",
                 model_places=tuple(dict.fromkeys(d.model_place for d in group)),
             )
         )

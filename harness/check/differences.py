@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.check.align import Alignment, Pair, alike, averages, differing, differing_rules, windows
+from harness.check.align import Alignment, Pair, alike, averages, before_norm, differing, differing_rules, windows
 from harness.check.graph import (
     Activation,
     BorderedMaxPool,
@@ -26,6 +26,7 @@ from spec.network import IMAGES, LRN, AveragePool
 
 TRAINING, WEIGHTS, RANDOM = "training only", "other weights", "another result each time"
 BATCH = "another result in another batch"
+NORMED = "none: batch norm takes it away"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +83,16 @@ class _Finder:
                 grown = _weighted(pair.model) or (grown and _part_of_a_layer(pair.model))
                 continue
             else:
-                yield from self.both(pair, place, in_head=in_head)
+                normed = before_norm(pair, alignment[position + 1 :])
+                yield from self.both(pair, place, in_head=in_head, normed=normed)
             grown = False
 
-    def both(self, pair: Pair, place: str, *, in_head: bool) -> Iterator[Difference]:
+    def both(self, pair: Pair, place: str, *, in_head: bool, normed: bool) -> Iterator[Difference]:
         reference, model = pair.reference, pair.model
         if isinstance(reference, Step) and isinstance(model, Step):
-            yield from self.settings(pair, reference, model, in_head)
+            for difference in self.settings(pair, reference, model, in_head):
+                idle = normed and difference.part == "bias"
+                yield replace(difference, effect=NORMED) if idle else difference
             return
         if isinstance(reference, Fork):
             matched = [j for j in pair.order[: len(reference.branches)] if j >= 0]

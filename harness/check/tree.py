@@ -2,7 +2,8 @@
 
 Two networks are compared as trees. What computes the same by the rules of arithmetic is brought to one form first: a
 ReLU after a max pool or a concatenation stands before it, one of what cannot be negative is left out, zeros around a
-convolution belong to it. The tree is what is run again, so that this reading is proven with the rest.
+convolution belong to it, averages are taken before a 1 x 1 convolution. The tree is what is run again, so that this
+reading is proven with the rest.
 """
 
 from __future__ import annotations
@@ -203,10 +204,23 @@ def _append(items: list[Item], step: Step) -> None:
         items.pop()
         _append(items, replace(step, into=last.into, shape=last.into))  # type: ignore[union-attr]
         items.append(last)  # type: ignore[arg-type]
+    elif isinstance(last, Step) and _averages_first(last.op, step.op):
+        items.pop()
+        _append(items, replace(step, into=last.into, shape=(last.into[0], *step.shape[1:])))
+        items.append(replace(last, into=items[-1].shape, shape=step.shape))  # type: ignore[union-attr]
     elif isinstance(last, Step) and isinstance(last.op, Padding) and (merged := _merged(last.op, step)):
         items[-1] = replace(merged, into=last.into)
     else:
         items.append(step)
+
+
+def _averages_first(convolution: Any, average: Any) -> bool:
+    """Whether averages may be taken before a 1 x 1 convolution: not with a bias where zeros around the map count."""
+    if not isinstance(convolution, Convolution) or (convolution.sides, convolution.stride) != ((1, 1), (1, 1)):
+        return False
+    if isinstance(average, AveragePool):
+        return not _any(convolution.pad) and not (average.count_pad and _any(average.pads) and convolution.bias)
+    return isinstance(average, AdaptiveAverage) and not _any(convolution.pad)
 
 
 def _activated(branch: Chain, step: Step) -> Chain:
