@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest import mock
@@ -41,7 +43,6 @@ if "jax" not in TESTED:
 
 import jax
 import jax.numpy as jnp
-import strangers_flax
 from flax import nnx
 
 from googlenet_jax import build, recording
@@ -49,6 +50,7 @@ from googlenet_jax import build, recording
 slow = pytest.mark.slow
 PLAIN, NORM = small(aux=False), small_with_norm()
 NORM = replace(NORM, aux=False)
+BARE = replace(PLAIN, table=tuple((name, part) for name, part in PLAIN.table if name[:4] != "norm"))
 
 
 def trial(made: Any, arguments: dict[str, Any], shape: spec.Shape, *, larger: bool) -> Trial:
@@ -104,15 +106,45 @@ MISTAKES = [
         f"3 x 3 average pool, stride 1, padding 1, padding not counted, bvlc has {POOL}",
     ),
     Mistake("linen", "log-softmax", ("fc",), "log softmax is extra"),
+    Mistake("equinox", "pad", ("conv1",), "padding (2, 3), bvlc has padding 3"),
+    Mistake("equinox", "floor", ("pool1",), "size rounded down, bvlc has size rounded up"),
+    Mistake("equinox", "dilation", ("conv2",), "padding 2, dilation 2, bvlc has padding 1, dilation 1"),
+    Mistake("equinox", "no-relu-branch", tuple(f"{block}.branch1x1" for block in BLOCKS), RELU),
+    Mistake("equinox", "branch-missing", BLOCKS, "branch 4 is missing", "other weights"),
+    Mistake("equinox", "softmax", ("fc",), "softmax is extra"),
+    Mistake("keras", "same-conv", ("conv1",), "padding (2, 3), bvlc has padding 3"),
+    Mistake("keras", "floor", ("pool1",), "size rounded down, bvlc has size rounded up"),
+    Mistake("keras", "epsilon", CONVS, "epsilon 1e-05, bvlc has epsilon 0.001"),
+    Mistake("keras", "sigmoid", ("conv1",), "sigmoid, bvlc has ReLU"),
+    Mistake("keras", "no-norm", ("conv1",), "batch norm is missing", "other weights"),
+    Mistake("keras", "no-reduce", ("conv2_reduce",), "1 x 1 convolution is missing", "other weights"),
+    Mistake("keras", "order", BLOCKS, "the order of its branches is 1, 2, 4, 3"),
+    Mistake(
+        "keras",
+        "block-average",
+        POOLS,
+        f"3 x 3 average pool, stride 1, padding 1, padding not counted, bvlc has {POOL}",
+    ),
+    Mistake("keras", "softmax", ("fc",), "softmax is extra"),
 ]
 QUICK = ("lenet flatten",)
-LIBRARIES = {"nnx": (strangers_flax.Stranger, PLAIN), "linen": (strangers_flax.Linen, NORM)}
-LIBRARIES |= {"lenet": (strangers_flax.LeNet, spec.preset("lenet"))}
+LIBRARIES = {  # modules, the names of what makes a network in them, and its table
+    "nnx": ("strangers_flax", "Stranger", PLAIN),
+    "lenet": ("strangers_flax", "LeNet", spec.preset("lenet")),
+    "linen": ("strangers_flax", "Linen", NORM),
+    "equinox": ("strangers_equinox", "Stranger", BARE),
+    "keras": ("strangers_keras", "stranger", NORM),
+}
 
 
 def of(library: str, mistake: str, *, larger: bool = False) -> tuple[Trial, spec.Config]:
     """A stranger's network, and the table that it should be."""
-    made, config = LIBRARIES[library]
+    module, name, config = LIBRARIES[library]
+    if library in ("equinox", "keras"):
+        pytest.importorskip(library)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a library says of the versions of others
+        made = getattr(importlib.import_module(module), name)
     side = config.input_size
     return trial(made, {"mistake": mistake}, (config.in_channels, side, side), larger=larger), config
 
@@ -146,8 +178,8 @@ def both(done: Trial, config: spec.Config) -> float:
 @slow
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_right_network_is_the_same_at_both_sizes(library):
-    done, config = of(library, "", larger=True)
-    report = held(done, config, inference=False)
+    done, config = of(library, "", larger=library != "keras")  # one pixel larger, its SAME is another padding
+    report = held(done, config, inference=library == "keras")
     assert (report.status, report.lines, report.not_understood) == (0, (), None)
     assert report.parameters == spec.parameter_count(config)
 

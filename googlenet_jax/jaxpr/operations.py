@@ -87,8 +87,8 @@ def _conv(r: Reader, p: Any, read: list[Any], whole: spec.Shape) -> Made:
     if not plain or not replace(x, whole=tuple(x.whole[i] for i in lhs), axes=_at(x.axes, lhs)).has("NCHW"):
         return None
     axes = "".join("NCHW"[out.index(i)] for i in range(4))
-    pads = tuple((int(a), int(b)) for a, b in p["padding"])
-    stride, dilation, groups = tuple(p["window_strides"]), tuple(p["rhs_dilation"]), p["feature_group_count"]
+    pads = tuple(map(_ints, p["padding"]))
+    stride, dilation, groups = _ints(p["window_strides"]), _ints(p["rhs_dilation"]), int(p["feature_group_count"])
 
     def made(kernel: Known, whole: spec.Shape) -> Traced:
         weight = np.asarray(kernel.value).transpose(rhs)
@@ -96,6 +96,11 @@ def _conv(r: Reader, p: Any, read: list[Any], whole: spec.Shape) -> Made:
         return r.node(op, [x], whole, axes, weight=r.array(kernel, weight))
 
     return _divisible(r, made, kernel, rhs[0], whole) if groups == 1 else made(kernel, whole)
+
+
+def _ints(numbers: Sequence[Any]) -> tuple[int, ...]:
+    """Python's own: libraries pass NumPy's along."""
+    return tuple(map(int, numbers))
 
 
 def _at(axes: str, order: Sequence[int]) -> str:
@@ -172,8 +177,8 @@ def _window(x: Traced, p: Any) -> tuple[Any, Any, Any]:
     for i, (side, pad) in enumerate(zip(p["window_dimensions"], p["padding"], strict=True)):
         if i not in (height, width) and (side, tuple(pad)) != (1, (0, 0)):
             raise ValueError("windows over other axes")
-    dimensions, strides = p["window_dimensions"], p["window_strides"]
-    pads = tuple((int(a), int(b)) for a, b in (p["padding"][height], p["padding"][width]))
+    dimensions, strides = _ints(p["window_dimensions"]), _ints(p["window_strides"])
+    pads = tuple(_ints(p["padding"][axis]) for axis in (height, width))
     return (dimensions[height], dimensions[width]), (strides[height], strides[width]), pads
 
 
@@ -435,7 +440,7 @@ def _concatenate(r: Reader, p: Any, read: list[Any], whole: spec.Shape) -> Made:
 
 def _pad(r: Reader, p: Any, read: list[Any], whole: spec.Shape) -> Made:
     x, value = read
-    sides = {axis: sides for axis, sides in zip(x.axes, p["padding_config"], strict=True) if any(sides)}
+    sides = {axis: _ints(sides) for axis, sides in zip(x.axes, p["padding_config"], strict=True) if any(sides)}
     if any(min(each) < 0 or each[2] for each in sides.values()) or value.plain is None:
         return None
     if sides.keys() <= {"H", "W"}:

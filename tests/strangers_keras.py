@@ -1,0 +1,53 @@
+"""The small GoogLeNet of `stranger_table` as a stranger writes it in Keras, with batch norm and without heads."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from stranger_table import WIDTHS
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ.setdefault("KERAS_HOME", str(Path(tempfile.gettempdir(), "keras")))  # it writes there when it is imported
+
+import keras  # noqa: E402
+from keras import layers  # noqa: E402
+
+
+def conv(x: Any, channels: int, kernel: int, mistake: str, stride: int = 1) -> Any:
+    """Convolution, batch norm and ReLU."""
+    if stride == 2 and mistake != "same-conv":
+        x = layers.ZeroPadding2D(kernel // 2)(x)
+    padding = "valid" if stride == 2 and mistake != "same-conv" else "same"
+    x = layers.Conv2D(channels, kernel, stride, padding=padding, use_bias=False)(x)
+    if mistake != "no-norm" or stride != 2:
+        x = layers.BatchNormalization(epsilon=1e-5 if mistake == "epsilon" else 1e-3)(x)
+    return layers.Activation("sigmoid" if mistake == "sigmoid" and stride == 2 else "relu")(x)
+
+
+def pool(x: Any, mistake: str) -> Any:
+    """3 x 3 maxima with stride 2, as SAME has them at an even size."""
+    return layers.MaxPooling2D(3, 2, padding="valid" if mistake == "floor" else "same")(x)
+
+
+def stranger(mistake: str = "") -> Any:
+    """The network; `mistake` names one."""
+    images = x = keras.Input((None, None, 3))
+    x = pool(conv(x, 8, 7, mistake, 2), mistake)
+    x = x if mistake == "no-reduce" else conv(x, 8, 1, mistake)
+    x = pool(conv(x, 12, 3, mistake), mistake)
+    for one, reduce3, three, reduce5, five, proj in WIDTHS.values():
+        kind = layers.AveragePooling2D if mistake == "block-average" else layers.MaxPooling2D
+        parts = [
+            conv(x, one, 1, mistake),
+            conv(conv(x, reduce3, 1, mistake), three, 3, mistake),
+            conv(conv(x, reduce5, 1, mistake), five, 5, mistake),
+            conv(kind(3, 1, padding="same")(x), proj, 1, mistake),
+        ]
+        x = layers.Concatenate()([parts[i] for i in ((0, 1, 3, 2) if mistake == "order" else range(4))])
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(0.4)(x)
+    x = layers.Dense(10, activation="softmax" if mistake == "softmax" else None)(x)
+    return keras.Model(images, x)
