@@ -12,8 +12,8 @@ from stranger_table import WIDTHS
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("KERAS_HOME", str(Path(tempfile.gettempdir(), "keras")))  # it writes there when it is imported
 
-import keras  # noqa: E402
-from keras import layers  # noqa: E402
+import keras
+from keras import layers
 
 
 def conv(x: Any, channels: int, kernel: int, mistake: str, stride: int = 1) -> Any:
