@@ -21,7 +21,7 @@ from harness.agreement import probe_params, relative_error
 from harness.check.align import align, weights
 from harness.check.arithmetic import Run
 from harness.check.checking import check
-from harness.check.conversion import accepted, converted, transferred
+from harness.check.conversion import accepted, converted, transferred, with_names
 from harness.check.graph import Flatten, Graph, Input, Linear, Node, Padding, probe_images
 from harness.check.readers.onnx_graph import read_onnx
 from harness.check.reference import Effects, Reference, graph_of_table
@@ -642,6 +642,38 @@ def test_our_own_thin_network_is_the_same(tuned):
     config = thin("d2l")
     report = _own(config, build_of(config, tuned=tuned), 96, against="d2l")
     assert (report.status, report.lines) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "takes its weights for those of lenet, by their names, canonical"),
+        (
+            {"conv2": spec.network.Conv(16, 5, activation="relu")},
+            "lenet, by their names, canonical, and sees nothing of",
+        ),
+        ({"fc5": spec.network.Dense(84, activation=None)}, "and sees nothing of this"),
+    ],
+)
+def test_what_names_would_have_shown_is_said(change, said):
+    config = _other(spec.preset("lenet"), **change)
+    done = trial(build_of(config), (1, 28, 28), passes=("inference",))
+    report = with_names(check(done, "lenet", inference=True), done)
+    assert said in report.notes[-1]
+    assert report.status == int(bool(change))
+
+
+def test_names_that_nobody_knows_are_told_where_the_function_is_the_same():
+    done = trial(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)), (1, 28, 28)
+    )
+    lacking = check(done, "lenet-bn", inference=True)
+    assert with_names(lacking, done) == lacking
+    same = replace(lacking, lines=())
+    assert with_names(same, done).notes == (*same.notes, UNKNOWN)
+
+
+UNKNOWN = "googlenet convert does not know the names of its parameters; --convert takes its weights along"
 
 
 def build_of(config: spec.Config, *, tuned: bool = True) -> nn.Module:

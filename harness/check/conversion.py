@@ -23,12 +23,37 @@ from harness.weights.checkpoint import Checkpoint, config_table
 from harness.weights.convert import Source, Verification
 from harness.weights.formats import FORMATS, RunTask, answer_of, format_for
 from harness.weights.names import SCHEMES
+from harness.weights.recognition import ITSELF, recognize
 
 
 def accepted(report: Report, words: Sequence[str]) -> bool:
     """Whether a model is the preset but for differences in whose text one of these words stands."""
     lines = [line.text for line in report.lines if line.counts]
     return report.not_understood is None and all(any(word in text for word in words) for text in lines)
+
+
+def with_names(report: Report, trial: Trial) -> Report:
+    """The report with a note on whose names the parameters have, of a model of PyTorch held against a preset.
+
+    That is what `convert` would make of its weights. Where they are unknown and the model differs there is none.
+    """
+    if trial.framework != "torch" or not report.preset:
+        return report
+    own = {name: x for recording in trial.recordings.values() for name, x in recording.graph.arrays.items()}
+    same = report.status == 0
+    try:
+        network = recognize(own)
+    except spec.InvalidInput:
+        unknown = "googlenet convert does not know the names of its parameters; --convert takes its weights along"
+        return replace(report, notes=(*report.notes, unknown)) if same else report
+    presets = [config.preset for config in network.configs]
+    whose = "their order and shapes" if network.scheme.name == ITSELF else f"their names, {network.scheme.name}"
+    fits = report.preset in presets
+    note = (
+        f"googlenet convert takes its weights for those of {report.preset if fits else ', '.join(presets)}, by {whose}"
+    )
+    note += ", and sees nothing of this" * (fits and not same)
+    return replace(report, notes=(*report.notes, note))
 
 
 def converted(report: Report, source: Path, target: Path, run_task: RunTask) -> Verification | None:

@@ -84,7 +84,7 @@ def check(
     import spec
     from harness.atomic import check_target
     from harness.check.checking import check as judged
-    from harness.check.conversion import TRANSFERRED, accepted, converted, transferred
+    from harness.check.conversion import TRANSFERRED, accepted, converted, transferred, with_names
     from harness.check.report.page import write_page
     from harness.check.trial import Task, run_trial
     from harness.weights.formats import format_for
@@ -141,7 +141,7 @@ def check(
         task = replace(task, shapes=(second.shape,), exactly=True)
         name = shown(other if _name(other) == _name(model) else _name(other))
     trial = run_trial(task, time)
-    report = judged(trial, name, inference=inference, other=second)
+    report = with_names(judged(trial, name, inference=inference, other=second), trial)
     facts, status = report.as_json(), report.status
     if html is not None:
         write_page(report, trial, f"{model} against {report.against}" if report.against else model, html)
