@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from networks import thin, with_stages
 from safetensors.numpy import load_file, save_file
+from short import short
 from support import ROOT, TESTED, googlenet, loaded
 
 import spec
@@ -29,7 +30,7 @@ from harness.check.kits.kit import ADAM, SGD, STEPS, Kit, expected, kit_of
 from harness.check.kits.writing import write_kit
 from harness.worker import probe
 from spec import AdaptiveAverage, MaxPool, reference
-from spec.network import CLASSES, LRN, AveragePool, Block, Conv, Dense, Head, named
+from spec.network import CLASSES, LRN, AveragePool, Block, Conv, Dense, Head, Residual, named
 
 slow = pytest.mark.slow
 
@@ -407,6 +408,55 @@ def test_mistake_in_a_head_is_named():
     ]
 
 
+def mapped(config: spec.Config, change: Callable[[Any], Any]) -> spec.Config:
+    """A network with other operations, blocks and residuals."""
+
+    def other(part: Any) -> Any:
+        if isinstance(part, Block):
+            part = Block(tuple(tuple((leaf, other(op)) for leaf, op in branch) for branch in part.branches))
+        elif isinstance(part, Residual):
+            part = replace(part, chain=tuple((leaf, other(op)) for leaf, op in part.chain))
+        return change(part)
+
+    return replace(config, table=tuple((name, other(part)) for name, part in config.table))
+
+
+def residual(**settings: Any) -> Callable[[Any], Any]:
+    """Other residuals."""
+    return lambda part: replace(part, **settings) if isinstance(part, Residual) else part
+
+
+FAMILY = [  # a preset, what is changed, at how many places, and what is said
+    ("inception-resnet-v2", residual(shortcut=False), 4, "its shortcut is missing"),
+    ("inception-resnet-v2", residual(activation=None), 3, "ReLU is missing"),
+    (
+        "inception-v3-tf",
+        lambda part: replace(part, count_pad=True) if isinstance(part, AveragePool) else part,
+        3,
+        "padding that counts, inception-v3-tf has padding that does not count",
+    ),
+    (
+        "inception-v3-tf",  # two of the five layers of a branch
+        lambda part: replace(part, activation=None) if isinstance(part, Conv) and part.sides == (1, 7) else part,
+        4,
+        "ReLU is missing",
+    ),
+]
+
+
+@slow
+@pytest.mark.parametrize(("preset", "change", "number", "text"), FAMILY)
+def test_mistakes_in_the_inception_family_are_named(preset, change, number, text):
+    config = short(preset, dropout=0.0)
+    kit, arrays = Kit(config, {"even": 76, "odd": 75}), {}
+    params = {name: x.astype(float) for name, x in kit.params.items()}
+    for which in kit.sizes:
+        found = reference.activations(mapped(config, change), params, kit.images(which).astype(float))
+        arrays |= {f"{which}/{name}": x for name, x in found.items()}
+    (line,) = judge(kit, Capture(arrays, "float64", FIRST)).lines
+    assert (len(line.places), line.text) == (number, text)
+
+
 def test_stages_that_are_not_captured_are_judged_with_the_next():
     arrays = computed(small(), stages(conv2=Conv(8, 3, pad=1, activation=None)))
     few = {name: x for name, x in arrays.items() if name.split("/")[1] in ("norm1", "pool2", "fc")}
@@ -576,7 +626,13 @@ def test_command_judges_a_capture(lenet, tmp_path):
     }
     told = googlenet("check", _written(tmp_path, last), "--against", "lenet-bn", cwd=tmp_path).stdout
     assert told.startswith("stages: 7 at 28 pixels, 7 at 29 pixels; loss; ")
-    assert "float64, channels last\nThe same function as lenet-bn: no array is off by more than" in told
+    assert (
+        "float64, channels last\nThe same function as lenet-bn at 28 and 29, in inference and in training: no" in told
+    )
+    few = {name: right[name] for name in ("even/conv1", "odd/conv1", "even/logits", "loss")}
+    told = googlenet("check", _written(tmp_path, few), "--against", "lenet-bn", cwd=tmp_path).stdout
+    assert "What was captured is right: no array" in told
+    assert told.endswith("The logits were not captured at both sizes, so that nothing is said of the whole.\n")
     wrong = {name: right[name] for name in ("even/conv1", "odd/conv1", "odd/logits")}
     wrong["even/conv1"] = 1 - wrong["even/conv1"]
     words = ("check", _written(tmp_path, wrong), "--against", str(lenet), "--json")
@@ -590,7 +646,7 @@ REFUSED = [  # what is wrong with a capture, and what is said of it
     ({"even/conv9": np.zeros(3)}, "even/conv9: no such name in this kit; did you mean even/conv"),
     ({"even/conv1": np.zeros((2, 7, 24, 24))}, "even/conv1: expected (2, 6, 24, 24), got (2, 7, 24, 24)"),
     ({"even/conv1": np.zeros((1, 6, 24, 24))}, "even/conv1: expected (2, 6, 24, 24), got (1, 6, 24, 24)"),
-    ({"even/conv1": np.zeros((2, 6, 24, 500))}, "even/conv1: expected (2, 6, 24, 24), got (2, 6, 24, 500)"),
+    ({"even/conv1": np.zeros((2, 6, 24, 57))}, "even/conv1: expected (2, 6, 24, 24), got (2, 6, 24, 57)"),
     (
         {"gradient/conv1.weight": np.zeros((5, 5, 1, 6))},
         "gradient/conv1.weight: expected (6, 1, 5, 5), got (5, 5, 1, 6)",
@@ -735,7 +791,8 @@ def test_networks_of_the_frameworks_are_the_same(tmp_path):
             kind = {"stage": "even", "step": "statistics" if spec.is_statistic(array) else "sgd"}.get(kind, kind)
             arrays |= {f"{kind}/{array}": x} if array else {}
         words = ("check", _written(tmp_path, arrays), "--against", "lenet-bn")
-        assert "The same function as lenet-bn" in googlenet(*words, cwd=tmp_path).stdout
+        told = googlenet(*words, cwd=tmp_path).stdout
+        assert "The same function as lenet-bn at 28 and 29, in inference and in training" in told
 
 
 @slow

@@ -93,8 +93,18 @@ def _print(verdict: Verdict) -> None:
     for note in verdict.notes:
         screen.say(tell, note)
     if not verdict.lines:
-        worst = max(errors.values(), default=0.0)
-        screen.say(tell, f"The same function as {preset}: no array is off by more than {worst:.1e}.", "green")
+        sizes, worst = " and ".join(map(str, kit.sizes.values())), max(errors.values(), default=0.0)
+        words = [f"in {kind}" for kind in verdict.covered]
+        what = (
+            f"The same function as {preset} at {sizes}, {' and '.join(words)}"
+            if words
+            else "What was captured is right"
+        )
+        screen.say(tell, f"{what}: no array is off by more than {worst:.1e}.", "green")
+        if "inference" not in verdict.covered:
+            screen.say(
+                tell, "The logits were not captured at both sizes, so that nothing is said of the whole.", "yellow"
+            )
     elif stages := [error for name, error in errors.items() if name.partition("/")[0] in kit.sizes]:
         right = sum(error <= BOUNDS[verdict.dtype].stages for error in stages)
         screen.say(tell, f"Given its own input, the output of {right} of {len(stages)} stages is right.")

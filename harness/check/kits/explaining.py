@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 
@@ -14,13 +14,14 @@ from harness.agreement import relative_error
 from harness.check.align import align
 from harness.check.differences import differences
 from harness.check.graph import Activation, Convolution, Linear
-from harness.check.kits.mistakes import COMMON, PICTURES, Mistake, Mistaken, MistakenRun, at_all, mistaken
+from harness.check.kits.mistakes import COMMON, MISTAKES, PICTURES, Mistake, Mistaken, MistakenRun, Path, made, places
 from harness.check.tree import Chain, Fork, Step
 from spec import Array, Arrays
 from spec.network import IMAGES, Concat
 
 UNKNOWN = "no known mistake gives these numbers"
 _PAIRS = 2e8  # multiply-adds for one picture up to which two mistakes together are looked for
+_MOST = 5  # places of which some are looked at together
 Found = list[tuple[str, str]]  # places, and what is wrong there in words
 
 
@@ -95,12 +96,11 @@ class Search:
     def __init__(self) -> None:
         self.known: dict[tuple[int, ...], None] = {}  # numbers of mistakes that were made together, at all places
 
-    def explain(self, evidence: Sequence[Evidence], *, last: bool, first: bool) -> Found:
+    def explain(self, evidence: Sequence[Evidence], *, first: bool = False) -> Found:
         """What is wrong, as mistakes that give what came out at every size; empty where none is known.
 
         Args:
             evidence: Of the same operations, by size.
-            last: Whether logits come out.
             first: Whether the pictures go in.
         """
         if first and (found := _pictures(evidence)):
@@ -109,31 +109,29 @@ class Search:
         if isinstance(fork, Fork) and isinstance(fork.joint, Concat):
             return self._branches(evidence)
         for numbers in self.known:
-            if found := _as_before(evidence, numbers, last=last):
+            if found := _as_before(evidence, numbers):
                 return found
-        return self._one(evidence, last=last) or _bias(evidence) or self._two(evidence, last=last)
+        found = self._one(evidence) or _bias(evidence)
+        if not found and _cost(evidence[0].chain) <= _PAIRS:
+            found = _some(evidence) or self._two(evidence)
+        return found
 
-    def _one(self, evidence: Sequence[Evidence], *, last: bool) -> Found:
+    def _one(self, evidence: Sequence[Evidence], before: tuple[int, ...] = ()) -> Found:
         """A single mistake, at one place or at all."""
-        for (number, place), made in _together(evidence, last=last):
-            if _reproduced(evidence, made):
-                if place is None:
-                    self.known[(number,)] = None
-                return _words(evidence[0].chain, made[0])
+        for number in range(len(MISTAKES)):
+            at = _places(number, evidence)
+            for chosen in [*(frozenset({path}) for path in at if len(at) > 1), None] if at else ():
+                if found := _reproduced(evidence, number, chosen):
+                    if chosen is None:
+                        self.known[(*before, number)] = None
+                    return found
         return []
 
-    def _two(self, evidence: Sequence[Evidence], *, last: bool) -> Found:
+    def _two(self, evidence: Sequence[Evidence]) -> Found:
         """Two, of which one is common."""
-        if _cost(evidence[0].chain) > _PAIRS:
-            return []
         for first in COMMON:
-            before = [at_all(first, one.chain, one.arrays, last=last) for one in evidence]
-            moved = _with(evidence, before)
-            for (number, place), made in _together(moved, last=last) if moved else ():
-                if _reproduced(moved, made):
-                    if place is None:
-                        self.known[(first, number)] = None
-                    return [*_words(evidence[0].chain, before[0]), *_words(moved[0].chain, made[0])]
+            if (moved := _with(evidence, first)) and (found := self._one(moved, (first,))):
+                return [*_words(evidence, [made(first, one.chain, one.arrays) for one in evidence]), *found]
         return []
 
     def _branches(self, evidence: Sequence[Evidence]) -> Found:
@@ -150,7 +148,7 @@ class Search:
             own = [block.branch(j, order) for block in blocks]
             if not all(one.right for one in own):
                 where = own[0].chain[-1].place
-                found += self.explain(own, last=False, first=False) or [(where, UNKNOWN)]
+                found += self.explain(own) or [(where, UNKNOWN)]
         return found
 
 
@@ -189,54 +187,61 @@ def _pictures(evidence: Sequence[Evidence]) -> Found:
     return []
 
 
-def _as_before(evidence: Sequence[Evidence], numbers: Sequence[int], *, last: bool) -> Found:
-    """Mistakes that were made elsewhere."""
+def _as_before(evidence: Sequence[Evidence], numbers: Sequence[int]) -> Found:
+    """Mistakes that were made elsewhere, at all places here."""
     found: Found = []
-    for i, number in enumerate(numbers):
-        made = [at_all(number, one.chain, one.arrays, last=last) for one in evidence]
-        if any(x is None for x in made):
+    for number in numbers[:-1]:
+        if not (moved := _with(evidence, number)):
             return []
-        found += _words(evidence[0].chain, made[0])
-        if i == len(numbers) - 1:
-            return found if _reproduced(evidence, made) else []
-        evidence = _with(evidence, made)
+        found += _words(evidence, [made(number, one.chain, one.arrays) for one in evidence])
+        evidence = moved
+    last = _reproduced(evidence, numbers[-1], None)
+    return [*found, *last] if last else []
+
+
+def _some(evidence: Sequence[Evidence]) -> Found:
+    """A common mistake at some places, which are neither one nor all."""
+    for number in COMMON:
+        at = _places(number, evidence)
+        for few in range(2, len(at) if len(at) <= _MOST else 0):
+            for chosen in combinations(at, few):
+                if found := _reproduced(evidence, number, frozenset(chosen)):
+                    return found
     return []
 
 
-def _with(evidence: Sequence[Evidence], made: Sequence[Mistaken | None]) -> list[Evidence]:
-    """The same with a mistake in it; nothing where that cannot be made."""
+def _places(number: int, evidence: Sequence[Evidence]) -> list[Path]:
+    """Where a mistake can be made, at some size or all."""
+    return sorted({path for one in evidence for path in places(number, one.chain, one.arrays)})
+
+
+def _with(evidence: Sequence[Evidence], number: int) -> list[Evidence]:
+    """The same with a mistake in it, at all places of the sizes where it can be made; empty where it cannot."""
+    mistakes = [made(number, one.chain, one.arrays) for one in evidence]
+    if not any(mistakes):
+        return []
     return [
-        replace(one, chain=x.chain, arrays={**one.arrays, **x.arrays})
-        for one, x in zip(evidence, made, strict=True)
-        if x is not None
+        one if x is None else replace(one, chain=x.chain, arrays={**one.arrays, **x.arrays})
+        for one, x in zip(evidence, mistakes, strict=True)
     ]
 
 
-def _reproduced(evidence: Sequence[Evidence], made: Sequence[Mistaken | None]) -> bool:
-    """Whether mistakes give what came out at all sizes; where one cannot be made, nothing is wrong."""
-    pairs = zip(evidence, made, strict=True)
-    return all(one.right if x is None else one.reproduced(x) for one, x in pairs)
+def _reproduced(evidence: Sequence[Evidence], number: int, chosen: frozenset[Path] | None) -> Found:
+    """A mistake, if it gives what came out at all sizes; where it cannot be made, nothing must be wrong."""
+    mistakes = [made(number, one.chain, one.arrays, chosen) for one in evidence]
+    pairs = zip(evidence, mistakes, strict=True)
+    if any(mistakes) and all(one.right if x is None else one.reproduced(x) for one, x in pairs):
+        return _words(evidence, mistakes)
+    return []
 
 
-def _together(
-    evidence: Sequence[Evidence], *, last: bool
-) -> Iterator[tuple[tuple[int, int | None], list[Mistaken | None]]]:
-    """The same mistake at the same place in the operations of all sizes."""
-    sizes = [dict(mistaken(one.chain, one.arrays, last=last)) for one in evidence]
-    for key in sorted(
-        {key for made in sizes for key in made}, key=lambda key: (key[0], math.inf if key[1] is None else key[1])
-    ):
-        yield key, [made.get(key) for made in sizes]
-
-
-def _words(chain: Chain, made: Mistaken | None) -> Found:
-    """What a mistake is, in words, and where."""
-    if made is None:
-        return []
-    if made.mistake.words:
-        return [(place, made.mistake.words) for place in made.places]
-    found = [(difference.place, difference.text) for difference in differences(align(chain, made.chain)[1])]
-    return [(made.places[0] if place == IMAGES else place, text) for place, text in found]
+def _words(evidence: Sequence[Evidence], mistakes: Sequence[Mistaken | None]) -> Found:
+    """What a mistake is, in words, and where; at the first size at which it can be made."""
+    one, x = next((one, x) for one, x in zip(evidence, mistakes, strict=True) if x is not None)
+    if x.mistake.words:
+        return [(place, x.mistake.words) for place in x.places]
+    found = [(difference.place, difference.text) for difference in differences(align(one.chain, x.chain)[1])]
+    return [(x.places[0] if place == IMAGES else place, text) for place, text in found]
 
 
 def _bias(evidence: Sequence[Evidence]) -> Found:

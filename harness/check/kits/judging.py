@@ -55,6 +55,17 @@ class Verdict:
         """The exit status."""
         return 1 if self.lines else 0
 
+    @property
+    def covered(self) -> tuple[str, ...]:
+        """What was judged as a whole: ``inference`` where the logits were, ``training`` where all gradients were."""
+        config = self.kit.config
+        trained = [name for name in spec.param_shapes(config) if not spec.is_statistic(name)]
+        of = {
+            "inference": [f"{which}/{config.logits}" for which in self.kit.sizes],
+            "training": [f"gradient/{name}" for name in trained],
+        }
+        return tuple(kind for kind, names in of.items() if all(name in self.errors for name in names))
+
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         made: dict[str, Any] = {
@@ -63,6 +74,7 @@ class Verdict:
             "sizes": dict(self.kit.sizes),
             "dtype": self.dtype,
             "layout": self.layout,
+            "covered": list(self.covered),
             "tolerances": asdict(BOUNDS[self.dtype]),
             "errors": dict(self.errors),
             "notes": list(self.notes),
@@ -181,8 +193,7 @@ class _Judge:
 
     def explained(self, part: Part, evidence: list[Evidence]) -> Found:
         """What is wrong, where a mistake explains it."""
-        last = part.name in spec.loss_weights(self.kit.config)
-        found = self.search.explain(evidence, last=last, first=part.reads == IMAGES)
+        found = self.search.explain(evidence, first=part.reads == IMAGES)
         return [(place, text.format(reference=self.kit.config.preset)) for place, text in found]
 
 

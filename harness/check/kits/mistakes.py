@@ -6,7 +6,7 @@ aligns the edited operations with the right ones, but for what is no difference 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import permutations
 from typing import Any
@@ -20,7 +20,8 @@ from spec import AdaptiveAverage, Array, Arrays, MaxPool
 from spec.network import LRN, AveragePool, Concat, Pads
 
 Edit = Callable[[Chain, int], tuple[int, Chain] | None]  # how many items from a place on become which
-Weights = Callable[[Step, Arrays], dict[str, Array] | None]  # arrays of a step in place of its own
+Weights = Callable[[Item, Arrays], dict[str, Array] | None]  # arrays of a step in place of its own
+Path = tuple[int, ...]  # of an item: its position, or those of the blocks and branches that it is in before
 
 
 @dataclass(frozen=True)
@@ -61,72 +62,62 @@ class MistakenRun(Run):
         return super().item(item, x)
 
 
-def mistaken(chain: Chain, arrays: Arrays, *, last: bool) -> Iterator[tuple[tuple[int, int | None], Mistaken]]:
-    """Every mistake in a chain of operations, at every place alone and then at all of them, by its number and place.
-
-    Chains of the same operations on maps of other sizes give the same numbers.
+def made(number: int, chain: Chain, arrays: Arrays, at: frozenset[Path] | None = None) -> Mistaken | None:
+    """A mistake in a chain of operations, at some places or at all where it can be made; None where there is none.
 
     Args:
+        number: Of the mistake.
         chain: Of the reference.
         arrays: Its arrays by canonical name.
-        last: Whether the chain ends in logits.
+        at: Places, as `places` has them; None for all.
     """
-    for number, mistake in enumerate(MISTAKES + (AT_THE_END if last else ())):
-        every = _Edited(mistake, arrays, None)
-        whole = every.chain(chain)
-        for place in range(every.number if every.number > 1 else 0):
-            one = _Edited(mistake, arrays, place)
-            yield (number, place), Mistaken(mistake, one.chain(chain), one.changed, tuple(one.places))
-        if every.number:
-            yield (number, None), Mistaken(mistake, whole, every.changed, tuple(every.places))
+    edited = _Edited(MISTAKES[number], arrays, at)
+    whole = edited.chain(chain)
+    return Mistaken(MISTAKES[number], whole, edited.changed, tuple(edited.names)) if edited.at else None
 
 
-def at_all(number: int, chain: Chain, arrays: Arrays, *, last: bool) -> Mistaken | None:
-    """A mistake by its number, at all places; None where it has none."""
-    mistake = (MISTAKES + AT_THE_END)[number]
-    if number >= len(MISTAKES) and not last:
-        return None
-    made = _Edited(mistake, arrays, None)
-    whole = made.chain(chain)
-    return Mistaken(mistake, whole, made.changed, tuple(made.places)) if made.number else None
+def places(number: int, chain: Chain, arrays: Arrays) -> list[Path]:
+    """Where a mistake can be made: positions in a chain, and in the branches there, alike for maps of all sizes."""
+    edited = _Edited(MISTAKES[number], arrays, None)
+    edited.chain(chain)
+    return edited.at
 
 
 class _Edited:
-    """A chain with a mistake at one of the places where it can be made, counted in forward order, or at all."""
+    """A chain with a mistake at some of the places where it can be made, or at all."""
 
-    def __init__(self, mistake: Mistake, arrays: Arrays, place: int | None) -> None:
-        self.mistake, self.arrays, self.place = mistake, arrays, place
-        self.number = 0
+    def __init__(self, mistake: Mistake, arrays: Arrays, chosen: frozenset[Path] | None) -> None:
+        self.mistake, self.arrays, self.chosen = mistake, arrays, chosen
         self.changed: dict[str, Array] = {}
-        self.places: list[str] = []
+        self.at: list[Path] = []
+        self.names: list[str] = []
 
-    def chain(self, chain: Chain) -> Chain:
+    def chain(self, chain: Chain, above: Path = ()) -> Chain:
         items: list[Item] = []
         i = 0
         while i < len(chain):
-            item = chain[i]
-            made = None if self.mistake.edit is None else self.mistake.edit(chain, i)
-            if made is not None and self.here(item):
-                items += made[1]
-                i += made[0]
+            item, path = chain[i], (*above, i)
+            edit = self.mistake.edit(chain, i) if self.mistake.edit else None
+            if edit is not None and self.here(item, path):
+                items += edit[1]
+                i += edit[0]
                 continue
             if isinstance(item, Fork):
-                branches = tuple(self.chain(branch) for branch in item.branches)
+                branches = tuple(self.chain(branch, (*path, j)) for j, branch in enumerate(item.branches))
                 items.append(item if branches == item.branches else replace(item, branches=branches))
             else:
                 items.append(item)
-                if self.mistake.weights is not None and isinstance(item, Step):
-                    changed = self.mistake.weights(item, self.arrays)
-                    if changed and self.here(item):
-                        self.changed |= changed
+                changed = self.mistake.weights(item, self.arrays) if self.mistake.weights else None
+                if changed and self.here(item, path):
+                    self.changed |= changed
             i += 1
         return tuple(items)
 
-    def here(self, item: Item) -> bool:
-        self.number += 1
-        if self.place not in (None, self.number - 1):
+    def here(self, item: Item, path: Path) -> bool:
+        if self.chosen is not None and path not in self.chosen:
             return False
-        self.places.append(item.place)
+        self.at.append(path)
+        self.names.append(item.place)
         return True
 
 
@@ -206,7 +197,7 @@ def _behind(op: Any) -> Edit:
 def _at_the_end(op: Any) -> Edit:
     def edit(chain: Chain, i: int) -> tuple[int, Chain] | None:
         step = chain[i]
-        if i < len(chain) - 1 or not isinstance(step, Step):
+        if i < len(chain) - 1 or not isinstance(step, Step) or not isinstance(step.op, Linear | AdaptiveAverage):
             return None
         return 1, (step, Step(op, step.place, step.shape, step.shape))
 
@@ -322,8 +313,8 @@ def _last(step: Step) -> Any:
 def _weight(change: Callable[[Array], Array | None]) -> Weights:
     """Another weight for a layer's; None, another shape and the same again are no mistake."""
 
-    def weights(step: Step, arrays: Arrays) -> dict[str, Array] | None:
-        if not isinstance(step.op, Convolution | Linear):
+    def weights(step: Item, arrays: Arrays) -> dict[str, Array] | None:
+        if not isinstance(step, Step) or not isinstance(step.op, Convolution | Linear):
             return None
         name = step.arrays["weight"]
         other = change(arrays[name])
@@ -350,8 +341,8 @@ def _reshaped_there(w: Array) -> Array:
 def _statistics(change: Callable[[Array, Array, float], tuple[Array, Array]]) -> Weights:
     """Other running statistics: of mean, variance and epsilon."""
 
-    def weights(step: Step, arrays: Arrays) -> dict[str, Array] | None:
-        if not isinstance(step.op, Norm):
+    def weights(step: Item, arrays: Arrays) -> dict[str, Array] | None:
+        if not isinstance(step, Step) or not isinstance(step.op, Norm):
             return None
         mean, var = step.arrays["mean"], step.arrays["var"]
         other = change(arrays[mean], arrays[var], step.op.epsilon)
@@ -419,7 +410,7 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake(_op(LRN, _edges), words="local response norm with fewer channels in its mean at both ends"),
     Mistake(_before(Linear, _last)),
     Mistake(_missing(Scale)),
-    Mistake(_no_shortcut),
+    Mistake(_no_shortcut, words="its shortcut is missing"),
     *(Mistake(_order(order)) for n in (2, 3, 4) for order in list(permutations(range(n)))[1:]),
     Mistake(weights=_weight(lambda w: w.swapaxes(0, 1)), words="inputs and outputs of its kernel are exchanged"),
     Mistake(
@@ -435,10 +426,10 @@ MISTAKES: tuple[Mistake, ...] = (
         for change in (_reshaped, _reshaped_there)
     ),
     Mistake(_missing(Convolution)),
+    Mistake(_at_the_end(Softmax())),
+    Mistake(_at_the_end(Softmax(log=True))),
 )
-
 COMMON = [number for number, mistake in enumerate(MISTAKES) if mistake.common]
-AT_THE_END: tuple[Mistake, ...] = (Mistake(_at_the_end(Softmax())), Mistake(_at_the_end(Softmax(log=True))))
 
 _MEAN, _STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # ImageNet's, as torchvision has them
 
