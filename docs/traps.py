@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
@@ -26,7 +25,7 @@ import numpy as np
 import spec
 from harness.agreement import probe_params, relative_error
 from harness.backends.registry import load
-from harness.images.sources import load_batch
+from harness.images.sources import load_batch, scikit_learn
 from spec import Array, reference
 
 Stages = dict[str, Array]  # by name, in forward order; of a loss, that alone
@@ -75,9 +74,7 @@ def scene(preset: str, size: int) -> Scene:
 
 
 def _source(config: spec.Config) -> str:
-    import sklearn.datasets
-
-    return "digits" if config.in_channels == 1 else str(Path(sklearn.datasets.__file__).parent / "images")
+    return "digits" if config.in_channels == 1 else str(scikit_learn("images"))
 
 
 def _parameters(config: spec.Config) -> dict[str, Array]:

@@ -47,12 +47,6 @@ def first() -> ModuleType:
     return _imported(TESTED[0])
 
 
-@pytest.fixture(scope="session")
-def pictures() -> None:
-    """scikit-learn, which holds the handwritten digits, imported apart from the tests that look at them."""
-    import sklearn.datasets  # noqa: F401
-
-
 def _imported(name: str) -> ModuleType:
     package = load(name)
     if name == "pt":

@@ -33,8 +33,6 @@ from harness.agreement import relative_errors
 from harness.backends.registry import load
 from spec.tolerances import TOLERANCES, TRAJECTORY
 
-pytestmark = pytest.mark.usefixtures("pictures")
-
 
 def _row(run: Run, **settings: Any) -> Run:
     return run._replace(optimizer=replace(run.optimizer, **settings))

@@ -29,6 +29,21 @@ def test_four_digits_come_by_default():
     )
 
 
+@pytest.mark.slow  # scikit-learn takes seconds to import
+def test_the_digits_are_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    images, labels = sources.digits()
+    np.testing.assert_array_equal(images, np.round(load_digits().images * 255 / 16))
+    np.testing.assert_array_equal(labels, load_digits().target)
+
+
+def test_without_scikit_learn_its_pictures_are_refused(monkeypatch):
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)
+    with pytest.raises(spec.InvalidInput, match="expected scikit-learn, which comes with images: pip install"):
+        sources.scikit_learn("images")
+
+
 def test_resizing_is_pillows_bilinear_and_happens_once():
     small, large = (load_batch(["digits"], GREY, size, 2).images for size in (8, 96))
     pixels = Image.fromarray((small[1, 0] * 255).astype(np.uint8)).resize((96, 96), Image.Resampling.BILINEAR)

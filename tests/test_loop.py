@@ -37,7 +37,7 @@ STEPS = 10
 SIZES = [9, 9, 9, 9, 4]  # images of an epoch's steps
 PARTIAL = spec.SGD(rate=0.05, momentum=0.0, weight_decay=0.01, clip_norm=1.0)
 
-pytestmark = pytest.mark.usefixtures("pictures", "first")
+pytestmark = pytest.mark.usefixtures("first")
 
 
 @pytest.fixture(scope="module")

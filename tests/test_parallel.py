@@ -60,7 +60,7 @@ std = 0.5
 optimizer = {{ name = "sgd", rate = 0.01, momentum = 0.9 }}
 """
 
-pytestmark = pytest.mark.usefixtures("pictures", "first")
+pytestmark = pytest.mark.usefixtures("first")
 
 
 class Case(NamedTuple):

@@ -68,7 +68,7 @@ def test_a_googlenet_with_heads_is_the_same_in_onnx(folder):
     assert all(np.array_equal(x, written.params[array]) for array, x in found.params.items())
 
 
-@pytest.mark.usefixtures("first", "pictures")
+@pytest.mark.usefixtures("first")
 def test_a_run_goes_on(folder):
     run = folder / "run"
     _, position = of_checkpoint(checkpoint.load(run / "pt" / CHECKPOINT), run)

@@ -25,7 +25,7 @@ from harness.weights.checkpoint import Checkpoint
 from harness.weights.preprocessing import preprocessing_of
 from spec import reference
 
-pytestmark = pytest.mark.usefixtures("pictures", "first")
+pytestmark = pytest.mark.usefixtures("first")
 
 CONFIG = spec.preset("lenet", in_channels=3, num_classes=10)
 CAFFE = {"size": 28, "order": "BGR", "scale": 1.0, "mean": [104.0, 117.0, 123.0], "std": [2.0, 3.0, 4.0]}

@@ -34,8 +34,6 @@ from harness.agreement import relative_error
 from harness.compare.comparison import BackendReport, Expected, judge
 from spec.tolerances import TOLERANCES, TRAJECTORY
 
-pytestmark = pytest.mark.usefixtures("pictures")
-
 CASE = Case("d2l", 28, 2)
 BOUNDS = TOLERANCES["float64"]
 LIVE = pytest.mark.parametrize("backend", [name for name in TESTED if name != "jax"], indirect=True)

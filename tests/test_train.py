@@ -52,7 +52,7 @@ init = "he"
 optimizer = {{ name = "sgd", rate = 0.05, momentum = {momentum} }}
 """
 
-pytestmark = pytest.mark.usefixtures("pictures", "first", "every_step_recorded")
+pytestmark = pytest.mark.usefixtures("first", "every_step_recorded")
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,6 @@ from harness.agreement import relative_errors
 from spec import reference
 from spec.tolerances import TRAJECTORY
 
-pytestmark = pytest.mark.usefixtures("pictures")
-
 REAL = "digits" if DATA is None else "fashion-mnist"
 
 # Batch norm divides by the deviation of its maps, which is small where pictures are flat: what cancels there costs

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from harness.check.differences import Difference, edited
 from harness.check.graph import Activation, Convolution, Dropout, Graph, Input, Linear, Node, Norm, Scale, probe_images
 from harness.check.tree import Chain, Fork, Item, Side, Step, logits, read
 from harness.check.trial import LARGER, Trial
-from harness.images.sources import load_batch
+from harness.images.sources import load_batch, scikit_learn
 from harness.weights.preprocessing import named, published
 from spec.network import IMAGES, Add
 from spec.shapes import find_misfit
@@ -242,13 +240,9 @@ def _pictures(config: spec.Config, shape: spec.Shape) -> spec.Array:
     """Two pictures as the preset's own weights want them."""
     if config.in_channels not in (1, 3) or shape[1] != shape[2]:
         return probe_images(shape)
-    package = find_spec("sklearn")  # importing it takes seconds
-    if package is None or package.origin is None:
-        raise spec.InvalidInput("scikit-learn is missing, whose photographs are looked at: pip install scikit-learn")
-    source = str(Path(package.origin).parent / "datasets" / "images")
     usual = config.in_channels == spec.PRESETS[config.preset].in_channels and config.preset in _PIXELS
     way = named(_PIXELS[config.preset], config) if usual else published("", config)
-    return load_batch([source], config, shape[1], 2, None, way.at(shape[1]).whole().apply).images
+    return load_batch([str(scikit_learn("images"))], config, shape[1], 2, None, way.at(shape[1]).whole().apply).images
 
 
 class Effects:

@@ -1263,8 +1263,8 @@ FAULTS = [
     Fault(
         "digits: 16 becomes 256",
         _DATA,
-        "np.round(dataset.images * (255 / 16))",
-        "np.round(dataset.images * 16).clip(0, 255)",
+        "np.round(table[:, :-1] * (255 / 16))",
+        "np.round(table[:, :-1] * 16).clip(0, 255)",
         (f"{_data}::test_four_digits_come_by_default",),
     ),
     Fault(

@@ -22,7 +22,7 @@ QUICK = "not slow and not large"
 # Not MXNet, which googlenet_mx prepares before it imports it, nor Hypothesis, whose assertions pytest rewrites.
 LIBRARIES = (
     *("numpy", "PIL.Image", "rich.console", "typer.testing", "safetensors.numpy"),
-    *("sklearn.datasets", "torch._dynamo", "jax", "flax.nnx", "optax", "onnx", "onnxruntime"),
+    *("torch._dynamo", "jax", "flax.nnx", "optax", "onnx", "onnxruntime"),
 )
 
 
