@@ -26,6 +26,13 @@ def _drop(F, x):
     return mask.astype(x.dtype) * x / (1 - 0.4)
 
 
+class DefaultNorm(nn.BatchNorm):
+    """Batch norm as a block of the operator with its defaults, which put every scale to 1."""
+
+    def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+        return F.BatchNorm(x, gamma, beta, running_mean, running_var)
+
+
 class Block4(HybridBlock):
     """Four branches."""
 
@@ -113,7 +120,8 @@ class Stranger(HybridBlock):
         activations = {("sigmoid", "conv1"): nn.Activation("sigmoid"), ("leaky", "conv1"): nn.LeakyReLU(0.1)}
         lost = {"no-relu": "conv2", "no-relu-branch": "branch1x1"}.get(self.mistake)
         relu = None if lost and name.endswith(lost) else nn.Activation("relu")
-        norm = nn.BatchNorm(**self.norm) if self.norm else None
+        kind = DefaultNorm if self.mistake == "default-norm" else nn.BatchNorm
+        norm = kind(**self.norm) if self.norm else None
         return self.row(nn.Conv2D(channels, kernel, **settings), norm, activations.get((self.mistake, name), relu))
 
     def lrn(self, F, x):

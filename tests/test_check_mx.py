@@ -66,7 +66,7 @@ def stranger(mistake: str) -> nn.Block:
     return strangers_gluon.Stranger(mistake, mistake in OF_NORM)
 
 
-OF_NORM = ("norm", "epsilon", "momentum", "no-scale", "frozen")
+OF_NORM = ("norm", "epsilon", "momentum", "no-scale", "default-norm", "frozen")
 
 
 @contextmanager
@@ -153,6 +153,7 @@ MISTAKES = [  # what is wrong, where, in these words, what it does, and what wou
     ("epsilon", EVERYWHERE, "epsilon 1e-05, bvlc has epsilon 0.001", "off by", "nothing"),
     ("momentum", EVERYWHERE, "momentum 0.9, bvlc has momentum 0.1", TRAINING, "nothing"),
     ("no-scale", EVERYWHERE, "no scale, bvlc has scale", "other weights", "count"),
+    ("default-norm", EVERYWHERE, "no scale, bvlc has scale", "other weights", "count"),
     ("frozen", EVERYWHERE, "running statistics, bvlc has statistics of the batch", TRAINING, "nothing"),
 ]
 QUICK = ("lrn-k", "written-lrn-beta")  # in float32, since MXNet's own refuses float64, and in float64

@@ -43,8 +43,8 @@ FAULTS = [
     Fault(
         "a scale that MXNet takes for 1 is read as one",
         _GLUON,
-        'call.get("fix_gamma", True)\n',
-        'call.get("fix_gamma", False)\n',
+        '.get("fix_gamma", True):',
+        '.get("fix_gamma", False):',
         (_SYMBOL,),
     ),
     Fault(
