@@ -31,6 +31,7 @@ if "mx" not in TESTED:
     pytest.skip("MXNet is not tested", allow_module_level=True)
 
 from googlenet_mx import build, recording
+from googlenet_mx.operators.values import made_parameters
 
 mx, nn = recording.mx, recording.mx.gluon.nn  # nothing else may import MXNet first
 
@@ -202,7 +203,7 @@ def test_effect_is_that_of_running_both_networks(mistake):
         model, x = recording.settle(stranger(name), "float32", None), mx.nd.array(effects.x)
         model(x)
         made = [parameter for parameter in model.collect_params().values() if parameter._data is not None]
-        names = names or list(recording._made(model))
+        names = names or list(made_parameters(model))
         for own, parameter in zip(names, made, strict=True):
             if own in arrays:  # the head's are not
                 parameter.set_data(mx.nd.array(arrays[own]))
@@ -225,6 +226,7 @@ def own(config: spec.Config, model: nn.Block, size: int):
     ("preset", "size", "tuned"),
     [
         ("lenet-bn", 28, True),
+        ("lenet-bn-scratch", 28, False),
         pytest.param("bvlc", 224, True, marks=slow),
         pytest.param("torchvision", 64, False, marks=slow),
         pytest.param("d2l", 96, False, marks=slow),
@@ -243,10 +245,10 @@ def test_our_own_network_is_the_same(preset, size, tuned):
 def test_a_pass_leaves_a_model_as_it_was():
     """Our networks move their running means whenever they are trained."""
     model = build(thin("lenet-bn"), dtype="float64", device="cpu")
-    before = {name: parameter.data().asnumpy() for name, parameter in recording._made(model).items()}
+    before = {name: parameter.data().asnumpy() for name, parameter in made_parameters(model).items()}
     done = recording.record(model, probe_images((1, 28, 28)), training=True)
     assert {node.op.momentum for node in done.graph.nodes if isinstance(node.op, Norm)} == {0.1}
-    after = {name: parameter.data().asnumpy() for name, parameter in recording._made(model).items()}
+    after = {name: parameter.data().asnumpy() for name, parameter in made_parameters(model).items()}
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert mx.nd.NDArray.reshape.__name__ == "reshape"
     assert "_active" not in vars(mx.gluon.HybridBlock)
