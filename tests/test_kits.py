@@ -566,6 +566,13 @@ def test_loss_that_is_another_one_is_named():
         assert judged(config, arrays | {"loss": np.array(loss)}) == [(("loss",), words)]
 
 
+def test_loss_of_a_network_with_batch_norm_is_that_of_its_training_mode(trained):
+    """And the heads' losses are in it."""
+    kit = kit_with(with_head())
+    alone = reference.loss_and_grads(replace(with_head(), aux_weight=0.0), kit.params, kit.images("even"), kit.labels)
+    assert told(trained, {"loss": np.array(alone.loss)}) == [(("loss",), "the losses of the heads are missing")]
+
+
 def test_gradients_that_are_other_ones_are_named(trained):
     kit = kit_with(with_head())
     double = all_of(trained, "gradient", lambda name, x: 2 * x)
@@ -667,6 +674,13 @@ def test_capture_that_is_none_is_refused_with_all_its_problems(tmp_path):
         read_capture(tmp_path / _written(tmp_path, both), kit)
     assert "even/pool1 has its channels first and odd/pool1 has them last" in str(refused.value)
     assert "even/x: no such name" in str(refused.value)
+    twice = {"even/logits": np.ones((2, 10)), "even/fc5": np.zeros((2, 10)), "odd/fc5": np.full((2, 10), np.inf)}
+    with pytest.raises(spec.InvalidInput) as refused:
+        read_capture(tmp_path / _written(tmp_path, twice), kit)
+    assert "even/logits: expected the same as even/fc5" in str(refused.value)
+    assert "odd/fc5: NaN or infinity" in str(refused.value)
+    with pytest.raises(spec.InvalidInput, match="there is no such file"):
+        read_capture(tmp_path / "none.safetensors", kit)
     (tmp_path / "mine.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(spec.InvalidInput, match="not a safetensors file"):
         read_capture(tmp_path / "mine.safetensors", kit)

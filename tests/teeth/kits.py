@@ -46,8 +46,8 @@ FAULTS = [
     Fault(
         "the statistics of a batch are looked for in one picture",
         "harness/check/kits/explaining.py",
-        "        first = made.mistake.of_batch or self._reproduced(made, slice(0, 1))",
-        "        first = self._reproduced(made, slice(0, 1))",
+        "        first = other.mistake.of_batch or self._reproduced(other, slice(0, 1))",
+        "        first = self._reproduced(other, slice(0, 1))",
         (f"{_K}::test_mistake_in_one_stage_is_named_by_its_numbers[norm-training]",),
     ),
     Fault(

@@ -16,7 +16,7 @@ from spec import Array, InvalidInput, Shape
 from spec.errors import did_you_mean
 
 FIRST, LAST = "channels first", "channels last"
-_DTYPES = {"F64": "float64", "F32": "float32"}
+_DTYPES = ("F64", "F32")
 _SHOWN = 20  # problems of a file
 _STAGES = ("even/", "odd/")  # before the names of stages
 _LARGER = 2  # times as high or wide as it should be, a map may be, and a few pixels
@@ -41,26 +41,29 @@ def read_capture(path: Path, kit: Kit) -> Capture:
     Raises:
         InvalidInput: naming all problems at once: names that the kit does not have, dtypes, shapes, NaN.
     """
+    if not path.is_file():
+        raise InvalidInput(f"{path}: expected a file of safetensors, and there is no such file")
     try:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             if len(names) > MOST_ARRAYS:
                 raise _refusal(path, [f"{len(names):,} arrays, {MOST_ARRAYS:,} at most are read"])
             heads = {name: file.get_slice(name) for name in names}
-            found = {
-                name: (_DTYPES.get(x.get_dtype()), x.get_dtype(), tuple(x.get_shape())) for name, x in heads.items()
-            }
+            stored = {name: (x.get_dtype(), tuple(x.get_shape())) for name, x in heads.items()}
             shapes = _shapes(kit)
-            layout, problems = _layout(found, shapes)
-            problems += _problems(found, shapes, layout)
-            if problems:
-                raise _refusal(path, problems)
-            arrays = {name: file.get_tensor(name) for name in heads}
+            layout, problems = _layout(stored, shapes)
+            bad = _problems(stored, shapes, layout)  # their sizes are anybody's, so they are not read
+            arrays = {name: file.get_tensor(name) for name in names if name not in bad}
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput(f"{path}: not a safetensors file, or a truncated one ({shown(error)})") from error
-    if problems := [f"{name}: NaN or infinity" for name, x in arrays.items() if not np.isfinite(x).all()]:
+    bad |= {name: f"{name}: NaN or infinity" for name, x in arrays.items() if not np.isfinite(x).all()}
+    for which in kit.sizes:
+        logits, stage = f"{which}/logits", f"{which}/{kit.config.logits}"
+        if {logits, stage} <= arrays.keys() and not np.array_equal(*(arrays[x].reshape(-1) for x in (logits, stage))):
+            bad[logits] = f"{logits}: expected the same as {stage}, which is the stage that puts them out"
+    if problems := [*problems, *bad.values(), *([] if names else ["it has no arrays"])]:
         raise _refusal(path, problems)
     with np.errstate(over="ignore"):
         single = all(np.array_equal(x, x.astype(np.float32)) for x in arrays.values())
@@ -94,19 +97,19 @@ def _shapes(kit: Kit) -> dict[str, Shape]:
     return shapes
 
 
-Found = dict[str, tuple[str | None, str, Shape]]  # dtype, as the file calls it, and shape
+Stored = dict[str, tuple[str, Shape]]  # dtype, as the file calls it, and shape
 
 
-def _layout(found: Found, shapes: dict[str, Shape]) -> tuple[str, list[str]]:
+def _layout(stored: Stored, shapes: dict[str, Shape]) -> tuple[str, list[str]]:
     """The layout of all maps, by where their channels can be."""
     only: dict[str, list[str]] = {FIRST: [], LAST: []}
     maps = [
         name
-        for name, (_, _, got) in found.items()
+        for name, (_, got) in stored.items()
         if len(got) == 4 == len(shapes.get(name, ())) and name.startswith(_STAGES)
     ]
     for name in maps:
-        channels, got = shapes[name][1], found[name][2]
+        channels, got = shapes[name][1], stored[name][1]
         if (got[1] == channels) != (got[3] == channels):
             only[FIRST if got[1] == channels else LAST].append(name)
     if only[FIRST] and only[LAST]:
@@ -115,23 +118,19 @@ def _layout(found: Found, shapes: dict[str, Shape]) -> tuple[str, list[str]]:
     return ("" if not maps else LAST if only[LAST] else FIRST), []
 
 
-def _problems(found: Found, shapes: dict[str, Shape], layout: str) -> list[str]:
-    """All but the numbers."""
-    problems = [] if found else ["it has no arrays"]
-    for name, (dtype, stored, got) in found.items():
+def _problems(stored: Stored, shapes: dict[str, Shape], layout: str) -> dict[str, str]:
+    """What is wrong with each array, but for its numbers."""
+    problems: dict[str, str] = {}
+    for name, (dtype, got) in stored.items():
+        last = layout == LAST and len(got) == 4 and name.startswith(_STAGES)
+        as_first = (got[0], got[3], got[1], got[2]) if last else got
         if name not in shapes:
             meant = did_you_mean(name, {x: x for x in shapes}) if len(problems) < _SHOWN else ""
-            problems.append(f"{shown(name)}: no such name in this kit{meant}")
-            continue
-        if dtype is None:
-            problems.append(f"{name}: expected float64 or float32, got {shown(stored)}")
-        expected = shapes[name]
-        as_first = (
-            (got[0], got[3], got[1], got[2]) if layout == LAST and len(got) == 4 and name.startswith(_STAGES) else got
-        )
-        if _squeezed(as_first) != _squeezed(expected) and not _other_map(as_first, expected):
-            last = " (channels last)" if layout == LAST and len(got) == 4 else ""
-            problems.append(f"{name}: expected {expected}, got {got}{last}")
+            problems[name] = f"{shown(name)}: no such name in this kit{meant}"
+        elif dtype not in _DTYPES:
+            problems[name] = f"{name}: expected float64 or float32, got {shown(dtype)}"
+        elif _squeezed(as_first) != _squeezed(shapes[name]) and not _other_map(as_first, shapes[name]):
+            problems[name] = f"{name}: expected {shapes[name]}, got {got}{' (channels last)' * last}"
     return problems
 
 

@@ -60,17 +60,17 @@ class Evidence:
         """Whether that is what came out."""
         return self.error <= self.tolerance
 
-    def reproduced(self, made: Mistaken) -> bool:
+    def reproduced(self, other: Mistaken) -> bool:
         """Whether a mistake gives what came out."""
-        first = made.mistake.of_batch or self._reproduced(made, slice(0, 1))  # which rejects most in half the time
-        return first and self._reproduced(made, slice(None))
+        first = other.mistake.of_batch or self._reproduced(other, slice(0, 1))  # which rejects most in half the time
+        return first and self._reproduced(other, slice(None))
 
-    def _reproduced(self, made: Mistaken, pictures: slice) -> bool:
-        alike = 0 if made.arrays else min(_alike(made.chain, self.chain), len(self.outputs))
+    def _reproduced(self, other: Mistaken, pictures: slice) -> bool:
+        alike = 0 if other.arrays else min(_alike(other.chain, self.chain), len(self.outputs))
         x = (self.outputs[alike - 1] if alike else self.x)[pictures]
-        run = MistakenRun({**self.arrays, **made.arrays})
+        run = MistakenRun({**self.arrays, **other.arrays})
         try:
-            for item in made.chain[alike:]:
+            for item in other.chain[alike:]:
                 x = run.item(item, x)
         except (ValueError, IndexError):
             return False

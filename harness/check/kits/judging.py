@@ -26,7 +26,7 @@ from spec import Array
 from spec.network import IMAGES, Head
 
 _COARSE = 1e-2  # of a stage
-SINGLE = BOUNDS["float32"].stages
+_SINGLE = BOUNDS["float32"].stages
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ class _Judge:
         if worst <= self.tolerance:
             return worst, []
         found = self.explained(part, list(evidence.values()))
-        if (not found or _unknown(found)) and self.tolerance < SINGLE:
-            loose = list(self.evidence(part, SINGLE).values())
+        if (not found or _unknown(found)) and self.tolerance < _SINGLE:
+            loose = list(self.evidence(part, _SINGLE).values())
             if all(one.right for one in loose):
                 return worst, [(part.place, "it is right to the digits of float32 only")]
             if (coarse := self.explained(part, loose)) and not _unknown(coarse):

@@ -11,9 +11,12 @@ import numpy as np
 
 import spec
 from harness.agreement import relative_error, relative_errors
+from harness.check.arithmetic import Run, flat
 from harness.check.kits.bounds import BOUNDS
 from harness.check.kits.capture import Capture
 from harness.check.kits.kit import ADAM, BATCH, STEPS, Kit, step
+from harness.check.reference import graph_of_table
+from harness.check.tree import read
 from spec import Array, Arrays, reference
 
 Line = tuple[str, str, float | None, bool]  # place, words, how far it is off, whether the words explain it
@@ -89,7 +92,7 @@ class _Training:
             expected = sum(weights[name] * loss for name, loss in made.items())
         else:
             expected = self.expected.loss
-        off = abs(got - expected) / abs(expected)
+        off = relative_error(np.array(got), np.array(expected))
         self.errors["loss"] = off
         if off <= bound:
             return
@@ -108,9 +111,7 @@ class _Training:
         yield "it is the sum over the pictures, not the mean", BATCH * right
         weights = spec.loss_weights(self.kit.config)
         heads = list(weights)[1:]
-        logits = self.logits or self.in_training
-        if not logits:
-            return
+        logits = self.logits or self.in_training()
         parts = {name: self.cross_entropy(x) for name, x in logits.items()}
         main = parts[self.kit.config.logits]
         if heads:
@@ -131,14 +132,15 @@ class _Training:
             yield words, sum(weight * of(name) for name, weight in weights.items())
             yield f"{words}, and it is the sum", BATCH * sum(weight * of(name) for name, weight in weights.items())
 
-    @cached_property
     def in_training(self) -> dict[str, Array]:
-        """The referee's logits in training mode; of batch norm with the statistics of the batch."""
+        """The referee's logits in training mode, and its heads'."""
         kit = self.kit
-        if kit.config.batch_norm is None:
-            stages = reference.activations(kit.config, kit.params, kit.images(kit.trained))
-            return {name: stages[name] for name in spec.loss_weights(kit.config)}
-        return {}
+        images = kit.images(kit.trained).astype(np.float64)
+        run = Run({name: x.astype(np.float64) for name, x in kit.params.items()})
+        graph = graph_of_table(kit.config, images.shape[1:], training=True)
+        ends = zip(spec.loss_weights(kit.config), graph.outputs, strict=True)
+        trees = {name: read(replace(graph, outputs=(end,)), heads=False) for name, end in ends}
+        return {name: flat(run.chain(tree, images)) for name, tree in trees.items()}
 
     # ----------------------------------------------------------------------------------------- running statistics
 
@@ -204,9 +206,8 @@ class _Training:
         """One number that all gradients are too large by."""
         name = max(expected, key=lambda name: float(np.abs(expected[name]).max()))
         factor = float((got[name] * expected[name]).sum() / (expected[name] ** 2).sum())
-        if not math.isfinite(factor) or not self.same(
-            got, {name: factor * x for name, x in expected.items()}, self.bounds.gradients
-        ):
+        multiple = {name: factor * x for name, x in expected.items()}
+        if not self.same(got, multiple, self.bounds.gradients):
             return ""
         if math.isclose(factor, BATCH, rel_tol=self.bounds.loss):
             return "they are those of the sum over the pictures, not of the mean"

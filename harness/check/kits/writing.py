@@ -167,7 +167,7 @@ _PAGE = """\
 Write the network in your language, compute on these inputs, write what comes out to a file of safetensors under the
 names below, and hold it against the referee's results, which are float64:
 
-    python check.py capture.safetensors 1e-12      # which arrays differ; for float32 1e-5
+    python check.py capture.safetensors 1e-12      # which arrays differ; for float32 1e-5, of gradients 1e-10
     googlenet check capture.safetensors --against {against}    # which stages are wrong, and by which mistake
 
 ## Inputs
