@@ -668,7 +668,7 @@ def test_a_framework_that_fails_on_the_result_keeps_it_from_being_written(tmp_pa
 
 
 def test_moving_a_model_takes_three_lines(tmp_path):
-    """As the README shows it, for each direction."""
+    """In every direction, over a file."""
     config = spec.preset("lenet-bn")
     images = np.random.default_rng(0).random((1, 1, 28, 28))
     path = tmp_path / "weights.safetensors"

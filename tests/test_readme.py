@@ -296,14 +296,6 @@ def test_shown_code_runs_in_every_backend(backend):
     assert _run_the_code(backend)["config"].preset == "d2l"
 
 
-@pytest.mark.skipif(not {"pt", "jax"} <= set(TESTED), reason="moves a model from PyTorch to JAX")
-def test_three_lines_move_a_model(tmp_path):
-    scope: dict = {}
-    exec(_blocks("python")[1], scope)
-    moved = load("jax").dump_params(scope["jax_model"])
-    assert all(np.array_equal(x, moved[name]) for name, x in scope["params"].items())
-
-
 @pytest.mark.skipif(TESTED != BACKENDS, reason="moves models between all of them")
 def test_every_direction_is_shown_and_moves_a_model():
     packages = {name: load(name) for name in TESTED}

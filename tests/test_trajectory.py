@@ -69,7 +69,6 @@ SLOW_RUNS = [
         thin=True,
     ),
     BATCH_NORM_SGD,
-    BATCH_NORM_ADAM,
     Run("vgg11-narrow", 225, 2, spec.SGD(0.0005), dropout=None, steps=4),
 ]
 LARGE_RUNS = [
@@ -101,7 +100,7 @@ def test_a_training_equals_the_referees(run, backend):
     _assert_equal_trainings(run, backend)
 
 
-@pytest.mark.parametrize("run", [*NOT_IN_JAX, *OTHERS], ids=str)
+@pytest.mark.parametrize("run", [*NOT_IN_JAX, *OTHERS, pytest.param(BATCH_NORM_ADAM, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("backend", [name for name in TESTED if name != "jax"], indirect=True)
 def test_a_training_that_jax_compiles_slowly_equals_the_referees(run, backend):
     _assert_equal_trainings(run, backend)
