@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,8 @@ def _placed(nodes: list[Node], model: nn.Module) -> tuple[Node, ...]:
     own = {name for name, module in model.named_modules() if not any(module.children()) and runs[name] < 2}
     placed: list[Node] = []
     for node in nodes:
-        before = [placed[number].place.split(".") for number in node.reads]
-        shared = ".".join(part for part, *others in zip(*before, strict=False) if {part} >= set(others))
+        before = zip(*(placed[number].place.split(".") for number in node.reads), strict=False)
+        shared = ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, before))
         alone = node.place in own or node.arrays or not shared
         placed.append(node if alone else replace(node, place=shared))
     return tuple(placed)
@@ -388,7 +389,12 @@ def _of_two(r: _Recorder, input: Any, other: Any, *, inverted: bool) -> Made:
 
 def _power(exponent: float | None = None) -> Callable[..., Made]:
     """Numbers to the same power; without an `exponent` that is the second argument."""
-    return lambda r, y, input, *others: (Power(exponent=float(*others) if exponent is None else exponent),)
+
+    def made(r, y, input, *others) -> Made:
+        power = _number(*others) if exponent is None else exponent
+        return None if power is None or id(input) not in r.known else (Power(exponent=power),)
+
+    return made
 
 
 def _pad(r, y, input, pad, mode="constant", value=None) -> Made:

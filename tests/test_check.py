@@ -377,6 +377,22 @@ def test_model_is_held_against_another_one(mistake, functional):
     assert set(report.arrays) == set(Functional().state_dict())  # which it is loaded into below
 
 
+def test_operation_of_no_module_has_the_place_that_what_it_reads_shares():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.ModuleDict({name: nn.ModuleDict({"c": nn.Conv2d(1, 2, 1)}) for name in "xy"})
+
+        def forward(self, x):
+            return torch.cat([self.a["x"]["c"](x), F.relu(self.a["y"]["c"](x))], 1) ** torch.ones(1)
+
+    model = Two()
+    recording.settle(model, "float64", None)
+    nodes = recording.record(model, probe_images((1, 2, 2)), training=False).graph.nodes
+    assert [node.place for node in nodes] == ["", "a.x.c", "a.y.c", "a.y.c", "a", "a"]
+    assert nodes[-1].op.name == "pow"  # to no power that is one number
+
+
 def test_weights_go_from_one_model_to_another(functional, tmp_path):
     """The second puts out with them what the first does, and where it does not nothing is written."""
     done = trial(strangers.Stranger(), functional.shape, seed=None)
