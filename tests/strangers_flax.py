@@ -95,7 +95,7 @@ class LeNet(nnx.Module):
         x = x if self.mistake == "flatten" else x.transpose(0, 3, 1, 2)
         x = x.reshape(len(x), -1)
         for dense in self.dense[:-1]:
-            x = (nnx.relu if self.mistake == "relu" else nnx.sigmoid)(dense(x))
+            x = nnx.sigmoid(dense(x))
         return self.dense[-1](x)
 
 

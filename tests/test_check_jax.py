@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -94,9 +95,8 @@ MISTAKES = [
     Mistake("nnx", "order", BLOCKS, "the order of its branches is 1, 3, 2, 4"),
     Mistake("nnx", "softmax", ("fc",), "softmax is extra"),
     Mistake("lenet", "flatten", ("pool2",), "flattening with the channels last is extra"),
-    Mistake("lenet", "relu", ("fc3", "fc4"), "ReLU, lenet has sigmoid"),
     Mistake("linen", "epsilon", CONVS, "epsilon 1e-05, bvlc has epsilon 0.001"),
-    Mistake("linen", "bias", ("conv1",), "bias, bvlc has no bias", "other weights"),
+    Mistake("linen", "bias", ("conv1",), "bias, bvlc has no bias", "batch norm takes it away"),
     Mistake("linen", "leaky", ("conv1",), "leaky ReLU of slope 0.1, bvlc has ReLU"),
     Mistake("linen", "pool-unused", POOLS, f"{POOL} is missing"),
     Mistake(
@@ -110,22 +110,12 @@ MISTAKES = [
     Mistake("equinox", "floor", ("pool1",), "size rounded down, bvlc has size rounded up"),
     Mistake("equinox", "dilation", ("conv2",), "padding 2, dilation 2, bvlc has padding 1, dilation 1"),
     Mistake("equinox", "no-relu-branch", tuple(f"{block}.branch1x1" for block in BLOCKS), RELU),
-    Mistake("equinox", "branch-missing", BLOCKS, "branch 4 is missing", "other weights"),
-    Mistake("equinox", "softmax", ("fc",), "softmax is extra"),
     Mistake("keras", "same-conv", ("conv1",), "padding (2, 3), bvlc has padding 3"),
     Mistake("keras", "floor", ("pool1",), "size rounded down, bvlc has size rounded up"),
-    Mistake("keras", "epsilon", CONVS, "epsilon 1e-05, bvlc has epsilon 0.001"),
     Mistake("keras", "sigmoid", ("conv1",), "sigmoid, bvlc has ReLU"),
     Mistake("keras", "no-norm", ("conv1",), "batch norm is missing", "other weights"),
     Mistake("keras", "no-reduce", ("conv2_reduce",), "1 x 1 convolution is missing", "other weights"),
     Mistake("keras", "order", BLOCKS, "the order of its branches is 1, 2, 4, 3"),
-    Mistake(
-        "keras",
-        "block-average",
-        POOLS,
-        f"3 x 3 average pool, stride 1, padding 1, padding not counted, bvlc has {POOL}",
-    ),
-    Mistake("keras", "softmax", ("fc",), "softmax is extra"),
 ]
 QUICK = ("lenet flatten",)
 LIBRARIES = {  # modules, the names of what makes a network in them, and its table
@@ -140,8 +130,8 @@ LIBRARIES = {  # modules, the names of what makes a network in them, and its tab
 def of(library: str, mistake: str, *, larger: bool = False) -> tuple[Trial, spec.Config]:
     """A stranger's network, and the table that it should be."""
     module, name, config = LIBRARIES[library]
-    if library in ("equinox", "keras"):
-        pytest.importorskip(library)
+    if library in ("equinox", "keras") and find_spec(library) is None:  # importing Keras takes its backend
+        pytest.skip(f"{library} is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a library says of the versions of others
         made = getattr(importlib.import_module(module), name)
@@ -298,11 +288,9 @@ def test_arithmetic_is_read_as_the_layer_that_it_is(name):
     ("preset", "tuned"),
     [
         ("lenet-bn", True),
-        *(
-            pytest.param(preset, tuned, marks=slow)
-            for preset in ("d2l", "bvlc", "torchvision")
-            for tuned in (True, False)
-        ),
+        pytest.param("d2l", True, marks=slow),
+        pytest.param("bvlc", True, marks=slow),
+        pytest.param("torchvision", False, marks=slow),
     ],
 )
 def test_our_own_thin_network_is_the_same(preset, tuned):

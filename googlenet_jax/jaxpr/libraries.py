@@ -56,16 +56,14 @@ def _flags(called: Any) -> dict[str, bool]:
 
 
 def _of_tree(tree: Any, trained: Callable[[str], bool], call: Callable[[Any, jax.Array], Any]) -> Function:
-    """Of a tree of arrays; the name of an array is its path."""
+    """Of a tree of arrays; the name of an array is its path, without what Flax puts around it."""
     leaves, form = jax.tree_util.tree_flatten_with_path(tree)
-    names = {".".join(filter(None, map(_key, path))): leaf for path, leaf in leaves}
+    paths = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+    names = [path.removeprefix("params.").removeprefix("batch_stats.").removesuffix(".value") for path in paths]
+    names = names if len(set(names)) == len(names) else paths
+    arrays = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
     own = frozenset(filter(trained, names))
-    return Function(names, own, lambda arrays, x: call(jax.tree.unflatten(form, [arrays[name] for name in names]), x))
-
-
-def _key(key: Any) -> str:
-    name = next(str(getattr(key, kind)) for kind in ("name", "key", "idx") if hasattr(key, kind))
-    return "" if name in ("value", "params", "batch_stats") else name
+    return Function(arrays, own, lambda arrays, x: call(jax.tree.unflatten(form, [arrays[name] for name in names]), x))
 
 
 def _of_nnx(model: nnx.Module) -> Function:
@@ -80,7 +78,7 @@ def _of_linen(model: linen.Module, images: jax.Array) -> Function:
     flags = _flags(model.__call__)
     keys = {name: jax.random.key(i) for i, name in enumerate(("params", "dropout"))}
     variables = compiled(lambda x: model.init(keys, x, **flags), images)(images)
-    learned = _of_tree(variables["params"], lambda name: True, lambda arrays, x: x).trained
+    learned = _of_tree({"params": variables["params"]}, lambda name: True, lambda arrays, x: x).trained
     return _of_tree(variables, learned.__contains__, lambda variables, x: model.apply(variables, x, **flags))
 
 

@@ -33,7 +33,7 @@ class Sum(Unknown):
 
     name: str = "sum"
     average: Any = None
-    counts: Any = None  # of the pixels: one number, or a map of them where padding does not count
+    counts: int = 0  # the pixels
 
 
 class Cut(NamedTuple):

@@ -19,7 +19,17 @@ from googlenet_jax.jaxpr.values import Known, Traced, computed, leaves
 from harness.check.graph import Graph, Input, Node, Unknown
 
 # Operations that are other jaxprs in place, by their parameters.
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call")
+_CALLS = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "remat",
+    "remat2",
+    "checkpoint",
+    "custom_jvp_call",
+    "custom_vjp_call",
+)
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
