@@ -947,6 +947,10 @@ def test_file_of_weights_is_no_program(tmp_path):
     torch.save({"a": torch.zeros(2)}, tmp_path / "weights.pt")
     told = googlenet("check", "weights.pt", status=2, cwd=tmp_path).stderr
     assert "weights.pt: expected a TorchScript program, got a file without code" in told
+    content = (tmp_path / "weights.pt").read_bytes()
+    (tmp_path / "weights.pt").write_bytes(content.replace(b"PK\x01\x02", b"PK\x01\x00"))
+    told = googlenet("check", "weights.pt", status=2, cwd=tmp_path).stderr
+    assert "weights.pt: cannot be read, or is damaged" in told
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def _found(task: Task) -> Any:
     if task.target.endswith(SYMBOL):
         return importlib.import_module(_RECORDERS["mxnet"]).Symbol
     if task.target.endswith(PROGRAMS):
-        with _told("it was read"):
+        with _told("reading it raised"):
             return importlib.import_module("googlenet_pt.programs").load_program(Path(task.folder, task.target))
     place, _, name = task.target.rpartition(":")
     sys.path.insert(0, task.folder)

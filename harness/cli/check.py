@@ -178,6 +178,8 @@ def _name(model: str) -> str:
 
 def _file(model: str) -> Path:
     """The file in which a model is; for a module's it does not have to exist."""
+    from zipfile import BadZipFile
+
     from harness.weights.formats.pytorch import is_program
     from spec import InvalidInput
 
@@ -189,7 +191,11 @@ def _file(model: str) -> Path:
     file = Path(model if model.endswith(FILES) else model.rpartition(":")[0])
     if (model.endswith(FILES) or file.suffix == ".py") and not file.is_file():
         raise InvalidInput(f"{file}: there is no such file")
-    if model.endswith(PROGRAMS) and not is_program(file):
+    try:
+        code = not model.endswith(PROGRAMS) or is_program(file)
+    except (OSError, BadZipFile) as error:
+        raise InvalidInput(f"{file}: cannot be read, or is damaged ({shown(error)}); restore a copy") from error
+    if not code:
         raise InvalidInput(
             f"{file}: expected a TorchScript program, got a file without code; --weights takes weights, "
             "beside the code of their model"
