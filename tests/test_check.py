@@ -967,6 +967,12 @@ def test_file_of_weights_is_no_program(tmp_path):
         ("check a.b:Net --convert out.xyz", "out.xyz"),
         ("check a.b:Net --against none.py:Net", "none.py: there is no such file"),
         ("check a.b:Net --against c.d:Net --convert out.onnx", "expected a name that ends in one of .safetensors, .pt"),
+        ("check README.md:Net --html README.md", "--html README.md: expected a new name, got that of a source"),
+        (
+            "check a.b:Net --against c.d:Net --weights README.md --convert README.md",
+            "--convert README.md: expected a n",
+        ),
+        ("check a.safetensors --html a.html", "--against and --json alone are for captures"),
         ("check a.b:Net --weights none.pt", "--weights none.pt: there is no such file"),
         ("check a.onnx --arg b=1", "a.onnx: there is no such file"),
         ("check a.b:Net --against vgg", "unknown preset 'vgg'"),

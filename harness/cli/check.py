@@ -90,13 +90,12 @@ def check(
     from harness.weights.formats import format_for
 
     if model.endswith(".safetensors"):
-        if any((arg, images, weights, target, accept, inference)):
+        if any((arg, images, weights, target, html, accept, inference)):
             raise spec.InvalidInput(f"{model}: --against and --json alone are for captures")
         check_capture(Path(model), against, as_json=as_json)
     file, name = _file(model), against
     other = against if against is not None and _is_model(against) else None
-    if other is not None:
-        _file(other)
+    sources = [path for path in (file, weights, None if other is None else _file(other)) if path and path.exists()]
     for option, number in (("--time", time), ("--memory", memory)):
         if not number > 0:
             raise spec.InvalidInput(f"{option}: expected a number above 0, got {number:g}")
@@ -110,8 +109,12 @@ def check(
         shapes = [(3, 224, 224), (1, 96, 96), (1, 224, 224), (1, 28, 28), (3, 299, 299)]
     if weights is not None and not weights.is_file():
         raise spec.InvalidInput(f"--weights {weights}: there is no such file")
+    for option, path in (("--convert", target), ("--html", html)):
+        if path is not None:
+            check_target(path)
+            if path.exists() and any(map(path.samefile, sources)):
+                raise spec.InvalidInput(f"{option} {path}: expected a new name, got that of a source; choose another")
     if target is not None:
-        check_target(target)
         if other is None:
             format_for(target)  # refuse before any work is done
         elif target.suffix not in TRANSFERRED:
@@ -119,8 +122,6 @@ def check(
                 f"--convert {target}: another model's weights are written as a state dict; expected a name that ends "
                 f"in one of {', '.join(TRANSFERRED)}"
             )
-    if html is not None:
-        check_target(html)
     if model.endswith(FILES) and (arg or weights):
         raise spec.InvalidInput("--arg and --weights are for code; a file of a model has its weights")
     task = Task(
