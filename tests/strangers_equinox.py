@@ -52,8 +52,7 @@ class Stranger(eqx.Module):
         first = ((2, 3), (2, 3)) if mistake == "pad" else 3
         self.conv1 = nn.Conv2d(3, 8, 7, 2, padding=first, key=keys[0])
         self.reduce = nn.Conv2d(8, 8, 1, key=keys[1])
-        dilated = {"dilation": 2, "padding": 2} if mistake == "dilation" else {"padding": 1}
-        self.conv2 = nn.Conv2d(8, 12, 3, key=keys[2], **dilated)
+        self.conv2 = nn.Conv2d(8, 12, 3, padding=1, key=keys[2])
         self.blocks, into = [], 12
         for widths, each in zip(WIDTHS.values(), keys[3:7], strict=True):
             self.blocks.append(Block(into, widths, mistake, each))

@@ -16,7 +16,7 @@ def ceil_pool(x: jax.Array) -> jax.Array:
     return nnx.max_pool(x, (3, 3), (2, 2), over)
 
 
-def lrn(x: jax.Array, alpha: float = 1e-4) -> jax.Array:
+def lrn(x: jax.Array, alpha: float) -> jax.Array:
     """Local response normalization over five channels, which Flax has none of."""
     squares = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (0, 0), (2, 2)))
     total = sum(squares[..., i : i + x.shape[-1]] for i in range(5))
@@ -26,9 +26,8 @@ def lrn(x: jax.Array, alpha: float = 1e-4) -> jax.Array:
 class Block(nnx.Module):
     """Four branches."""
 
-    def __init__(self, mistake: str, into: int, widths: tuple[int, ...], rngs: nnx.Rngs) -> None:
+    def __init__(self, into: int, widths: tuple[int, ...], rngs: nnx.Rngs) -> None:
         one, reduce3, three, reduce5, five, proj = widths
-        self.mistake = mistake
         self.one = nnx.Conv(into, one, (1, 1), rngs=rngs)
         self.reduce3 = nnx.Conv(into, reduce3, (1, 1), rngs=rngs)
         self.three = nnx.Conv(reduce3, three, (3, 3), rngs=rngs)
@@ -40,10 +39,7 @@ class Block(nnx.Module):
         three = nnx.relu(self.three(nnx.relu(self.reduce3(x))))
         five = nnx.relu(self.five(nnx.relu(self.reduce5(x))))
         pooled = nnx.relu(self.proj(nnx.max_pool(x, (3, 3), (1, 1), "SAME")))
-        parts = [nnx.relu(self.one(x)), three, five, pooled]
-        if self.mistake == "order":
-            parts = [parts[i] for i in (0, 2, 1, 3)]
-        return jnp.concatenate(parts, axis=-1)
+        return jnp.concatenate([nnx.relu(self.one(x)), three, five, pooled], axis=-1)
 
 
 class Stranger(nnx.Module):
@@ -53,10 +49,9 @@ class Stranger(nnx.Module):
         self.mistake = mistake
         padding = "SAME" if mistake == "same-conv" else [(3, 3), (3, 3)]
         self.conv1 = nnx.Conv(3, 8, (7, 7), (2, 2), padding=padding, rngs=rngs)
-        self.norm = nnx.BatchNorm(8, rngs=rngs) if mistake == "norm" else None
         self.reduce, self.conv2 = nnx.Conv(8, 8, (1, 1), rngs=rngs), nnx.Conv(8, 12, (3, 3), padding=1, rngs=rngs)
         rows = zip(_INTO, WIDTHS.values(), strict=True)
-        self.blocks = nnx.List([Block(mistake, into, widths, rngs) for into, widths in rows])
+        self.blocks = nnx.List([Block(into, widths, rngs) for into, widths in rows])
         self.drop = nnx.Dropout(0.4, rngs=rngs)
         self.fc = nnx.Linear(26, 10, rngs=rngs)
 
@@ -65,11 +60,10 @@ class Stranger(nnx.Module):
         return nnx.max_pool(x, (3, 3), (2, 2), "SAME") if self.mistake == "same-pool" else ceil_pool(x)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.conv1(x)
-        x = self.pool(nnx.relu(x if self.norm is None else self.norm(x)))
-        normed = {"no-lrn": lambda x: x, "lrn-alpha": lambda x: lrn(x, 5e-4)}.get(self.mistake, lrn)
-        x = self.conv2(nnx.relu(self.reduce(normed(x))))
-        x = self.pool(normed(x if self.mistake == "no-relu" else nnx.relu(x)))
+        x = self.pool(nnx.relu(self.conv1(x)))
+        alpha = 5e-4 if self.mistake == "lrn-alpha" else 1e-4
+        x = self.conv2(nnx.relu(self.reduce(lrn(x, alpha))))
+        x = self.pool(lrn(x if self.mistake == "no-relu" else nnx.relu(x), alpha))
         for block in self.blocks:
             x = block(x)
         if self.mistake == "odd":
@@ -110,11 +104,9 @@ class LinenConv(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         pad = self.kernel // 2
-        x = linen.Conv(self.channels, (self.kernel,) * 2, self.stride, padding=pad, use_bias=self.mistake == "bias")(x)
+        x = linen.Conv(self.channels, (self.kernel,) * 2, self.stride, padding=pad, use_bias=False)(x)
         epsilon = 1e-5 if self.mistake == "epsilon" else 1e-3
         x = linen.BatchNorm(use_running_average=not train, epsilon=epsilon)(x)
-        if self.mistake == "leaky":
-            return linen.leaky_relu(x, 0.1)
         return linen.relu(x)
 
 
@@ -146,15 +138,12 @@ class Linen(linen.Module):
 
     @linen.compact
     def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
-        def conv(x: jax.Array, channels: int, kernel: int, stride: int = 1, mistake: str = self.mistake) -> jax.Array:
-            return LinenConv(channels, kernel, mistake, stride)(x, train=train)
+        def conv(x: jax.Array, channels: int, kernel: int, stride: int = 1) -> jax.Array:
+            return LinenConv(channels, kernel, self.mistake, stride)(x, train=train)
 
-        rest = "" if self.mistake in ("leaky", "bias") else self.mistake
         x = ceil_pool(conv(x, 8, 7, 2))
-        x = ceil_pool(conv(conv(x, 8, 1, mistake=rest), 12, 3, mistake=rest))
+        x = ceil_pool(conv(conv(x, 8, 1), 12, 3))
         for widths in WIDTHS.values():
-            x = LinenBlock(widths, rest)(x, train=train)
-        x = x.mean((1, 2)) if self.mistake != "fixed-average" else linen.avg_pool(x, (8, 8), (8, 8)).reshape(len(x), -1)
-        x = linen.Dropout(0.4, deterministic=not train)(x)
-        x = linen.Dense(10)(x)
-        return linen.log_softmax(x) if self.mistake == "log-softmax" else x
+            x = LinenBlock(widths, self.mistake)(x, train=train)
+        x = linen.Dropout(0.4, deterministic=not train)(x.mean((1, 2)))
+        return linen.Dense(10)(x)

@@ -24,20 +24,19 @@ def conv(x: Any, channels: int, kernel: int, mistake: str, stride: int = 1) -> A
     x = layers.Conv2D(channels, kernel, stride, padding=padding, use_bias=False)(x)
     if mistake != "no-norm" or stride != 2:
         x = layers.BatchNormalization()(x)
-    return layers.Activation("sigmoid" if mistake == "sigmoid" and stride == 2 else "relu")(x)
+    return layers.Activation("relu")(x)
 
 
-def pool(x: Any, mistake: str) -> Any:
-    """3 x 3 maxima with stride 2, as SAME has them at an even size."""
-    return layers.MaxPooling2D(3, 2, padding="valid" if mistake == "floor" else "same")(x)
+def pool(x: Any) -> Any:
+    """3 x 3 maxima with stride 2: at an even size SAME is rounding up."""
+    return layers.MaxPooling2D(3, 2, padding="same")(x)
 
 
 def stranger(mistake: str = "") -> Any:
     """The network; `mistake` names one."""
     images = x = keras.Input((None, None, 3))
-    x = pool(conv(x, 8, 7, mistake, 2), mistake)
-    x = x if mistake == "no-reduce" else conv(x, 8, 1, mistake)
-    x = pool(conv(x, 12, 3, mistake), mistake)
+    x = pool(conv(x, 8, 7, mistake, 2))
+    x = pool(conv(conv(x, 8, 1, mistake), 12, 3, mistake))
     for one, reduce3, three, reduce5, five, proj in WIDTHS.values():
         parts = [
             conv(x, one, 1, mistake),
