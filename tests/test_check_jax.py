@@ -230,7 +230,7 @@ READ = {  # of parameters by name and a map of 4 channels with 6 x 6 pixels
     "leaky": (lambda p, x: nnx.leaky_relu(x + 1, 0.25), [Scale(1, 1), Activation("leaky_relu", 0.25)]),
     "relu": (lambda p, x: jnp.where(x > 0, x, 0), [Activation("relu")]),
     "relu6": (lambda p, x: nnx.relu6(x), [Activation("relu6")]),
-    "clip": (lambda p, x: jax.lax.clamp(0.0, x, 6.0), [Activation("relu6")]),
+    "clip": (lambda p, x: jax.lax.clamp(np.float32(0), x, np.float32(6)), [Activation("relu6")]),
     "softmax": (lambda p, x: nnx.softmax(x.mean((1, 2))), [spec.AdaptiveAverage(1), Softmax()]),
     "log softmax": (lambda p, x: nnx.log_softmax(x.mean((1, 2))), [spec.AdaptiveAverage(1), Softmax(log=True)]),
     "log of softmax": (lambda p, x: jnp.log(nnx.softmax(x.mean((1, 2)))), [spec.AdaptiveAverage(1), Softmax(log=True)]),

@@ -86,14 +86,14 @@ def test_another_sum_is_not_understood(starts, squares):
 def test_zeros_are_counted_where_they_are(summed):
     end = [(Scale(shift=1.0), 3), (Power(exponent=-0.75), 4), (Product(), 0, 5)]
     nodes = _read((Power(exponent=2.0), 0), *summed, *end, channels={2: CHANNELS - isinstance(summed[0][0], Channels)})
-    assert isinstance(nodes[-1].op, Product)
+    assert nodes[-1].op == Unknown(Product.name)
 
 
 def test_gate_of_the_same_map_is_silu():
     (node,) = _read((Activation("sigmoid"), 0), (Product(), 1, 0))
     assert (node.op, node.reads) == (Activation("silu"), (0,))
     gate = _read((Activation("relu"), 0), (Activation("sigmoid"), 1), (Product(), 2, 0))
-    assert isinstance(gate[-1].op, Product)
+    assert gate[-1].op == Unknown(Product.name)
 
 
 def test_factors_that_undo_each_other_are_none():

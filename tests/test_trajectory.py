@@ -51,7 +51,6 @@ OTHERS = [
     Run("alexnet", 67, 2, spec.SGD(0.005), dropout=None, thin=True, steps=4),
     Run("vgg11", 33, 2, spec.SGD(0.005), dropout=None, thin=True, steps=4),
 ]
-NOT_IN_JAX = [THIN_SGD, THIN_ADAM, THIN_RMSPROP]  # it takes 20 s to compile a step of a GoogLeNet
 SLOW_RUNS = [
     Run("d2l", 28, 8, spec.Adam(1e-4), dropout=0.4, pictures=REAL),
     Run("bvlc", 64, 4, spec.Adam(1e-4), scheme="caffe", steps=10),
@@ -100,7 +99,14 @@ def test_a_training_equals_the_referees(run, backend):
     _assert_equal_trainings(run, backend)
 
 
-@pytest.mark.parametrize("run", [*NOT_IN_JAX, *OTHERS, pytest.param(BATCH_NORM_ADAM, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize(
+    "run",
+    [
+        *(THIN_SGD, *OTHERS),
+        *(pytest.param(run, marks=pytest.mark.slow) for run in (THIN_ADAM, THIN_RMSPROP, BATCH_NORM_ADAM)),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("backend", [name for name in TESTED if name != "jax"], indirect=True)
 def test_a_training_that_jax_compiles_slowly_equals_the_referees(run, backend):
     _assert_equal_trainings(run, backend)
@@ -113,7 +119,7 @@ def test_a_training_that_jax_compiles_slowly_equals_the_referees_there_too(run, 
     _assert_equal_trainings(run, backend)
 
 
-@pytest.mark.parametrize("run", [LENET, LENET_BN, THIN_SGD, THIN_ADAM], ids=str)
+@pytest.mark.parametrize("run", [LENET, LENET_BN, THIN_SGD], ids=str)
 def test_a_compared_training_moves_every_array_and_lowers_the_loss(run):
     """Every array is far from where it started, and the loss of the first pictures has fallen.
 
