@@ -148,6 +148,13 @@ def import_frameworks(request: pytest.FixtureRequest) -> None:
             load(backend)
 
 
+NOT_QUICK_IN_JAX = pytest.mark.parametrize(
+    "backend",
+    [pytest.param(name, marks=pytest.mark.slow if name == "jax" else ()) for name in TESTED],
+    indirect=True,
+)
+
+
 # ------------------------------------------------------------------------------------------- the command, in process
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from support import TESTED, command, googlenet, googlenet_process
+from support import NOT_QUICK_IN_JAX, TESTED, command, googlenet, googlenet_process
 from typer.testing import CliRunner
 
 import spec
@@ -1043,6 +1043,7 @@ def served(backend, monkeypatch) -> str:
     return backend.__name__.split("_")[1]
 
 
+@NOT_QUICK_IN_JAX
 def test_bench_measures_a_backend_with_and_without_loading(served, tmp_path):
     """JAX, which would have to compile all of it, only infers, without loading."""
     tasks, loadings = (["infer"], [False]) if served == "jax" else (["train", "infer"], [False, True])

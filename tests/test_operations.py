@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from networks import thin, with_stages
 from operations import ADAPTERS, QUICKLY, Result, Stage, draw, in_referee, register, small
-from support import TESTED, loaded
+from support import NOT_QUICK_IN_JAX, TESTED, loaded
 
 import spec
 from harness.agreement import relative_error, relative_errors
@@ -183,10 +184,18 @@ def _faults(got: Result, expected: Result, dtype: str) -> dict[str, float]:
     return {name: error for name, (error, bound) in found.items() if error > bound}
 
 
-@pytest.mark.parametrize(
-    ("dtype", "case"), [("float64", case) for case in CASES] + [("float32", case) for case in ONCE], ids=str
-)
-def test_the_operation_is_the_referees(case, dtype, backend):
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_operation_is_the_referees(case, backend):
+    _assert_is_the_referees(case, "float64", backend)
+
+
+@pytest.mark.parametrize("case", ONCE, ids=str)
+@NOT_QUICK_IN_JAX
+def test_the_operation_is_the_referees_in_float32(case, backend):
+    _assert_is_the_referees(case, "float32", backend)
+
+
+def _assert_is_the_referees(case: Case, dtype: str, backend: ModuleType) -> None:
     stage = case.make(dtype=dtype)
     got, expected = ADAPTERS[backend.__name__].stage(stage, dtype), in_referee(stage)
     assert _faults(got, expected, dtype) == {}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from networks import answer_of
-from support import TESTED, googlenet, loaded
+from support import NOT_QUICK_IN_JAX, TESTED, googlenet, loaded
 
 import spec
 from harness.agreement import probe_params, relative_errors
@@ -182,6 +182,7 @@ def test_the_referee_computes_it_and_its_gradients():
         assert slope == pytest.approx(np.vdot(gradient, direction), rel=1e-5, abs=1e-8), name
 
 
+@NOT_QUICK_IN_JAX
 def test_every_backend_computes_what_the_referee_does(toy):
     """Stages, logits, loss, gradients, and a step."""
     model = loaded(toy, TOY, PARAMS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from networks import thin
-from support import TESTED, loaded
+from support import NOT_QUICK_IN_JAX, loaded
 
 import spec
 from harness.agreement import probe_params, relative_error, relative_errors
@@ -22,13 +22,6 @@ def _batch(config: spec.Config, size: int, count: int) -> tuple[np.ndarray, np.n
 
 # Steps with other optimizers, and whole trainings: test_trajectory.py and test_backend_optimizers.py.
 # JAX takes half a minute to compile a step of a GoogLeNet with batch norm.
-NOT_QUICK_IN_JAX = pytest.mark.parametrize(
-    "backend",
-    [pytest.param(name, marks=pytest.mark.slow if name == "jax" else ()) for name in TESTED],
-    indirect=True,
-)
-
-
 @NOT_QUICK_IN_JAX
 def test_steps_with_batch_norm_heads_and_given_dropout_masks_equal_the_referees(backend):
     config, optimizer = thin("torchvision", label_smoothing=0.1, aux_weight=0.5), spec.SGD(0.05, 0.9)

@@ -45,7 +45,7 @@ _WIRING = [
             model,
             _CONV2,
             _CONV2.replace("\n", '\n        self.conv2.activation = "relu"\n'),
-            (f"{_OPERATION}[{backend}-float64-convolution-conv2-without-relu]",),
+            (f"{_OPERATION}[{backend}-convolution-conv2-without-relu]",),
         ),
         Fault(
             f"{backend}: no ReLU after the second convolution of stage 2",

@@ -7,8 +7,8 @@ from teeth.fault import Fault
 FILE = "tests/test_operations.py::"
 
 
-def _case(backend, *cases, dtype="float64"):
-    return [f"{FILE}test_the_operation_is_the_referees[{backend}-{dtype}-{case}]" for case in cases]
+def _case(backend, *cases):
+    return [f"{FILE}test_the_operation_is_the_referees[{backend}-{case}]" for case in cases]
 
 
 def _loss(backend, heads="with heads", smoothing="0.2"):
