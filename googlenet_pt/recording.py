@@ -38,6 +38,7 @@ from harness.check.graph import (
     samples,
 )
 from harness.check.readers.rewriting import Channels, ChannelSum, Power, Product, rewritten
+from harness.check.readers.written_norm import NUMBERS, ByChannel, batch_mean, batch_var
 from harness.weights.checkpoint import read_safetensors
 from spec.network import LRN, Add, AveragePool, Concat, Pads, Pair
 
@@ -112,9 +113,11 @@ def record(model: nn.Module, images: spec.Array, *, training: bool) -> Recording
     dtype = next((x.dtype for x in model.parameters()), torch.float32)
     x = torch.from_numpy(images).to(dtype)
     with torch.no_grad(), _places(model) as places:
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         mode = _Recorder(model, x, places, training=training)
         with mode:
             y = run_program(model, x, places) if program else model(x)
+        mode.measure_momentum(model, buffers)
     ends = [(mode.known[id(end)], end) for end in _leaves(y) if id(end) in mode.known]
     graph = Graph(_placed(mode.nodes, model), tuple(number for number, _ in ends), mode.arrays)
     outputs = [end.to(torch.float64).numpy().copy() for _, end in ends]
@@ -182,6 +185,7 @@ class _Recorder(TorchFunctionMode):
         self.nodes: list[Node] = []
         self.samples: list[spec.Array] = []
         self.known: dict[int, int] = {}  # nodes by the identity of their tensors
+        self.sources: dict[int, dict[str, Tensor]] = {}  # the named tensors that others are computed from
         self.kept: list[Tensor] = []  # an identity is a tensor's own as long as it lives
         self.end(x, self.node(Input(), [], x))
 
@@ -213,8 +217,15 @@ class _Recorder(TorchFunctionMode):
         dropping = name.rstrip("_") in _DROPOUTS and read
         # Shapes and numbers of a tensor are none; before an operation in place its input is still what it was.
         y = (args[0] if name.endswith("_") else args[0].clone()) if dropping else func(*args, **kwargs)
-        if read and isinstance(y, Tensor):
+        if read and isinstance(y, Tensor) and (statistic := self.statistic(name, args[0], y)):
+            self.names[id(y)] = statistic
+            self.kept.append(y)
+        elif read and isinstance(y, Tensor):
             self.end(y, self.operation(name, args, kwargs, read, y))
+        elif isinstance(y, Tensor):
+            found = {name: x for part in _leaves([args, kwargs]) for name, x in self.named_in(part).items()}
+            self.sources[id(y)] = self.sources.get(id(y), {}) | found
+            self.kept.append(y)
         elif read and isinstance(y, tuple | list):
             for part in _leaves(y):
                 self.end(part, self.node(Unknown(name), read, part))
@@ -235,11 +246,42 @@ class _Recorder(TorchFunctionMode):
         op, *arrays = made
         return self.node(op, read, y, *arrays)
 
+    def named_in(self, x: Tensor) -> dict[str, Tensor]:
+        """The named tensors that one which does not come from the images is computed from."""
+        return {self.names[id(x)]: x} if id(x) in self.names else self.sources.get(id(x), {})
+
+    def statistic(self, name: str, x: Any, y: Tensor) -> str | None:
+        """The name of a mean over the batch and the map, or of the variance that is one of squares around it."""
+        if name != "mean" or id(x) not in self.known or x.dim() < 2 or y.numel() != x.shape[1]:
+            return None
+        if not torch.equal(y.flatten(), x.mean((0, *range(2, x.dim())))):
+            return None
+        number = self.known[id(x)]
+        if self.nodes[number].op == Power(exponent=2.0):
+            centered = self.nodes[self.nodes[number].reads[0]]
+            mean = batch_mean(centered.reads[0]) if centered.op == ByChannel("sub") else ""
+            return batch_var(centered.reads[0]) if mean in centered.arrays else None
+        return batch_mean(number)
+
+    def measure_momentum(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
+        """The share of batches' means in the running means, which are computed from them."""
+        for name, running in model.named_buffers():
+            for source, batch in self.sources.get(id(running), {}).items() if name in before else ():
+                users = [i for i, node in enumerate(self.nodes) if source in node.arrays]
+                if not users or source != batch_mean(self.nodes[users[0]].reads[0]):
+                    continue
+                apart = batch.flatten() - before[name].flatten()
+                share = ((running.flatten() - before[name].flatten()) / apart)[apart.abs() > _APART].median()
+                for i in users:
+                    op = replace(self.nodes[i].op, momentum=float(f"{float(share):.4g}"))
+                    self.nodes[i] = replace(self.nodes[i], op=op)
+
     def before(self, x: Any) -> Node:
         """The node that a tensor comes from."""
         return self.nodes[self.known[id(x)]]
 
 
+_APART = 1e-6  # of a batch's mean and the running one, which are to be told apart
 _IN_PLACE = ("iadd", "isub", "imul", "itruediv")
 _DROPOUTS = ("dropout", "dropout2d", "feature_dropout")
 Made = Any  # an operation, and its arrays by role where it has some; the number of a node; None: it is unknown
@@ -361,15 +403,27 @@ def _number(x: Any) -> float | None:
     return float(x) if not isinstance(x, Tensor) or (x.dim() == 0 and not x.requires_grad) else None
 
 
+def _by_channel(r: _Recorder, name: str, input: Any, other: Any) -> Made:
+    """Arithmetic with one number for each channel."""
+    x, numbers = (input, other) if id(input) in r.known else (other, input)
+    if id(numbers) in r.known or (x is other and name in ("sub", "div")):
+        return None
+    shape = (*(1,) * (x.dim() - numbers.dim()), *numbers.shape)
+    if shape[1] != x.shape[1] or math.prod(shape) != x.shape[1]:
+        return None
+    return ByChannel(name), {NUMBERS: numbers, **r.named_in(numbers)}
+
+
 def _add(r, y, input, other, alpha=1) -> Made:
-    if id(other) in r.known or _number(other) is None:
-        both = id(input) in r.known and id(other) in r.known
-        return (Add(activation=None),) if both and alpha == 1 and input.shape == other.shape else None
-    return (Scale(shift=float(other) * alpha),)
+    if id(input) in r.known and id(other) in r.known:
+        return (Add(activation=None),) if alpha == 1 and input.shape == other.shape else None
+    number = _number(other)
+    return _by_channel(r, "add", input, other) if number is None else (Scale(shift=number * alpha),)
 
 
 def _sub(r, y, input, other) -> Made:
-    return None if _number(other) is None else (Scale(shift=-float(other)),)
+    number = _number(other)
+    return _by_channel(r, "sub", input, other) if number is None else (Scale(shift=-number),)
 
 
 def _mul(r, y, input, other) -> Made:
@@ -383,8 +437,9 @@ def _truediv(r, y, input, other, rounding_mode=None) -> Made:
 def _of_two(r: _Recorder, input: Any, other: Any, *, inverted: bool) -> Made:
     if (number := _number(other)) is not None:
         return (Scale(factor=1 / number if inverted else number),)
-    traced = id(input) in r.known and id(other) in r.known
-    return (Product(inverted=inverted),) if traced and input.shape == other.shape else None
+    if id(input) in r.known and id(other) in r.known:
+        return (Product(inverted=inverted),) if input.shape == other.shape else None
+    return _by_channel(r, "div" if inverted else "mul", input, other)
 
 
 def _power(exponent: float | None = None) -> Callable[..., Made]:

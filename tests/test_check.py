@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 from unittest import mock
 
 import numpy as np
@@ -20,9 +21,9 @@ import spec
 from harness.agreement import probe_params, relative_error
 from harness.check.align import align, weights
 from harness.check.arithmetic import Run
-from harness.check.checking import check
+from harness.check.checking import check, understood
 from harness.check.conversion import accepted, converted, transferred, with_names
-from harness.check.graph import Flatten, Graph, Input, Linear, Node, Padding, probe_images
+from harness.check.graph import Flatten, Graph, Input, Linear, Node, Norm, Padding, Unknown, probe_images
 from harness.check.readers.onnx_graph import read_onnx
 from harness.check.reference import Effects, Reference, graph_of_table
 from harness.check.report.page import write_page
@@ -697,7 +698,7 @@ def build_of(config: spec.Config, *, tuned: bool = True) -> nn.Module:
 
 
 OWN = {"d2l": 96, "d2lzh": 96, "cnblogs": 224, "bvlc": 224, "torchvision": 224}
-OWN |= {"lenet": 28, "lenet-bn": 28, "lenet-bn-frozen": 28}
+OWN |= {"lenet": 28, "lenet-bn": 28, "lenet-bn-frozen": 28, "lenet-bn-scratch": 28}
 
 
 @pytest.mark.slow
@@ -980,3 +981,62 @@ def test_file_of_weights_is_no_program(tmp_path):
 )
 def test_wrong_usage_of_check_is_refused(words, said):
     assert said in googlenet(*words.split(), status=2).stderr
+
+
+# ------------------------------------------------------------------------------------- batch norm, written out
+
+
+class Written(nn.Module):
+    """A convolution, and batch norm in somebody's own arithmetic."""
+
+    FORMS: ClassVar = {
+        "as in the paper": lambda x, m, v, g, b: (x - m) / torch.sqrt(v + 1e-3) * g + b,
+        "scale first": lambda x, m, v, g, b: g * (x - m) * torch.rsqrt(v + 1e-3) + b,
+        "a factor and a summand": lambda x, m, v, g, b: x * (g / (v + 1e-3) ** 0.5) + (b - m * g / (v + 1e-3) ** 0.5),
+        "no scale": lambda x, m, v, g, b: (x - m) / (v + 1e-3).sqrt() + b,
+        "no shift": lambda x, m, v, g, b: (x - m) / (v + 1e-3).sqrt() * g,
+        "epsilon outside the root": lambda x, m, v, g, b: (x - m) / (v.sqrt() + 1e-3) * g + b,
+        "the scale twice": lambda x, m, v, g, b: (x - m) / (v + 1e-3).sqrt() * g * g + b,
+    }
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.conv = nn.Conv2d(1, 5, 3, bias=False)
+        for name in ("m", "v"):
+            self.register_buffer(name, torch.ones(5))
+        self.g, self.b = nn.Parameter(torch.ones(5)), nn.Parameter(torch.zeros(5))
+
+    def forward(self, x):
+        x, axes, shape = self.conv(x), (0, 2, 3), (5, 1, 1)
+        m, v = self.m, self.v
+        if self.training:
+            m = x.mean(axes)
+            v = ((x - m.view(shape)) ** 2).mean(axes)
+            self.m.mul_(0.75).add_(0.25 * m)
+            self.v = 0.75 * self.v + 0.25 * v
+        return self.FORMS[self.form](x, *(y.view(shape) for y in (m, v, self.g, self.b)))
+
+
+@pytest.mark.parametrize("form", Written.FORMS)
+def test_written_batch_norm_is_read(form):
+    done = trial(Written(form), (1, 8, 8), passes=("inference", "training"))
+    last = {kind: recording.graph.nodes[-1] for kind, recording in done.recordings.items()}
+    if form in ("epsilon outside the root", "the scale twice"):
+        assert all(isinstance(node.op, Unknown) for node in last.values())
+        return
+    scale, shift = form != "no scale", form != "no shift"
+    learned = ({"weight": "g"} if scale else {}) | ({"bias": "b"} if shift else {})
+    epsilon = pytest.approx(1e-3, rel=1e-9)
+    assert last["inference"].op == Norm(epsilon, None, scale, shift)
+    assert last["inference"].arrays == {**learned, "mean": "m", "var": "v"}
+    assert last["training"].op == Norm(epsilon, 0.25, scale, shift, of_batch=True)
+    assert last["training"].arrays == learned
+    assert understood(done.recordings["training"], probe_images((1, 8, 8)), "float64", heads=True)[1] < 1e-12
+
+
+def test_momentum_of_a_written_batch_norm_is_a_difference():
+    model = build(spec.preset("lenet-bn-scratch"), dtype="float64", device="cpu")
+    report = check(trial(model, (1, 28, 28)), "lenet-bn", inference=False)
+    assert [line.text for line in report.lines] == ["momentum 1, lenet-bn has momentum 0.1"]
+    assert (report.status, report.nearest) == (1, "lenet-bn-scratch")

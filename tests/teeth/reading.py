@@ -6,6 +6,7 @@ from teeth.fault import Fault
 
 _R = "tests/test_rewriting.py"
 _RULES = "harness/check/readers/rewriting.py"
+_WRITTEN = "tests/test_check.py::test_written_batch_norm_is_read"
 _G = "tests/test_check_mx.py"
 _GLUON = "googlenet_mx/recording.py"
 _HANDLERS = "googlenet_mx/operators/handlers.py"
@@ -32,6 +33,20 @@ FAULTS = [
         ' and gate.op == Activation("sigmoid") and gate.reads == (x,):',
         ' and gate.op == Activation("sigmoid"):',
         (f"{_R}::test_gate_of_the_same_map_is_silu",),
+    ),
+    Fault(
+        "any arithmetic by channel is batch norm",
+        "harness/check/readers/written_norm.py",
+        "            if not (level and np.allclose(",
+        "            if not (np.allclose(",
+        (f"{_WRITTEN}[epsilon outside the root]",),
+    ),
+    Fault(
+        "a running mean's share is that of what was there",
+        "googlenet_pt/recording.py",
+        "share = ((running.flatten() - before[name].flatten()) / apart)",
+        "share = ((batch.flatten() - running.flatten()) / apart)",
+        (f"{_WRITTEN}[as in the paper]",),
     ),
     # ---------------------------------------------------------------------------------------------------- MXNet
     Fault(

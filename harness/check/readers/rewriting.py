@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from harness.check.graph import Activation, Node, Recording, Scale, Unknown
+from harness.check.readers.written_norm import with_norms
 from spec.network import LRN, Add
 
 
@@ -55,7 +56,8 @@ def rewritten(recording: Recording) -> Recording:
     one of slices, and whichever number is multiplied first; so are x · sigmoid(x), and factors one after the other.
     """
     graph = recording.graph
-    nodes = _scaled_once(_Forms(graph.nodes).layers(), graph.outputs)
+    normed = with_norms(graph.nodes, graph.arrays)
+    nodes = _scaled_once(_Forms(normed).layers(), graph.outputs)
     before, after = graph.needed(graph.outputs), replace(graph, nodes=tuple(nodes)).needed(graph.outputs)
     place: dict[int, int] = {}  # in the new graph
     for number, node in enumerate(nodes):
