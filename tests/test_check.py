@@ -773,6 +773,19 @@ def test_onnx_file_is_read_as_what_it_computes(changed, told, tmp_path):
     assert report.notes[0].startswith("training is not to be seen")
 
 
+@pytest.mark.parametrize("preset", ["lenet-bn", "lenet-bn-frozen"])
+def test_scale_that_changes_nothing_is_no_difference_in_an_onnx_file(preset, tmp_path):
+    """The operator always has one."""
+    pytest.importorskip("onnxruntime")
+    learned = probe_params(spec.preset("lenet-bn"), 0).items() if preset == "lenet-bn" else ()
+    arrays = {name: np.ones(x.shape, "f4") for name, x in learned if name.endswith("norm.weight")}
+    arrays |= {name: np.zeros(x.shape, "f4") for name, x in learned if name.endswith("norm.bias")}
+    done = read_onnx(_onnx(spec.preset(preset), tmp_path, **arrays), [(1, 28, 28)])
+    for against in ("lenet-bn", "lenet-bn-frozen"):
+        report = check(done, against, inference=False)
+        assert (report.status, report.lines) == (0, ())
+
+
 def test_batch_norm_that_was_folded_into_the_layers_is_no_difference(tmp_path):
     pytest.importorskip("onnxruntime")
     config = strangers.small_with_norm()

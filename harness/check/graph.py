@@ -66,8 +66,8 @@ class Norm:
 
     epsilon: float
     momentum: float | None  # share of the batch in the running statistics; None where the framework does not say
-    scale: bool = True
-    shift: bool = True
+    scale: bool | None = True
+    shift: bool | None = True
     of_batch: bool = False  # normalizes with the statistics of the batch, as in training
 
 

@@ -230,7 +230,10 @@ def _mean(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
 
 def _norm(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
     arrays = {role: r.array(name) for role, name in zip(("weight", "bias", "mean", "var"), node.input[1:], strict=True)}
-    return Norm(settings.get("epsilon", 1e-5), None), arrays
+    # The operator always has both: whether they are learned is not to be seen where they change nothing.
+    scale = None if (r.arrays[arrays["weight"]] == 1).all() else True
+    shift = None if (r.arrays[arrays["bias"]] == 0).all() else True
+    return Norm(settings.get("epsilon", 1e-5), None, scale, shift), arrays
 
 
 def _lrn(r: _Reader, node: Any, settings: dict[str, Any]) -> Any:
