@@ -49,7 +49,7 @@ def settle(model: Any, dtype: str, seed: int | None) -> Settled:
 
 def load(model: Any, path: Path) -> NoReturn:
     """Refuse."""
-    raise spec.InvalidInput("weights are loaded into PyTorch's models only, so far")
+    raise spec.InvalidInput("weights are loaded into models of PyTorch and of MXNet, so far")
 
 
 def parameters(model: Settled) -> int:

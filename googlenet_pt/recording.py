@@ -216,8 +216,9 @@ class _Recorder(TorchFunctionMode):
         read = [self.known[id(x)] for x in _leaves([args, kwargs]) if id(x) in self.known]
         dropping = name.rstrip("_") in _DROPOUTS and read
         # Shapes and numbers of a tensor are none; before an operation in place its input is still what it was.
-        y = (args[0] if name.endswith("_") else args[0].clone()) if dropping else func(*args, **kwargs)
-        if read and isinstance(y, Tensor) and (statistic := self.statistic(name, args[0], y)):
+        x = args[0] if args else kwargs.get("input")
+        y = (x if name.endswith("_") else x.clone()) if dropping else func(*args, **kwargs)
+        if read and isinstance(y, Tensor) and (statistic := self.statistic(name, x, y)):
             self.names[id(y)] = statistic
             self.kept.append(y)
         elif read and isinstance(y, Tensor):
@@ -237,7 +238,7 @@ class _Recorder(TorchFunctionMode):
         handler: Callable[..., Any] | None = _HANDLERS.get(name.removeprefix("i") if name in _IN_PLACE else name)
         try:
             made = handler and handler(self, y, *args, **kwargs)
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, IndexError):
             made = None
         if isinstance(made, int):
             return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -146,6 +147,16 @@ def import_frameworks(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("first")
         for backend in TESTED:
             load(backend)
+
+
+@cache
+def traps() -> ModuleType:
+    """`docs/traps.py`, which is a script and in no package."""
+    source = importlib.util.spec_from_file_location("traps", ROOT / "docs" / "traps.py")
+    module = importlib.util.module_from_spec(source)
+    sys.modules[source.name] = module  # where its dataclasses look
+    source.loader.exec_module(module)
+    return module
 
 
 NOT_QUICK_IN_JAX = pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from networks import thin
 from short import model as short_model
 from short import short
-from support import TESTED, googlenet, here
+from support import TESTED, googlenet, here, traps
 
 import spec
 from harness.agreement import probe_params, relative_error
@@ -23,7 +23,19 @@ from harness.check.align import align, weights
 from harness.check.arithmetic import Run
 from harness.check.checking import check, understood
 from harness.check.conversion import accepted, converted, transferred, with_names
-from harness.check.graph import Flatten, Graph, Input, Linear, Node, Norm, Padding, Unknown, probe_images
+from harness.check.graph import (
+    Flatten,
+    Graph,
+    Input,
+    Linear,
+    Node,
+    Norm,
+    NotUnderstood,
+    Padding,
+    Unknown,
+    enlarged,
+    probe_images,
+)
 from harness.check.readers.onnx_graph import read_onnx
 from harness.check.reference import Effects, Reference, graph_of_table
 from harness.check.report.page import write_page
@@ -57,8 +69,7 @@ def one_thread():
 def trial(model: nn.Module, shape: spec.Shape, *, seed: int | None = 0, passes: tuple[str, ...] = ()) -> Trial:
     """What `run_trial` gives, in this process."""
     recording.settle(model, "float64", seed)
-    larger = (shape[0], shape[1] + 1, shape[2] + 1)
-    sizes = {"inference": shape, LARGER: larger, "training": shape}
+    sizes = {"inference": shape, LARGER: enlarged(shape), "training": shape}
     recordings, failed = {}, {}
     for kind in passes or sizes:
         try:
@@ -247,8 +258,7 @@ def test_phrasebook_has_the_line_for_every_trap():
     told = dict(re.findall(r"^\| `([\w-]+)` \| `(.+?)` \|$", section, re.MULTILINE))
     words = {row.values[0]: row.values[2] for row in MISTAKES}
     assert told == {trap: words[mistake] for trap, mistake in TRAPS.items()}
-    traps = re.findall(r"^@trap.*\ndef (\w+)\(", (docs / "traps.py").read_text(), re.MULTILINE)
-    assert {name.replace("_", "-") for name in traps} == told.keys() | NO_OPERATION
+    assert traps().TRAPS.keys() == told.keys() | NO_OPERATION
     assert all(f"`{name}`" in section for name in NO_OPERATION)
 
 
@@ -565,6 +575,29 @@ def test_unknown_operation_is_not_understood():
     report = check(trial(Odd(), (1, 28, 28)), "lenet", inference=False)
     assert (report.status, report.lines) == (3, ())
     assert report.not_understood == "the operation fft_fft at features"
+
+
+def test_functions_take_their_input_by_name_too():
+    class Named(strangers.Stranger):
+        def forward(self, x):
+            return super().forward(nn.functional.dropout(input=torch.clone(input=x), p=0.0, training=self.training))
+
+    with mock.patch.dict(spec.PRESETS, {"bvlc": strangers.small()}, clear=True):
+        report = check(trial(Named(), (3, 64, 64)), "bvlc", inference=False)
+    assert (report.status, report.lines) == (0, ())
+
+
+def test_arithmetic_on_a_row_of_numbers_is_unknown():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.weight = nn.Conv2d(1, 2, 3), nn.Parameter(torch.ones(2))
+
+        def forward(self, x):
+            return self.conv(x).mean((1, 2, 3)) * self.weight
+
+    with pytest.raises(NotUnderstood, match="the operation"):
+        understood(trial(Odd(), (1, 8, 8)).recordings["inference"], probe_images((1, 8, 8)), "float64", heads=False)
 
 
 def test_unknown_operation_that_nothing_depends_on_is_no_matter():
@@ -1010,6 +1043,7 @@ class Written(nn.Module):
         "no shift": lambda x, m, v, g, b: (x - m) / (v + 1e-3).sqrt() * g,
         "epsilon outside the root": lambda x, m, v, g, b: (x - m) / (v.sqrt() + 1e-3) * g + b,
         "the scale twice": lambda x, m, v, g, b: (x - m) / (v + 1e-3).sqrt() * g * g + b,
+        "a scale of 0": lambda x, m, v, g, b: (x - m) / (v + 1e-3).sqrt() * (g - g) + b,
     }
 
     def __init__(self, form: str) -> None:
@@ -1031,11 +1065,14 @@ class Written(nn.Module):
         return self.FORMS[self.form](x, *(y.view(shape) for y in (m, v, self.g, self.b)))
 
 
+OTHER_FORMS = ("epsilon outside the root", "the scale twice", "a scale of 0")
+
+
 @pytest.mark.parametrize("form", Written.FORMS)
 def test_written_batch_norm_is_read(form):
     done = trial(Written(form), (1, 8, 8), passes=("inference", "training"))
     last = {kind: recording.graph.nodes[-1] for kind, recording in done.recordings.items()}
-    if form in ("epsilon outside the root", "the scale twice"):
+    if form in OTHER_FORMS:
         assert all(isinstance(node.op, Unknown) for node in last.values())
         return
     scale, shift = form != "no scale", form != "no shift"
@@ -1046,6 +1083,13 @@ def test_written_batch_norm_is_read(form):
     assert last["training"].op == Norm(epsilon, 0.25, scale, shift, of_batch=True)
     assert last["training"].arrays == learned
     assert understood(done.recordings["training"], probe_images((1, 8, 8)), "float64", heads=True)[1] < 1e-12
+
+
+def test_written_batch_norm_is_not_read_in_float32():
+    """Its epsilon would be told wrong."""
+    model = recording.settle(Written("as in the paper"), "float32", 0)
+    last = recording.record(model, probe_images((1, 8, 8)), training=False).graph.nodes[-1]
+    assert isinstance(last.op, Unknown)
 
 
 def test_momentum_of_a_written_batch_norm_is_a_difference():

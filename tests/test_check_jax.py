@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import warnings
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -30,6 +29,7 @@ from harness.check.graph import (
     Scale,
     Softmax,
     Unknown,
+    enlarged,
     probe_images,
 )
 from harness.check.readers.rewriting import rewritten
@@ -57,7 +57,7 @@ BARE = replace(PLAIN, table=tuple((name, part) for name, part in PLAIN.table if 
 def trial(made: Any, arguments: dict[str, Any], shape: spec.Shape, *, larger: bool) -> Trial:
     """What `run_trial` gives, in this process."""
     model = recording.settle(recording.build(made, arguments), "float32", 0)
-    sizes = {"inference": shape} | ({LARGER: (shape[0], shape[1] + 1, shape[2] + 1)} if larger else {})
+    sizes = {"inference": shape} | ({LARGER: enlarged(shape)} if larger else {})
     passes = {kind: recording.record(model, probe_images(size), training=False) for kind, size in sizes.items()}
     return Trial(shape, "flax", "float32", recording.parameters(model), passes)
 
@@ -120,8 +120,6 @@ LIBRARIES = {  # modules, the names of what makes a network in them, and its tab
 def of(library: str, mistake: str, *, larger: bool = False) -> tuple[Trial, spec.Config]:
     """A stranger's network, and the table that it should be."""
     module, name, config = LIBRARIES[library]
-    if library in ("equinox", "keras") and find_spec(library) is None:  # importing Keras takes its backend
-        pytest.skip(f"{library} is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a library says of the versions of others
         made = getattr(importlib.import_module(module), name)

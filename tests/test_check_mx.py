@@ -20,7 +20,7 @@ from harness.agreement import probe_params, relative_error
 from harness.check.align import align, weights
 from harness.check.checking import check, understood
 from harness.check.conversion import converted
-from harness.check.graph import Norm, probe_images
+from harness.check.graph import Norm, enlarged, probe_images
 from harness.check.reference import Effects, Reference
 from harness.check.tree import read
 from harness.check.trial import LARGER, Trial
@@ -40,7 +40,7 @@ slow = pytest.mark.slow
 
 def passes(model: nn.Block, shape: spec.Shape, dtype: str, kinds: tuple[str, ...]) -> Trial:
     """What `run_trial` gives, in this process and in one dtype."""
-    sizes = {"inference": shape, LARGER: (shape[0], shape[1] + 1, shape[2] + 1), "training": shape}
+    sizes = {"inference": shape, LARGER: enlarged(shape), "training": shape}
     recordings, failed = {}, {}
     for kind in kinds or sizes:
         try:

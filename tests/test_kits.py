@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -20,7 +18,7 @@ import pytest
 from networks import thin, with_stages
 from safetensors.numpy import load_file, save_file
 from short import short
-from support import ROOT, TESTED, googlenet, loaded
+from support import ROOT, TESTED, googlenet, loaded, traps
 
 import spec
 from harness.backends.registry import load
@@ -719,24 +717,13 @@ def test_shown_command_reaches_the_kit(command, monkeypatch, tmp_path):
 def test_page_says_how_many_traps_are_named():
     rows = {row[0] for table in (TABLES, BATCH_NORM, ARRAYS, STAGES) for row in table} | TRAPS.keys()
     rows |= {"default-biases", "flatten-order", "adaptive-pool", "norm-momentum", "norm-biased", "norm-forward-only"}
-    source = (ROOT / "docs" / "traps.py").read_text()
-    names = {name.replace("_", "-") for name in re.findall(r"^@trap.*\ndef (\w+)\(", source, re.MULTILINE)}
+    names = traps().TRAPS.keys()
     assert names - rows == {"dropout-on"}
     assert f"{len(names) - 1} of the {len(names)} traps" in PAGE
     assert f"{len((ROOT / 'harness/check/kits/checker.py').read_text().splitlines())} lines of NumPy" in PAGE
 
 
 # --------------------------------------------------------------------------------- frameworks that compute on a kit
-
-
-@cache
-def traps() -> ModuleType:
-    """`docs/traps.py`, which is a script and in no package."""
-    source = importlib.util.spec_from_file_location("traps_on_kits", ROOT / "docs" / "traps.py")
-    module = importlib.util.module_from_spec(source)
-    sys.modules[source.name] = module  # where its dataclasses look
-    source.loader.exec_module(module)
-    return module
 
 
 TRAPS = {  # of PyTorch and MXNet: where, or at how many places, and what is said

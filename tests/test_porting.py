@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import inspect
 import re
 import runpy
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import ROOT, TESTED
+from support import traps as loaded_traps
 
 import spec
 from harness.agreement import probe_params, relative_error
@@ -24,16 +25,7 @@ from spec import reference
 PAGE = (ROOT / "docs" / "porting.md").read_text()
 
 
-def _traps() -> ModuleType:
-    """`docs/traps.py`, which is a script and in no package."""
-    source = importlib.util.spec_from_file_location("traps", ROOT / "docs" / "traps.py")
-    module = importlib.util.module_from_spec(source)
-    sys.modules[source.name] = module  # where its dataclasses look
-    source.loader.exec_module(module)
-    return module
-
-
-traps = _traps()
+traps = loaded_traps()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,6 +7,7 @@ import pytest
 
 from harness.check.graph import Activation, Graph, Input, Node, Recording, Scale, Unknown
 from harness.check.readers.rewriting import Channels, ChannelSum, Power, Product, rewritten
+from harness.check.readers.written_norm import read_norm
 from spec.network import LRN, Add
 
 ALPHA, SIZE, CHANNELS = 2e-4, 5, 8
@@ -106,3 +107,13 @@ def test_factors_that_undo_each_other_are_none():
 def test_layers_that_nothing_depends_on_stay_and_unknown_operations_do_not():
     nodes = _read((Activation("relu"), 0), (Unknown("fft"), 0), (Activation("tanh"), 2), (Activation("sigmoid"), 0))
     assert [node.op.kind for node in nodes] == ["relu", "sigmoid"]
+
+
+def test_numbers_that_are_not_by_channel_are_no_batch_norm():
+    arrays = {"mean": np.full(3, 2.0), "var": np.full(3, 0.25)}
+    assert read_norm(np.full(3, 2.0), np.full(3, -4.0), ["var"], ["mean"], arrays) == (
+        0.0,
+        {"mean": "mean", "var": "var"},
+    )
+    arrays["var"] = np.full(6, 0.25)
+    assert read_norm(np.full(3, 2.0), np.full(3, -4.0), ["var"], ["mean"], arrays) is None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from googlenet_jax.jaxpr.values import Known, arithmetic, evaluated, leaves
 from harness.check.graph import Norm, Scale, Unknown
+from harness.check.readers.written_norm import read_norm
 
 _ONE, _ZERO = Known(np.ones(1)), Known(np.zeros(1))
 _DRAWN = 16  # numbers that stand for a parameter's
@@ -51,23 +51,13 @@ def settled(affine: Affine) -> tuple[Any, dict[str, Known]]:
 
 
 def _norm(affine: Affine) -> tuple[Norm, dict[str, Known]] | None:
-    """Which parameter is which shows when others are put in their places: it holds for any numbers, or is another."""
-    parameters = leaves(affine.factor) | leaves(affine.shift)
+    """Other numbers are put in the parameters' places, so that what is read holds for any."""
+    inner, outer = leaves(affine.factor), leaves(affine.shift)
     rng = np.random.default_rng(0)
-    draws = {name: rng.uniform(0.5, 1.5, _DRAWN) for name in parameters}
-    factor, shift = evaluated(affine.factor, draws), evaluated(affine.shift, draws)
-    inner = list(leaves(affine.factor))
-    outer = [name for name in leaves(affine.shift) if name not in inner]
-    if len(inner) not in (1, 2) or len(outer) not in (1, 2):
+    draws = {name: rng.uniform(0.5, 1.5, _DRAWN) for name in inner | outer}
+    found = read_norm(evaluated(affine.factor, draws), evaluated(affine.shift, draws), inner, outer, draws)
+    if found is None:
         return None
-    for var, weight in permutations([*inner, None][:2]):
-        for mean, bias in permutations([*outer, None][:2]):
-            if var is None or mean is None:
-                continue
-            scale, offset = draws.get(weight, np.ones(1)), draws.get(bias, np.zeros(1))
-            epsilon = (scale / factor) ** 2 - draws[var]
-            if np.ptp(epsilon) < 1e-12 and epsilon[0] > -1e-12 and np.allclose(shift, offset - draws[mean] * factor):
-                roles = {"weight": weight, "bias": bias, "mean": mean, "var": var}
-                op = Norm(float(epsilon[0]), None, scale=weight is not None, shift=bias is not None)
-                return op, {role: parameters[name] for role, name in roles.items() if name}
-    return None
+    epsilon, roles = found
+    op = Norm(epsilon, None, scale="weight" in roles, shift="bias" in roles)
+    return op, {role: (inner | outer)[name] for role, name in roles.items()}

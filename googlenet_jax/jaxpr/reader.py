@@ -126,12 +126,7 @@ class Reader:
 
     def graph(self, ends: Sequence[Traced]) -> Graph:
         """Everything that was noted, without what became a part of later nodes."""
-        needed: set[int] = set()
-        waiting = [end.node for end in ends]
-        while waiting:
-            if (number := waiting.pop()) not in needed:
-                needed.add(number)
-                waiting += self.nodes[number].reads
+        needed = Graph(tuple(self.nodes), ()).needed(end.node for end in ends)
         left_out = self.absorbed | {i for i, node in enumerate(self.nodes) if isinstance(node.op, Unknown)}
         kept = [i for i in range(len(self.nodes)) if i in needed or i not in left_out]
         numbers = {old: new for new, old in enumerate(kept)}

@@ -215,6 +215,12 @@ def samples(x: Array) -> Array:
     return picked
 
 
+def enlarged(shape: Shape) -> Shape:
+    """One pixel more in height and width."""
+    channels, height, width = shape
+    return channels, height + 1, width + 1
+
+
 def probe_images(shape: Shape, number: int = 2) -> Array:
     """Images for a pass, (number, channels, height, width): noise, of which every operation sees both signs."""
     return np.random.default_rng(0).normal(size=(number, *shape))

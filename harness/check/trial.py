@@ -30,7 +30,7 @@ import spec
 from harness.backends import messages
 from harness.backends.process import scratch_folder, worker_environment
 from harness.check import PROGRAMS, SYMBOL
-from harness.check.graph import NotSeen, Recording, graph_of, probe_images
+from harness.check.graph import NotSeen, Recording, enlarged, graph_of, probe_images
 from harness.shown import shown
 
 PADS_AS_NUMBERS = {"flax", "equinox", "keras"}  # of which it is not seen that they are SAME, or round up
@@ -69,11 +69,10 @@ class Trial:
 
     def shape_of(self, kind: str) -> spec.Shape:
         """Of an image in a pass, (channels, height, width)."""
-        channels, height, width = self.shape
-        return channels, height + (kind == LARGER), width + (kind == LARGER)
+        return enlarged(self.shape) if kind == LARGER else self.shape
 
 
-LARGER = "larger"  # one pixel more in height and width
+LARGER = "larger"  # a kind of pass
 _FACTS = ("shape", "framework", "dtype", "parameters", "failed", "batch")
 
 
@@ -220,8 +219,7 @@ def attempt(task: Task) -> Trial:
                 reasons.setdefault(" x ".join(map(str, shape)), str(error))
                 continue
             failed: dict[str, str] = {}
-            larger = (shape[0], shape[1] + 1, shape[2] + 1)
-            others = {LARGER: (larger, False)} | (
+            others = {LARGER: (enlarged(shape), False)} | (
                 {"training": (shape, True)} if task.training and recorder.TRAINING else {}
             )
             for kind, (size, training) in others.items():

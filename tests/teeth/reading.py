@@ -35,13 +35,6 @@ FAULTS = [
         (f"{_R}::test_gate_of_the_same_map_is_silu",),
     ),
     Fault(
-        "any arithmetic by channel is batch norm",
-        "harness/check/readers/written_norm.py",
-        "            if not (level and np.allclose(",
-        "            if not (np.allclose(",
-        (f"{_WRITTEN}[epsilon outside the root]",),
-    ),
-    Fault(
         "a running mean's share is that of what was there",
         "googlenet_pt/recording.py",
         "share = ((running.flatten() - before[name].flatten()) / apart)",

@@ -28,6 +28,7 @@ from harness.check.graph import (
     Scale,
     Softmax,
     Unknown,
+    enlarged,
     probe_images,
     samples,
 )
@@ -68,9 +69,8 @@ def read_onnx(path: Path, shapes: Sequence[spec.Shape], *, exactly: bool = False
             refused = refused or str(error)
             continue
         recordings, failed = {"inference": recording}, {}
-        larger = (shape[0], shape[1] + 1, shape[2] + 1)
         try:
-            recordings[LARGER] = _record(model, content, probe_images(larger, batch))
+            recordings[LARGER] = _record(model, content, probe_images(enlarged(shape), batch))
         except InvalidInput as error:
             failed[LARGER] = str(error)
         return Trial(shape, "onnx", "float32", recording.graph.trained(), recordings, failed, batch)

@@ -6,7 +6,7 @@ numbers are. Statistics of the batch have names of their own: `batch_mean` and `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import NamedTuple
@@ -17,7 +17,9 @@ from harness.check.graph import Node, Norm, Unknown
 from spec import Array
 
 NUMBERS = "numbers"  # the role of what is computed with; the arrays that it comes from have their own names as roles
-_CLOSE = 1e-6  # of float32's arithmetic
+# Of float64: in float32 an epsilon of 1e-5 is lost in the variances' rounding, and would be told as another one.
+_LEVEL, _CLOSE = 1e-12, 1e-9
+_OF_BATCH = "batch "
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,12 @@ class ByChannel(Unknown):
 
 def batch_mean(number: int) -> str:
     """The name of the mean of a node's output over the batch and the map."""
-    return f"batch mean {number}"
+    return f"{_OF_BATCH}mean {number}"
 
 
 def batch_var(number: int) -> str:
     """The name of its variance, divided by the count."""
-    return f"batch var {number}"
+    return f"{_OF_BATCH}var {number}"
 
 
 class _Affine(NamedTuple):
@@ -52,11 +54,12 @@ class _Affine(NamedTuple):
 def with_norms(nodes: Sequence[Node], arrays: Mapping[str, Array]) -> list[Node]:
     """The nodes; the last operation of a written-out batch norm is that batch norm."""
     made, affine = list(nodes), dict[int, _Affine]()
-    for number, node in enumerate(nodes):
-        if isinstance(node.op, ByChannel):
-            (read,) = node.reads
-            affine[number] = _then(affine.get(read) or _nothing(read), node, arrays)
-            made[number] = _norm(node, affine[number], arrays) or node
+    with np.errstate(all="ignore"):  # a factor may be 0
+        for number, node in enumerate(nodes):
+            if isinstance(node.op, ByChannel):
+                (read,) = node.reads
+                affine[number] = _then(affine.get(read) or _nothing(read), node, arrays)
+                made[number] = _norm(node, affine[number], arrays) or node
     return made
 
 
@@ -79,24 +82,52 @@ def _then(before: _Affine, node: Node, arrays: Mapping[str, Array]) -> _Affine:
 
 
 def _norm(node: Node, affine: _Affine, arrays: Mapping[str, Array]) -> Node | None:
-    """Which array is which shows in the numbers: those of no two are alike, and only one reading fits them."""
-    outer = affine.outer - affine.inner
-    for var, weight in permutations([*affine.inner, None], 2):
-        for mean, bias in permutations([*outer, None], 2):
-            if None in (var, mean) or {var, weight} - {None} != affine.inner or {mean, bias} - {None} != outer:
-                continue
-            scale = np.ones(1) if weight is None else arrays[weight].reshape(-1)
-            offset = np.zeros(1) if bias is None else arrays[bias].reshape(-1)
-            spread, middle = arrays[str(var)].reshape(-1), arrays[str(mean)].reshape(-1)
-            epsilon = (scale / affine.factor) ** 2 - spread
-            level = np.ptp(epsilon) <= _CLOSE * spread.max() and epsilon.mean() > -_CLOSE * spread.max()
-            if not (level and np.allclose(affine.shift, offset - middle * affine.factor, _CLOSE, _CLOSE)):
-                continue
-            of_batch = (mean, var) == (batch_mean(affine.start), batch_var(affine.start))
-            if not of_batch and (str(mean).startswith("batch") or str(var).startswith("batch")):
-                continue
-            roles = {"weight": weight, "bias": bias} | ({} if of_batch else {"mean": mean, "var": var})
-            op = Norm(float(epsilon.mean()), affine.momentum, weight is not None, bias is not None, of_batch=of_batch)
-            kept = {role: name for role, name in roles.items() if name is not None}
-            return replace(node, op=op, reads=(affine.start,), arrays=kept)
+    """The batch norm that a node completes."""
+    found = read_norm(affine.factor, affine.shift, affine.inner, affine.outer, arrays)
+    if found is None:
+        return None
+    epsilon, roles = found
+    statistics = roles["mean"], roles["var"]
+    of_batch = statistics == (batch_mean(affine.start), batch_var(affine.start))
+    if of_batch:
+        roles = {role: name for role, name in roles.items() if name not in statistics}
+    elif any(name.startswith(_OF_BATCH) for name in statistics):
+        return None
+    op = Norm(epsilon, affine.momentum, "weight" in roles, "bias" in roles, of_batch=of_batch)
+    return replace(node, op=op, reads=(affine.start,), arrays=roles)
+
+
+def read_norm(
+    factor: Array, shift: Array, inner: Iterable[str], outer: Iterable[str], arrays: Mapping[str, Array]
+) -> tuple[float, dict[str, str]] | None:
+    """The batch norm that factor · x + shift is, float64: its epsilon, and the names of its arrays by role.
+
+    Which array is which shows in the numbers, no two arrays' being alike: one reading fits them, or none.
+
+    Args:
+        factor: By channel.
+        shift: By channel.
+        inner: The names of the arrays that the factor is from.
+        outer: Of those that the shift is from.
+        arrays: By name.
+    """
+    inside, outside = sorted(inner), sorted({*outer} - {*inner})
+    numbers = {name: arrays[name].reshape(-1) for name in (*inside, *outside)}
+    if len({x.size for x in (factor, shift, *numbers.values())} - {1}) > 1:
+        return None  # they are not by channel
+    for var, weight in _orders(inside):
+        for mean, bias in _orders(outside):
+            scale, offset = numbers.get(weight, np.ones(1)), numbers.get(bias, np.zeros(1))
+            epsilon = (scale / factor) ** 2 - numbers[var]
+            level = np.ptp(epsilon) <= _LEVEL * numbers[var].max() and epsilon.mean() > -_LEVEL
+            if level and np.allclose(shift, offset - numbers[mean] * factor, rtol=_CLOSE, atol=_CLOSE):
+                named = {"weight": weight, "bias": bias, "mean": mean, "var": var}
+                return float(epsilon.mean()), {role: name for role, name in named.items() if name}
     return None
+
+
+def _orders(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Of one or two names which is first, and which is second or none."""
+    if len(names) == 1:
+        return [(names[0], "")]
+    return list(permutations(names, 2)) if len(names) == 2 else []
