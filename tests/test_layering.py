@@ -47,6 +47,21 @@ def test_the_spec_needs_numpy_only():
     assert outside - {"spec"} - sys.stdlib_module_names == {"numpy"}
 
 
+def test_no_code_of_ours_loads_a_pickle():
+    calls = []
+    for package in ALLOWED:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                imported = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+                imported += [node.module] if isinstance(node, ast.ImportFrom) else []
+                assert not set(imported) & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}, path
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load"):
+                    calls.append(ast.unparse(node))
+    assert len(calls) > 4
+    for call in calls:
+        assert call.endswith(("weights_only=True)", "allow_pickle=False)"))
+
+
 # The packages of the harness, bottom to top. One imports those below it, and of its own floor only itself.
 FLOORS = [
     {"agreement", "atomic", "shown"},

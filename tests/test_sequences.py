@@ -280,9 +280,14 @@ def answered(request, backend):
 
 
 def test_float32_stays_within_its_bounds_with_batch_norm(answered):
-    """Biases before batch norm are all rounding."""
+    """Biases before batch norm are all rounding.
+
+    The gradient of a scale is a sum over the batch that nearly cancels: `fc3.norm.weight` is off by 1.0e-5 in PyTorch
+    and MXNet, and by 2.4e-5 in JAX on a processor with AVX-512, everything else by 8.5e-6.
+    """
     case, got = answered
     right, bounds = expected(case), TOLERANCES["float32"]
+    bounds = replace(bounds, gradients=5e-5)
     errors = {stage: relative_error(got.arrays[f"stage/{stage}"], x) for stage, x in right.stages.items()}
     assert {stage: error for stage, error in errors.items() if error > bounds.activations} == {}
     assert abs(got.facts["loss"] - right.loss) <= bounds.loss * right.loss
