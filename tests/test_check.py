@@ -53,6 +53,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from googlenet_pt import build, recording
+from googlenet_pt.functions.handlers import HANDLERS
 
 BLOCKS = ("inception3a", "inception3b", "inception4a", "inception4b")
 
@@ -613,9 +614,7 @@ def test_unknown_operation_that_nothing_depends_on_is_no_matter():
 
 def test_recorder_that_sees_something_else_is_not_believed():
     """What is run again is not the model, and nothing is said of it but where."""
-    wrong = mock.patch.dict(
-        recording._HANDLERS, {"local_response_norm": lambda r, y, input, *_, **__: (spec.network.LRN(3),)}
-    )
+    wrong = mock.patch.dict(HANDLERS, {"local_response_norm": lambda r, y, input, *_, **__: (spec.network.LRN(3),)})
     with wrong:
         report = judged()
     assert (report.status, report.lines) == (3, ())

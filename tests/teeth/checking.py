@@ -96,7 +96,7 @@ FAULTS = [
     ),
     Fault(
         "the constants of a frozen program are one where they are equal",
-        "googlenet_pt/recording.py",
+        "googlenet_pt/functions/recorder.py",
         "self.names.get(id(array),",
         "self.names.setdefault(id(array),",
         (f"{_C}::test_program_is_read_as_the_module_that_it_was_made_from[frozen]",),

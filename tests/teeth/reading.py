@@ -36,7 +36,7 @@ FAULTS = [
     ),
     Fault(
         "a running mean's share is that of what was there",
-        "googlenet_pt/recording.py",
+        "googlenet_pt/functions/recorder.py",
         "share = ((running.flatten() - before[name].flatten()) / apart)",
         "share = ((batch.flatten() - running.flatten()) / apart)",
         (f"{_WRITTEN}[as in the paper]",),
