@@ -539,7 +539,7 @@ def test_effect_is_that_of_running_both_networks(mistake):
     """Both with the weights and the pictures that the effect is measured with."""
     shape = (3, strangers.SIZE, strangers.SIZE)
     with mock.patch.dict(spec.PRESETS, {"bvlc": strangers.small()}, clear=True):
-        reference = Reference("bvlc", 3, 10)
+        reference = Reference(spec.preset("bvlc", num_classes=10))
         effects = Effects(reference, shape)
         right, wrong = strangers.Stranger(), strangers.Stranger(mistake)
         graph = trial(right, shape, seed=None, passes=("inference",)).recordings["inference"].graph

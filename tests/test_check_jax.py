@@ -144,7 +144,7 @@ def both(done: Trial, config: spec.Config) -> float:
     """How far the model's logits are from the table's, both with the weights that effects are measured on."""
     shape, graph = done.shape, done.recordings["inference"].graph
     with mock.patch.dict(spec.PRESETS, {config.preset: config}, clear=True):
-        reference = Reference(config.preset, config.in_channels, 10)
+        reference = Reference(spec.preset(config.preset, in_channels=config.in_channels, num_classes=10))
         effects = Effects(reference, shape)
         tree = read(graph, heads=False)
         _, alignment = align(reference.tree(shape), tree)

@@ -194,7 +194,7 @@ def test_effect_is_that_of_running_both_networks(mistake):
     shape, logits, names = (3, SIZE, SIZE), [], []
     right = "norm" if mistake in OF_NORM else ""
     with table(mistake):
-        reference = Reference("bvlc", 3, 10)
+        reference = Reference(spec.preset("bvlc", num_classes=10))
         effects = Effects(reference, shape)
         done = trial(lambda: stranger(right), shape, seed=None, kinds=("inference",))
     _, alignment = align(reference.tree(shape), read(done.recordings["inference"].graph, heads=False))

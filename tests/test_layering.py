@@ -71,7 +71,7 @@ FLOORS = [
     {"weights"},
     {"training"},
     {"check", "compare"},
-    {"bench", "worker"},
+    {"bench", "exercises", "worker"},
     {"cli"},
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}

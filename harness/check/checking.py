@@ -253,12 +253,13 @@ def _has_norm(passes: _Passes) -> bool:
     return any(isinstance(op, Norm) for _, op in arrays_of(passes.trees["inference"]))
 
 
-def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | None = None) -> Report:
+def check(trial: Trial, against: str | spec.Config | None, *, inference: bool, other: Trial | None = None) -> Report:
     """Judge a model by what it did.
 
     Args:
         trial: The passes.
-        against: A preset, None for the nearest; the name of the other model, where there is one.
+        against: A preset, None for the nearest, or a table of another name; the name of the other model, where there
+            is one.
         inference: Compare inference at the given size alone.
         other: The passes of a model that takes the place of a preset.
     """
@@ -282,7 +283,7 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
     problem, closest = passes.problem, ""
     near = partial(nearest, trial.shape, passes.trees["inference"], passes.trees.get("training"), classes)
     if other is not None:
-        name, its = against or "the other", _passes(other, inference=inference)
+        name, its = against if isinstance(against, str) else "the other", _passes(other, inference=inference)
         notes += [f"{name}: {note}" for note in its.notes if note not in notes]
         problem = problem or (f"{name}: {its.problem}" if its.problem else None)
         if "inference" not in its.trees:
@@ -295,9 +296,12 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
             notes.append(_FOLDED)
         reference = Model(name, other, its.trees, its.arrays)
         report = replace(report, compared=tuple(kind for kind in passes.trees if kind in its.trees))
+    elif isinstance(against, spec.Config):
+        closest, reference = against.preset, Reference(against, folded=folded)
     else:
         closest = against or near(folded=folded)
-        reference = Reference(closest, trial.shape[0], classes, folded=folded)
+        config = spec.preset(closest, in_channels=trial.shape[0], num_classes=classes)
+        reference = Reference(config, folded=folded)
         if folded and reference.config.batch_norm:
             notes.append(_FOLDED)
     if not reference.fits(trial.shape):
@@ -308,7 +312,7 @@ def check(trial: Trial, against: str | None, *, inference: bool, other: Trial | 
         )
     alignments = _aligned(trial, passes.trees, reference)
     lines = _lines(trial, alignments, reference, inference=inference)
-    if closest and against and lines:
+    if closest and isinstance(against, str) and lines:
         closest = near(folded=folded)
     # Those of the heads are in the training pass; running statistics have moved in it.
     names = {x: y for kind in ("training", "inference") for x, y in weights(alignments.get(kind, ())).items()}

@@ -101,10 +101,10 @@ def _norm(node: spec.Node) -> dict[str, str]:
 class Reference:
     """A network of the spec as trees; `folded` makes batch norm a part of the layer before it, at inference."""
 
-    def __init__(self, preset: str, channels: int, classes: int, *, folded: bool = False) -> None:
-        self.config = spec.preset(preset, in_channels=channels, num_classes=classes)
+    def __init__(self, config: spec.Config, *, folded: bool = False) -> None:
+        self.config = config
         self.folded = folded
-        self.name = preset
+        self.name = config.preset
         self.parameters = spec.parameter_count(self.config)
         self.heads = spec.head_names(self.config)
         self.places = [node.name for node in spec.walk(self.config)]  # of its operations in forward order
@@ -284,7 +284,7 @@ def nearest(shape: spec.Shape, inference: Chain, training: Chain | None, classes
     """The preset with the least distance from a model; what is for training only counts little."""
     counted = {}
     for name in spec.PRESETS:
-        reference = Reference(name, shape[0], classes, folded=folded)
+        reference = Reference(spec.preset(name, in_channels=shape[0], num_classes=classes), folded=folded)
         if reference.fits(shape):
             config = replace(reference.config, aux=False)
             layers = Counter(_kind(node.op, node.out_channels) for node in spec.layers(config))
@@ -295,7 +295,7 @@ def nearest(shape: spec.Shape, inference: Chain, training: Chain | None, classes
         )
     costs = {}
     for name in sorted(counted, key=lambda name: counted[name])[:_CANDIDATES]:
-        reference = Reference(name, shape[0], classes, folded=folded)
+        reference = Reference(spec.preset(name, in_channels=shape[0], num_classes=classes), folded=folded)
         costs[name] = align(reference.tree(shape), inference)[0]
         if training is not None and reference.fits(shape, heads=True):
             costs[name] += _OF_TRAINING * align(reference.tree(shape, training=True), training)[0]

@@ -16,13 +16,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -94,13 +94,33 @@ def run_trial(task: Task, seconds: float, python: str = sys.executable) -> Trial
                 return run_trial(replace(task, shapes=tuple(rest)), seconds, python)
             except spec.InvalidInput:
                 raise error from None
+    stored, arrays = run_apart("harness.check.trial", asdict(task), seconds, python)
+    recordings = {kind: _recording(kind, graph, arrays) for kind, graph in stored["graphs"].items()}
+    facts = {name: stored[name] for name in _FACTS} | {"shape": tuple(stored["shape"])}
+    return Trial(recordings=recordings, **facts)
+
+
+def run_apart(
+    module: str, task: Mapping[str, Any], seconds: float, python: str = sys.executable
+) -> tuple[dict[str, Any], dict[str, spec.Array]]:
+    """Have `python -m MODULE FOLDER`, which calls `serve`, do a task on somebody's code.
+
+    Args:
+        module: What is run.
+        task: With the code's `target`, the `folder` where it is looked for, and the limit of `memory`, in GiB.
+        seconds: The time that it may take.
+        python: The interpreter.
+
+    Raises:
+        spec.InvalidInput: when it could not be done, in one line that says why.
+    """
     with scratch_folder() as folder:
         with messages.temporary_files():
-            (folder / "task.json").write_text(json.dumps(asdict(task)))
+            (folder / "task.json").write_text(json.dumps(task))
         process = subprocess.Popen(
-            [python, "-P", "-m", "harness.check.trial", str(folder)],
+            [python, "-P", "-m", module, str(folder)],
             env=worker_environment(folder) | {"KERAS_BACKEND": "jax"},  # which is the one that is read
-            cwd=task.folder,
+            cwd=task["folder"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -110,12 +130,12 @@ def run_trial(task: Task, seconds: float, python: str = sys.executable) -> Trial
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise spec.InvalidInput(
-                f"{task.target}: it did not end within {seconds:g} seconds; --time allows more "
+                f"{task['target']}: it did not end within {seconds:g} seconds; --time allows more "
                 "(code that trains belongs under if __name__ == '__main__')"
             ) from None
         finally:
             _end(process)
-        return _answer(folder, task, status)
+        return _answer(folder, task["target"], status)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -125,7 +145,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _answer(folder: Path, task: Task, status: int) -> Trial:
+def _answer(folder: Path, target: str, status: int) -> tuple[dict[str, Any], dict[str, spec.Array]]:
     try:
         stored = messages.read((folder / "answer.json").read_text())
         with np.load(folder / "answer.npz", allow_pickle=False) as file:
@@ -134,12 +154,10 @@ def _answer(folder: Path, task: Task, status: int) -> Trial:
         stored = None
     if stored is None:
         killed = "memory ran out, or something killed it" if status == -signal.SIGKILL else "the code ended the process"
-        raise spec.InvalidInput(f"{task.target}: it ended with exit status {status} before it had run: {killed}")
+        raise spec.InvalidInput(f"{target}: it ended with exit status {status} before it had run: {killed}")
     if "refused" in stored:
-        raise spec.InvalidInput(f"{task.target}: {stored['refused']}")
-    recordings = {kind: _recording(kind, graph, arrays) for kind, graph in stored["graphs"].items()}
-    facts = {name: stored[name] for name in _FACTS} | {"shape": tuple(stored["shape"])}
-    return Trial(recordings=recordings, **facts)
+        raise spec.InvalidInput(f"{target}: {stored['refused']}")
+    return stored, arrays
 
 
 def _recording(kind: str, graph: Any, arrays: Mapping[str, spec.Array]) -> Recording:
@@ -152,22 +170,34 @@ def _recording(kind: str, graph: Any, arrays: Mapping[str, spec.Array]) -> Recor
 # ------------------------------------------------------------------------------------------------- from the inside
 
 
-class _Refused(Exception):
-    """The model could not be built or run."""
+class Refused(Exception):
+    """The code could not be run, or the model not be built."""
 
 
 def main(folder: Path) -> None:
     """Do the task in the folder."""
-    stored = json.loads((folder / "task.json").read_text())
+    serve(folder, _tried)
+
+
+def _tried(stored: dict[str, Any], arrays: dict[str, spec.Array]) -> dict[str, Any]:
     task = Task(**stored | {"shapes": tuple(map(tuple, stored["shapes"]))})
+    return _written(attempt(task), arrays)
+
+
+def serve(folder: Path, work: Callable[[dict[str, Any], dict[str, spec.Array]], dict[str, Any]]) -> NoReturn:
+    """Do the task that `run_apart` has put into a folder, within its limits, and end this process.
+
+    `work` takes the task, and a dictionary for the arrays of its answer. It may raise `Refused`.
+    """
+    task = json.loads((folder / "task.json").read_text())
     threading.Thread(target=_watch, args=[os.getppid()], daemon=True).start()
-    limit = int(task.memory * 2**30)
+    limit = int(task["memory"] * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     arrays: dict[str, spec.Array] = {}
     try:
-        answer = _written(attempt(task), arrays)
-    except _Refused as error:
+        answer = work(task, arrays)
+    except Refused as error:
         answer = {"refused": str(error)}
     messages.write_arrays(folder / "answer.npz", arrays)
     (folder / "answer.json").write_text(messages.written(answer))
@@ -197,7 +227,7 @@ def attempt(task: Task) -> Trial:
     if task.target.endswith(".onnx"):
         from harness.check.readers.onnx_graph import read_onnx
 
-        with _told("it was read"):
+        with told("it was read"):
             return read_onnx(Path(task.folder, task.target), task.shapes, exactly=task.exactly)
     if task.target.endswith(SYMBOL):
         task = replace(task, arguments={"path": Path(task.folder, task.target)})
@@ -209,13 +239,13 @@ def attempt(task: Task) -> Trial:
             if attempts:
                 model, _, _ = _built(made, task)
             if task.weights is not None:
-                with _told(f"--weights {shown(task.weights)}"):
+                with told(f"--weights {shown(task.weights)}"):
                     recorder.load(model, Path(task.folder, task.weights))
             try:
-                with _told("it ran and raised"):
+                with told("it ran and raised"):
                     model = recorder.settle(model, dtype, None if task.weights or task.as_it_is else 0)
                     recordings = {"inference": recorder.record(model, probe_images(shape), training=False)}
-            except _Refused as error:
+            except Refused as error:
                 reasons.setdefault(" x ".join(map(str, shape)), str(error))
                 continue
             failed: dict[str, str] = {}
@@ -224,19 +254,19 @@ def attempt(task: Task) -> Trial:
             )
             for kind, (size, training) in others.items():
                 try:
-                    with _told("it ran and raised"):
+                    with told("it ran and raised"):
                         recordings[kind] = recorder.record(model, probe_images(size), training=training)
                 except NotSeen:
                     continue
-                except _Refused as error:
+                except Refused as error:
                     failed[kind] = str(error)
             parameters = recorder.parameters(model)
             if not parameters and task.target.endswith(PROGRAMS):  # it is frozen
                 parameters, framework = recordings["inference"].graph.trained(), "torchscript"
             return Trial(shape, framework, dtype, parameters, recordings, failed)
     if len(reasons) == 1:
-        raise _Refused(next(iter(reasons.values())))
-    raise _Refused("; ".join(f"at {shape} {reason}" for shape, reason in reasons.items()) + "; --input says the shape")
+        raise Refused(next(iter(reasons.values())))
+    raise Refused("; ".join(f"at {shape} {reason}" for shape, reason in reasons.items()) + "; --input says the shape")
 
 
 def _found(task: Task) -> Any:
@@ -244,15 +274,24 @@ def _found(task: Task) -> Any:
     if task.target.endswith(SYMBOL):
         return importlib.import_module(_RECORDERS["mxnet"]).Symbol
     if task.target.endswith(PROGRAMS):
-        with _told("reading it raised"):
+        with told("reading it raised"):
             return importlib.import_module("googlenet_pt.programs").load_program(Path(task.folder, task.target))
-    place, _, name = task.target.rpartition(":")
-    sys.path.insert(0, task.folder)
+    return named(task.target, task.folder)
+
+
+def named(target: str, folder: str) -> Any:
+    """What ``FILE.py:NAME`` or ``package.module:NAME``, looked for in a folder, is.
+
+    Raises:
+        Refused: when its code raises, or has no such name.
+    """
+    place, _, name = target.rpartition(":")
+    sys.path.insert(0, folder)
     if "bool" not in vars(np):
         np.bool = np.bool_  # type: ignore[attr-defined]  # MXNet 1.9.1 reads that name while it is imported
-    with _told("its code raised"):
+    with told("its code raised"):
         if place.endswith(".py"):
-            path = Path(task.folder, place).resolve()
+            path = Path(folder, place).resolve()
             sys.path.insert(0, str(path.parent))
             module = _module(path)
         else:
@@ -260,10 +299,8 @@ def _found(task: Task) -> Any:
     made = module
     for part in name.split("."):
         if not hasattr(made, part):
-            classes = [
-                key for key, x in vars(module).items() if isinstance(x, type) and x.__module__ == module.__name__
-            ]
-            raise _Refused(f"expected the name of a class, a function or a model; it defines {', '.join(classes)}")
+            own = [key for key, x in vars(module).items() if getattr(x, "__module__", "") == module.__name__]
+            raise Refused(f"expected the name of a class, a function or a model; it defines {', '.join(own)}")
         made = getattr(made, part)
     return made
 
@@ -282,13 +319,13 @@ def _built(made: Any, task: Task) -> tuple[Any, Any, str]:
     model, framework = made, None if isinstance(made, type) else _framework(type(made))
     if framework is None and callable(made):
         framework = _framework(made) or _by_argument(made) or ("torch" if "torch" in sys.modules else None)
-        with _told("it was read" if task.target.endswith(SYMBOL) else "it was built and raised"):
+        with told("it was read" if task.target.endswith(SYMBOL) else "it was built and raised"):
             build = importlib.import_module(_RECORDERS[framework]).build if framework else _called
             model = build(made, dict(task.arguments))
         framework = _framework(type(model))
     if framework is None:
         expected = "PyTorch, MXNet Gluon, Flax, Equinox or Keras"
-        raise _Refused(f"expected a model of {expected}, got {shown(type(model).__name__)}")
+        raise Refused(f"expected a model of {expected}, got {shown(type(model).__name__)}")
     return model, importlib.import_module(_RECORDERS[framework]), framework
 
 
@@ -312,26 +349,26 @@ def _by_argument(made: Any) -> str | None:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def told(what: str) -> Iterator[None]:
     """A context in which whatever the user's code raises, an end of the process too, is told in one line."""
     try:
         yield
-    except (_Refused, NotSeen):
+    except (Refused, NotSeen):
         raise
     except spec.InvalidInput as error:
-        raise _Refused(f"{what}: {error}") from error
+        raise Refused(f"{what}: {error}") from error
     except SystemExit as error:
-        raise _Refused(f"the code ended the process, with exit status {error.code}") from error
+        raise Refused(f"the code ended the process, with exit status {error.code}") from error
     except MemoryError as error:
-        raise _Refused("memory ran out; --memory allows more") from error
+        raise Refused("memory ran out; --memory allows more") from error
     except EOFError as error:
-        raise _Refused("the code asked for input, and there is none") from error
+        raise Refused("the code asked for input, and there is none") from error
     except BaseException as error:
         first, *others = str(error).strip().splitlines() or [""]
         said = others[-1] if others and first.startswith("Traceback") else first  # as MXNet's operators raise it
         if "not enough memory" in said or "can't allocate memory" in said:
-            raise _Refused("memory ran out; --memory allows more") from error
-        raise _Refused(f"{what} {shown(type(error).__name__)}: {shown(said[:200])}") from error
+            raise Refused("memory ran out; --memory allows more") from error
+        raise Refused(f"{what} {shown(type(error).__name__)}: {shown(said[:200])}") from error
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ import typer.rich_utils
 from harness import screen
 from harness.cli.bench import bench, profile
 from harness.cli.check import check
-from harness.cli.compare import compare
+from harness.cli.compare import compare, sizes
+from harness.cli.exercise import exercise
 from harness.cli.options import Device, Heads, Json, Size, Verb, console, notes, progress
-from harness.cli.sizes import sizes
 from harness.cli.train import evaluate, recipes, runs, train
 from harness.cli.vectors import vectors
 from harness.cli.weights import convert, inspect, predict
@@ -196,6 +196,7 @@ for _verb in (
     spec,
     check,
     vectors,
+    exercise,
     compare,
     *_TRAINING,
     sizes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from teeth import checking, commands, definition, files, kits, networks, operations, reading, training
+from teeth import checking, commands, definition, exercises, files, kits, networks, operations, reading, training
 from teeth.fault import Fault
 
 FAULTS: list[Fault] = [
@@ -17,6 +17,7 @@ FAULTS: list[Fault] = [
     *checking.FAULTS,
     *kits.FAULTS,
     *reading.FAULTS,
+    *exercises.FAULTS,
 ]
 
 

@@ -1,0 +1,110 @@
+"""The verb `exercise`: exercises, and a referee of the answers."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness import screen
+from harness.cli.options import Json, console, notes
+from harness.shown import shown
+
+if TYPE_CHECKING:
+    from harness.exercises.exercise import Answer, Exercise, Verdict
+
+
+def exercise(
+    name: Annotated[str | None, typer.Argument(metavar="[EXERCISE]", help="Without it they are listed.")] = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE.py]", help="Your answer; FILE.py:NAME where it has another name.")
+    ] = None,
+    time: Annotated[float, typer.Option(help="Seconds that your code may take.")] = 120.0,
+    memory: Annotated[float, typer.Option(help="GiB of memory for that.")] = 8.0,
+    as_json: Json = False,
+) -> None:
+    """List exercises, tell one, or judge your answer to it.
+
+    The answers are held against the referee. What is said of one that is wrong is which part it is, and how, and not
+    what would be right. Your code runs in a process of its own.
+
+    Exits with 0 where the answer is right, with 1 where it is wrong, and with 2 where it could not be judged.
+
+    Examples:
+
+    googlenet exercise
+
+    googlenet exercise port-the-stem
+
+    googlenet exercise port-the-stem my.py
+    """
+    from harness.exercises.catalog import EXERCISES, exercise_named
+
+    if name is None:
+        return _list(list(EXERCISES.values()), as_json=as_json)
+    asked = exercise_named(name)
+    if file is None:
+        return _tell(asked, as_json=as_json)
+    answer = _answer(asked, file, time, memory)
+    with notes.status(f"running {shown(answer.target)}"):
+        verdict = asked.judge(answer)
+    if as_json:
+        print(json.dumps({"exercise": asked.name, "answer": answer.target} | verdict.as_json(), indent=2))
+    else:
+        _print(asked, verdict)
+    raise typer.Exit(0 if verdict.right else 1)
+
+
+def _answer(asked: Exercise, text: str, time: float, memory: float) -> Answer:
+    from harness.exercises.exercise import Answer
+    from spec import InvalidInput
+
+    for option, number in (("--time", time), ("--memory", memory)):
+        if not number > 0:
+            raise InvalidInput(f"{option}: expected a number above 0, got {number:g}")
+    file, _, name = text.partition(".py:")
+    path = Path(f"{file}.py" if name else text)
+    if path.suffix != ".py":
+        raise InvalidInput(f"expected FILE.py or FILE.py:NAME, got {text!r}")
+    if not path.is_file():
+        raise InvalidInput(f"{path}: there is no such file")
+    return Answer(path, name or asked.writes, time, memory)
+
+
+def _list(exercises: list[Exercise], *, as_json: bool) -> None:
+    if as_json:
+        rows = [{"name": row.name, "title": row.title, "writes": row.writes} for row in exercises]
+        print(json.dumps(rows, indent=2))
+        return
+    out = console()
+    width = max(len(row.name) for row in exercises)
+    for row in exercises:
+        screen.say(out, f"{row.name:{width}}   {row.title}")
+    screen.say(out, "googlenet exercise NAME tells one; googlenet exercise NAME my.py judges your answer.", "dim")
+
+
+def _tell(asked: Exercise, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({key: getattr(asked, key) for key in ("name", "title", "writes", "text", "hint")}, indent=2))
+        return
+    out = console()
+    screen.say(out, asked.title, "bold")
+    for text in (asked.text, f"Hint: {asked.hint}"):
+        screen.say(out, "\n" + textwrap.fill(text, min(out.width, 100), break_on_hyphens=False))
+    screen.say(out, f"\nYour file defines {asked.writes}: googlenet exercise {asked.name} my.py")
+
+
+def _print(asked: Exercise, verdict: Verdict) -> None:
+    out = console()
+    if verdict.right:
+        screen.say(out, f"{asked.name}: right", "green")
+    else:
+        screen.say(out, f"{asked.name}: wrong", "red")
+    widths = [max((len(getattr(x, part)) for x in verdict.findings), default=0) for part in ("place", "text")]
+    for x in verdict.findings:
+        screen.say(out, f"{x.place:{widths[0]}}   {x.text:{widths[1]}}   {x.effect}".rstrip())
+    for note in verdict.notes:
+        screen.say(out, note, "dim")
