@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import jax
 import jax.numpy as jnp
 import jaxlib
 
 import spec
-from harness.backends.registry import Description, uses_gpu
+from harness.backends.registry import Description, check_tf32, uses_gpu
 
 
 def select_device(device: str) -> jax.Device:
@@ -23,16 +21,18 @@ def select_device(device: str) -> jax.Device:
 
 
 def select_dtype(dtype: str) -> jnp.dtype:
-    """The dtype of that name, to compute in. Asking for float64 switches it on in this process, as JAX wants it.
+    """The dtype of that name, to compute in; tf32 is float32 with `select_precision`.
+
+    Asking for float64 switches it on in this process, as JAX wants it.
 
     Raises:
-        spec.InvalidInput: unless it is float32, float64 or bfloat16.
+        spec.InvalidInput: unless it is float32, tf32, float64 or bfloat16.
     """
-    if dtype not in ("float32", "float64", "bfloat16"):
-        raise spec.InvalidInput(f"dtype: expected float32, float64 or bfloat16, got {dtype!r}")
+    if dtype not in ("float32", "tf32", "float64", "bfloat16"):
+        raise spec.InvalidInput(f"dtype: expected float32, tf32, float64 or bfloat16, got {dtype!r}")
     if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    return jnp.dtype(dtype)
+    return jnp.dtype("float32" if dtype == "tf32" else dtype)
 
 
 def parameter_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -40,9 +40,23 @@ def parameter_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(spec.array_dtype(dtype.name))
 
 
-def full_precision() -> AbstractContextManager:
-    """A context in which float32 means float32: on GPUs JAX may round to TF32 otherwise."""
-    return jax.default_matmul_precision("highest")
+def select_precision(dtype: str, device: jax.Device) -> jax.lax.Precision | None:
+    """What convolutions and products are told, forward and backward: by default a GPU rounds their float32 to TF32.
+
+    None is a CPU's, which rounds nothing.
+
+    Raises:
+        spec.InvalidInput: for tf32 on a device that has none.
+    """
+    if check_tf32(dtype, _capability(device)):
+        return jax.lax.Precision.HIGH  # XLA's word for TF32 on GPUs; jax.default_matmul_precision has it as such
+    return jax.lax.Precision.HIGHEST if device.platform == "gpu" else None
+
+
+def _capability(device: jax.Device) -> tuple[int, int] | None:
+    """The compute capability of an NVIDIA GPU; None for anything else."""
+    major, _, minor = getattr(device, "compute_capability", "").partition(".")
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
 
 
 def wait(*results: object) -> None:

@@ -167,7 +167,7 @@ def adaptive_average_pool(x: jax.Array, side: int) -> jax.Array:
     if side == 1:
         return x.mean((1, 2), keepdims=True)
     rows, columns = (averaging_matrix(size, adaptive_windows(size, side)) for size in x.shape[1:3])
-    return jnp.einsum("ih,jw,nhwc->nijc", rows.astype(x.dtype), columns.astype(x.dtype), x)
+    return jnp.einsum("ih,jw,nhwc->nijc", rows.astype(x.dtype), columns.astype(x.dtype), x, precision="highest")
 
 
 class LRN(nnx.Module):

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 import spec
-from googlenet_jax.device import parameter_dtype, select_device, select_dtype
+from googlenet_jax.device import parameter_dtype, select_device, select_dtype, select_precision
 from googlenet_jax.layers import Conv, Dense, Dropout
 from googlenet_jax.params import load_params
 
@@ -47,7 +47,8 @@ class Network(nnx.Module):
         """Give the layers their dtype, device and parameters.
 
         Args:
-            dtype: ``float32``, ``float64`` or ``bfloat16``, to compute in. With bfloat16 parameters are float32.
+            dtype: ``float32``, ``tf32``, ``float64`` or ``bfloat16``, to compute in. With tf32, which rounds what
+                convolutions and products read, and with bfloat16 parameters are float32.
             device: ``auto`` (a GPU where there is one), ``cpu`` or ``gpu``.
             seed: Of dropout, and of `spec.init_params` where no parameters are given.
             params: By canonical name.
@@ -61,10 +62,11 @@ class Network(nnx.Module):
         self.dtype = select_dtype(dtype)
         self.stored_dtype = parameter_dtype(self.dtype)
         self.device = select_device(device)
+        precision = select_precision(dtype, self.device)
         rngs = nnx.Rngs(seed)
         for _, part in nnx.iter_graph(self):
             if isinstance(part, Conv | Dense):
-                part.dtype = self.dtype
+                part.dtype, part.precision = self.dtype, precision
             elif isinstance(part, Dropout):
                 part.rngs = rngs.dropout.fork()
         if tuned and self.device.platform == "cpu":

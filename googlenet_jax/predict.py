@@ -12,7 +12,6 @@ import numpy as np
 from flax import nnx
 
 import spec
-from googlenet_jax.device import full_precision
 from googlenet_jax.network import Network
 from googlenet_jax.train import images_to_device
 
@@ -23,7 +22,7 @@ def predict(model: Network, images: spec.Array) -> spec.Array:
     Raises:
         spec.InvalidInput: when the images do not fit.
     """
-    with mode(model, training=False), full_precision():
+    with mode(model, training=False):
         return np.array(_logits(model, images_to_device(model, spec.check_images(model.config, images))))
 
 
@@ -37,7 +36,7 @@ def predictor(model: Network, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
 
     Compiled ahead of time, for this shape only, with the parameters as they are now.
     """
-    with mode(model, training=False), full_precision():
+    with mode(model, training=False):
         definition, state = nnx.split(model)
         compiled = jax.jit(lambda state, x: nnx.merge(definition, state)(x).logits).lower(state, x).compile()
     return partial(compiled, jax.tree.map(jnp.copy, state))  # a training step takes the memory of the model's own

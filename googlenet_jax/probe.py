@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 import spec
-from googlenet_jax.device import full_precision, parameter_dtype
+from googlenet_jax.device import parameter_dtype
 from googlenet_jax.network import Network
 from googlenet_jax.params import canonical_name, to_canonical
 from googlenet_jax.predict import mode
@@ -20,7 +20,7 @@ def activations(model: Network, images: spec.Array) -> dict[str, spec.Array]:
     Raises:
         spec.InvalidInput: when the images do not fit.
     """
-    with mode(model, training=False), full_precision():
+    with mode(model, training=False):
         stages = _stages(model, images_to_device(model, spec.check_images(model.config, images)))
     # A dict that has been through jit comes back sorted by name.
     return {name: _canonical_layout(stages[name]) for name in spec.stage_names(model.config)}
@@ -52,7 +52,7 @@ def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tu
     """
     images, labels, _ = spec.check_batch(model.config, images, labels)
     x, y = to_device(model, images, labels)
-    with mode(model, training=True), full_precision():
+    with mode(model, training=True):
         value, grads = _loss_and_grads(model, x, y)
     by_name = {canonical_name(path): to_canonical(leaf[...]) for path, leaf in nnx.to_flat_state(grads)}
     trained = (name for name in spec.param_shapes(model.config) if not spec.is_statistic(name))

@@ -17,7 +17,7 @@ import optax
 from flax import nnx
 
 import spec
-from googlenet_jax.device import select_device, select_dtype
+from googlenet_jax.device import select_device, select_dtype, select_precision
 from googlenet_jax.params import canonical_name, to_canonical, to_jax
 from googlenet_jax.train import images_to_device, to_device
 from harness.backends.textbook import block_widths, check_config, check_optimizer
@@ -54,7 +54,9 @@ class GoogLeNet(nnx.Sequential):
 
     def __init__(self, config: spec.Config, dtype: str, device: str, params: spec.Arrays) -> None:
         check_config(config, dtype)
+        self.device = select_device(device)
         how = {"dtype": select_dtype(dtype), "param_dtype": select_dtype(dtype), "rngs": nnx.Rngs(0)}
+        how["precision"] = select_precision(dtype, self.device)
         conv = partial(nnx.Conv, **how)
         nodes = spec.nodes(config)
         pool = partial(nnx.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
@@ -69,7 +71,6 @@ class GoogLeNet(nnx.Sequential):
         b5 = nnx.Sequential(*map(inception, ("inception5a", "inception5b")), lambda x: x.mean(axis=(1, 2)))
         super().__init__(b1, b2, b3, b4, b5, nnx.Linear(1024, config.num_classes, **how))
         self.config = config
-        self.device = select_device(device)
         variables = _by_textbook_name(nnx.state(self, nnx.Param))
         for name, x in foreign(params, _SCHEME, config).items():
             value = np.array(to_jax(x), self.stored_dtype)  # a copy: JAX may share memory with NumPy

@@ -83,6 +83,11 @@ def select_dtype(dtype: str) -> str:
         raise spec.InvalidInput(
             "dtype bfloat16: in MXNet 1.9.1 it is slower than float32; take float32, or the backend pt or jax"
         )
+    if dtype == "tf32":
+        raise spec.InvalidInput(
+            "dtype tf32: MXNet 1.9.1 cannot be told to round, only the whole process by NVIDIA_TF32_OVERRIDE; take "
+            "float32, or the backend pt or jax"
+        )
     if dtype not in ("float32", "float64"):
         raise spec.InvalidInput(f"dtype: expected float32 or float64, got {dtype!r}")
     return dtype

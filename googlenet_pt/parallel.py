@@ -41,6 +41,11 @@ class Replica(DistributedDataParallel):
         """The model's configuration."""
         return self.module.config
 
+    @property
+    def tf32(self) -> bool:
+        """Whether the model rounds to TF32."""
+        return self.module.tf32
+
     def _weighted_sum(self, _, bucket):  # PyTorch refuses annotations that are not evaluated
         """Adds up a bucket of gradients over the processes, as soon as they are computed."""
         work = dist.all_reduce(bucket.buffer().mul_(self.weight), async_op=True)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import spec
-from googlenet_pt.device import full_precision
 from googlenet_pt.googlenet import Inception
 from googlenet_pt.layers import Conv
 from googlenet_pt.network import Network
@@ -23,7 +22,7 @@ def predict(model: Network, images: spec.Array) -> spec.Array:
     Raises:
         spec.InvalidInput: when the images do not fit.
     """
-    with mode(model, training=False), torch.inference_mode(), full_precision():
+    with mode(model, training=False), torch.inference_mode():
         return to_numpy(model(images_to_device(model, spec.check_images(model.config, images))).logits)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 import spec
-from googlenet_pt.device import full_precision
+from googlenet_pt.device import precision
 from googlenet_pt.network import Network
 from googlenet_pt.predict import mode, to_numpy
 from googlenet_pt.train import images_to_device, loss, to_device
@@ -25,7 +25,7 @@ def activations(model: Network, images: spec.Array) -> dict[str, spec.Array]:
         stages[stage] = to_numpy(x)
         return x
 
-    with mode(model, training=False), torch.inference_mode(), full_precision():
+    with mode(model, training=False), torch.inference_mode():
         model(images_to_device(model, spec.check_images(model.config, images)), watch=watch)
     return stages
 
@@ -43,7 +43,7 @@ def loss_and_grads(model: Network, images: spec.Array, labels: spec.Array) -> tu
     x, y = to_device(model, images, labels)
     parameters = dict(model.named_parameters())
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # the pass updates these copies
-    with mode(model, training=True), full_precision():
+    with mode(model, training=True), precision(model.tf32):
         value = loss(model.config, functional_call(model, buffers, (x,)), y)
         grads = torch.autograd.grad(value, list(parameters.values()))
     by_name = dict(zip(parameters, grads, strict=True))

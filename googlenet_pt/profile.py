@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import spec
-from googlenet_pt.device import autocast, wait
+from googlenet_pt.device import autocast, precision, wait
 from googlenet_pt.network import Network
 from googlenet_pt.train import images_to_device
 
@@ -32,20 +32,21 @@ def stages(model: Network, images: spec.Array) -> Iterator[tuple[str, Call, Call
         parameters = list(layer.parameters())
         yield name, *_calls(model, layer, x, parameters if name == names[0] else [x, *parameters])
         if name not in spec.head_names(model.config):
-            with torch.no_grad(), autocast(model, x):
+            with torch.no_grad(), precision(model.tf32), autocast(model, x):
                 x = layer(x).requires_grad_()
 
 
 def _calls(model: Network, layer: nn.Module, x: Tensor, inputs: list[Tensor]) -> tuple[Call, Call]:
     def forward() -> None:
-        with torch.no_grad(), autocast(model, x):
+        with torch.no_grad(), precision(model.tf32), autocast(model, x):
             layer(x)
         wait()
 
     def gradients() -> None:
-        with autocast(model, x):
-            y = layer(x)
-        torch.autograd.grad(y, inputs, torch.ones_like(y))
+        with precision(model.tf32):
+            with autocast(model, x):
+                y = layer(x)
+            torch.autograd.grad(y, inputs, torch.ones_like(y))
         wait()
 
     return forward, gradients

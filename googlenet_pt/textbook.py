@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spec
-from googlenet_pt.device import full_precision, select_device, select_dtype
+from googlenet_pt.device import precision, rounds, select_device, select_dtype
 from googlenet_pt.predict import to_numpy
 from googlenet_pt.train import images_to_device, to_device
 from harness.backends.textbook import block_widths, check_config, check_optimizer
@@ -75,6 +75,7 @@ class GoogLeNet(nn.Sequential):
         super().__init__(b1, b2, b3, b4, b5, nn.Linear(1024, config.num_classes))
         self.config = config
         self.to(select_device(device), select_dtype(dtype))
+        self.tf32 = rounds(dtype, self.parameter.device)
         self.load_state_dict({name: torch.tensor(x) for name, x in foreign(params, _SCHEME, config).items()})
 
     @property
@@ -125,9 +126,10 @@ def update(
     """Like `googlenet_pt.update`; without dropout `masks` is empty."""
     model.train()
     optimizer.zero_grad()
-    logits = model(x)
-    loss = F.cross_entropy(logits, y)
-    loss.backward()
+    with precision(model.tf32):
+        logits = model(x)
+        loss = F.cross_entropy(logits, y)
+        loss.backward()
     optimizer.step()
     return spec.Step(loss.detach(), (logits.argmax(1) == y).sum())
 
@@ -135,7 +137,7 @@ def update(
 def loss_and_grads(model: GoogLeNet, images: spec.Array, labels: spec.Array) -> tuple[float, dict[str, spec.Array]]:
     """Like `googlenet_pt.loss_and_grads`."""
     x, y = to_device(model, images, labels)
-    with full_precision():
+    with precision(model.tf32):
         loss = F.cross_entropy(model(x), y)
         grads = torch.autograd.grad(loss, list(model.parameters()))
     return loss.item(), _canonical(model, grads)
@@ -146,7 +148,7 @@ def predictor(model: GoogLeNet, x: Tensor) -> Callable[[Tensor], Tensor]:
     model.eval()
 
     def logits(x: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), precision(model.tf32):
             return model(x)
 
     return logits
@@ -155,5 +157,4 @@ def predictor(model: GoogLeNet, x: Tensor) -> Callable[[Tensor], Tensor]:
 def predict(model: GoogLeNet, images: spec.Array) -> spec.Array:
     """Like `googlenet_pt.predict`."""
     x = images_to_device(model, images)
-    with full_precision():
-        return to_numpy(predictor(model, x)(x))
+    return to_numpy(predictor(model, x)(x))

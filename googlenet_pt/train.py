@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import spec
+from googlenet_pt.device import precision
 from googlenet_pt.network import Network
 
 
@@ -55,9 +56,10 @@ def update(
     """`train_step` on what is on the device already, without checks."""
     model.train()
     optimizer.zero_grad()
-    outputs = model(x, masks)
-    value = loss(model.config, outputs, y)
-    value.backward(torch.full_like(value, scale))
+    with precision(model.tf32):
+        outputs = model(x, masks)
+        value = loss(model.config, outputs, y)
+        value.backward(torch.full_like(value, scale))
     optimizer.step()
     return spec.Step(value.detach(), (outputs.logits.argmax(1) == y).sum())
 

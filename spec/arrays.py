@@ -10,5 +10,5 @@ Arrays = Mapping[str, Array]
 
 
 def array_dtype(dtype: str) -> str:
-    """The dtype of parameters and images of a network that computes in `dtype`: float32 where that is bfloat16."""
-    return "float32" if dtype == "bfloat16" else dtype
+    """The dtype of parameters and images of a network that computes in `dtype`: float32 for bfloat16 and tf32."""
+    return "float32" if dtype in ("bfloat16", "tf32") else dtype

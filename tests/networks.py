@@ -165,7 +165,6 @@ def answer_of(
         return Answer(ABOUT | facts, arrays)
     from flax import nnx
 
-    from googlenet_jax.device import full_precision
     from googlenet_jax.params import canonical_name, to_canonical
     from googlenet_jax.probe import _canonical_layout
 
@@ -173,8 +172,7 @@ def answer_of(
     x, y = backend.to_device(model, images, labels)
     optimizer = backend.make_optimizer(model, OPTIMIZER) if masks is None else None
     kept = None if masks is None else backend.masks_to_device(model, masks)
-    with full_precision():
-        stages, loss, grads = _program(backward=masks is None)(model, optimizer, x, y, kept)
+    stages, loss, grads = _program(backward=masks is None)(model, optimizer, x, y, kept)
     arrays = {"logits": np.array(stages[model.config.logits])}  # a pass that nobody watches would be a second program
     arrays |= {f"stage/{name}": _canonical_layout(stages[name]) for name in spec.stage_names(model.config)}
     facts = {"parameters": parameters, "loss": float(loss), "stages": list(spec.stage_names(model.config))}

@@ -1167,7 +1167,8 @@ def _marked(mark: str, what: str = "") -> list[str]:
         ("bench tf", "unknown backend"),
         ("bench pt --batch 0", "--batch: expected whole numbers"),
         ("bench pt --batch 4,4", "--batch: expected whole numbers"),
-        ("bench pt --dtype float64", "--dtype: expected some of float32, bfloat16"),
+        ("bench pt --dtype float64", "--dtype: expected some of float32, tf32, bfloat16"),
+        ("bench pt --dtype float32,tf32 --device cpu", "dtype tf32: expected an NVIDIA GPU"),
         ("bench pt --threads 100000", "--threads: this process may use"),
         ("bench pt --batch 5000 --size 8", "expected at least 5000 images"),
         ("bench onnx --task train", "nothing to measure"),
@@ -1187,7 +1188,7 @@ def test_wrong_usage_is_refused_before_any_work(words, said):
     [
         ("bench pt --task learn", "--task", ["train", "infer", "both"]),
         ("bench pt --variant fast", "--variant", ["tuned", "textbook", "both", "all"]),
-        ("profile pt --dtype float64", "--dtype", ["float32", "bfloat16"]),
+        ("profile pt --dtype float64", "--dtype", ["float32", "tf32", "bfloat16"]),
     ],
 )
 def test_a_value_that_an_option_does_not_know_is_refused_with_its_choices(words, option, choices):

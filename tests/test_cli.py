@@ -93,7 +93,7 @@ def test_wrong_usage_is_refused_in_one_clear_error(words):
         ("inspect a.safetensors --from caffe", "'caffe' is not one of 'safetensors'"),
         ("predict a.png --weights a.safetensors --dtype float16", "'float16' is not one of 'float32', 'float64'"),
         ("predict a.png --weights a.safetensors --device tpu", "expected auto, cpu, gpu or, of several, gpu:1"),
-        (f"{SMALL} --dtype float16", "'float16' is not one of 'float32', 'float64', 'bfloat16'"),
+        (f"{SMALL} --dtype float16", "'float16' is not one of 'float32', 'tf32', 'float64', 'bfloat16'"),
         (f"{SMALL} --device cuda:", "(cuda means gpu), got 'cuda:'"),
         (f"{SMALL} --device cpu:1", "(cuda means gpu), got 'cpu:1'"),
         ("doctor --device tpu", "(cuda means gpu), got 'tpu'"),

@@ -627,7 +627,7 @@ class TestFailures:
             ([FIRST, "--preset", "vgg"], "preset: expected one of d2l"),
             ([FIRST, "--epochs", "0", "--batch", "0"], "epochs: expected at least 1, got 0"),
             ([FIRST, "--preset", "cnblogs", "--size", "96"], "cnblogs"),
-            ([FIRST, "--dtype", "float16"], "'float16' is not one of 'float32', 'float64', 'bfloat16'"),
+            ([FIRST, "--dtype", "float16"], "'float16' is not one of 'float32', 'tf32', 'float64', 'bfloat16'"),
             ([FIRST, "--data", "cifar"], "digits"),
             ([FIRST, "--backend", "jax"], "only with --resume"),
             (["--resume", "runs/nothing"], "expected a run"),

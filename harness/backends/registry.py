@@ -117,6 +117,21 @@ def uses_gpu(device: str, found: bool, framework: str) -> bool:
     return found and device != "cpu"
 
 
+def check_tf32(dtype: str, capability: tuple[int, int] | None) -> bool:
+    """Whether the dtype is ``tf32``, which a device of that compute capability has; None is a CPU.
+
+    Raises:
+        InvalidInput: for ``tf32`` on another device.
+    """
+    if dtype == "tf32" and (capability is None or capability < (8, 0)):
+        found = "a CPU" if capability is None else "one of {}.{}".format(*capability)
+        raise InvalidInput(
+            f"dtype tf32: expected an NVIDIA GPU of compute capability 8.0 or newer, which rounds to it, got {found}; "
+            "take float32"
+        )
+    return dtype == "tf32"
+
+
 def check_names(names: list[str], known: Sequence[str] = BACKENDS) -> list[str]:
     """The names, after making sure that each is known (by default a backend's) and none comes twice.
 

@@ -12,7 +12,7 @@ from harness.backends.registry import BACKENDS, PACKAGES
 
 ENGINES = (*BACKENDS, "onnx")
 TASKS = {"train": ("train",), "infer": ("infer",), "both": ("train", "infer")}
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "tf32", "bfloat16")
 VARIANTS = {
     "tuned": ("tuned",),
     "textbook": ("textbook",),
@@ -72,7 +72,7 @@ def candidates(
     """Every combination that exists, by task and batch.
 
     ONNX Runtime only infers, here in float32 and without a pipeline. JAX has no compilation switch, and the textbooks
-    have float32 only.
+    have no bfloat16.
     """
     loadings = (False, True) if pipeline else (False,)
     chosen = []
@@ -89,4 +89,4 @@ def _exists(candidate: Candidate) -> bool:
         return (candidate.task, candidate.dtype, candidate.pipeline) == ("infer", "float32", False)
     if candidate.variant == "compiled" and candidate.backend not in _COMPILED:
         return False
-    return candidate.variant == "tuned" or candidate.dtype == "float32"
+    return candidate.variant == "tuned" or candidate.dtype in ("float32", "tf32")

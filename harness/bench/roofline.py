@@ -10,7 +10,7 @@ from typing import Any
 import spec
 from spec.network import Concat
 
-_BYTES = {"float32": 4, "bfloat16": 2}
+_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 _TRAINING = 3  # times the forward pass: it, the gradients of the activations, the gradients of the weights
 
 
@@ -41,7 +41,7 @@ def work(config: spec.Config, size: int, task: str, batch: int, dtype: str) -> W
         size: Side of the images in pixels.
         task: ``train`` or ``infer``.
         batch: Images.
-        dtype: ``float32`` or ``bfloat16``.
+        dtype: ``float32``, ``tf32`` or ``bfloat16``.
     """
     passes = _TRAINING if task == "train" else 1
     flops = bytes_moved = 0.0

@@ -42,7 +42,9 @@ def bench(
     preset: Preset = "d2l",
     size: Size = None,
     batch: Annotated[str, typer.Option(help="Images a call; several separated by commas.")] = "32",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16, or both, separated by a comma.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Some of float32, tf32 (GPUs) and bfloat16, separated by commas.")
+    ] = "float32",
     variant: Annotated[
         Literal["tuned", "textbook", "both", "all"], typer.Option(help="all: textbook, compiled and tuned.")
     ] = "tuned",
@@ -83,7 +85,7 @@ def bench(
     names = check_names(backends or ["pt", "mx", "jax"], ENGINES)
     batches = _batches(batch)
     config, size = _network(preset, size, heads=heads)
-    dtypes = _dtypes(split(dtype), DTYPES)
+    dtypes = _dtypes(split(dtype), DTYPES, device)
     chosen = candidates(names, VARIANTS[variant], TASKS[task], batches, dtypes, pipeline=pipeline)
     if not chosen:
         raise InvalidInput("nothing to measure: onnx infers in float32 only, and jax has no compiled variant")
@@ -113,7 +115,7 @@ def profile(
     preset: Preset = "d2l",
     size: Size = None,
     batch: Annotated[int, typer.Option(help="Images a call.", min=1)] = 32,
-    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="What is computed in.")] = "float32",
+    dtype: Annotated[Literal["float32", "tf32", "bfloat16"], typer.Option(help="What is computed in.")] = "float32",
     device: Device = "auto",
     threads: Threads = None,
     rounds: Rounds = 7,
@@ -164,11 +166,14 @@ def _network(preset: str, size: int | None, *, heads: bool) -> tuple[spec.Config
     return config, size
 
 
-def _dtypes(dtypes: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+def _dtypes(dtypes: Sequence[str], known: Sequence[str], device: str) -> Sequence[str]:
+    from harness.backends.registry import check_tf32
     from spec import InvalidInput
 
     if not dtypes or not set(dtypes) <= set(known) or len(set(dtypes)) < len(dtypes):
         raise InvalidInput(f"--dtype: expected some of {', '.join(known)}, each once, got {', '.join(dtypes)!r}")
+    if device == "cpu":
+        check_tf32("tf32" if "tf32" in dtypes else "", None)
     return dtypes
 
 

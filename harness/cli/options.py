@@ -75,7 +75,7 @@ def chosen_device(name: str) -> str:
     return match[1] or "gpu"
 
 
-Dtype = Literal["float32", "float64", "bfloat16"]
+Dtype = Literal["float32", "tf32", "float64", "bfloat16"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[
     str,

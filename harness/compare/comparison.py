@@ -138,13 +138,13 @@ def compare(
 ) -> Report:
     """Run the referee here and each backend in a process of its own, and compare their results.
 
-    The referee computes in float64, from parameters and images of the dtype (for ``bfloat16``: of float32).
+    The referee computes in float64, from parameters and images of the dtype (``tf32``, ``bfloat16``: of float32).
 
     Args:
         config: The network; its dropout must be 0, since no two frameworks drop the same values.
         batch: The images.
         backends: Names, in the order of the report.
-        dtype: ``float64``, ``float32`` or ``bfloat16``, for the backends.
+        dtype: ``float64``, ``float32``, ``tf32`` or ``bfloat16``, for the backends.
         device: ``auto``, ``cpu`` or ``gpu``.
         seed: Seed of the weights, where `weights` has none.
         pythons: Interpreter by backend; the others run in this one.

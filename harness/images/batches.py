@@ -152,8 +152,8 @@ def pixels(images: Array, dtype: str, mean: Numbers, std: Numbers) -> Array:
 def _table(dtype: str, mean: Numbers, std: Numbers) -> Array:
     """The numbers for each of the 256 values of a pixel, (1 or C, 256)."""
     problems = []
-    if dtype not in ("float32", "float64", "bfloat16"):
-        problems.append(f"dtype: expected float32, float64 or bfloat16, got {dtype!r}")
+    if dtype not in ("float32", "tf32", "float64", "bfloat16"):
+        problems.append(f"dtype: expected float32, tf32, float64 or bfloat16, got {dtype!r}")
     if not np.isfinite(mean).all():
         problems.append(f"mean: expected finite numbers, got {mean}")
     if not (np.isfinite(std).all() and np.min(std) > 0):

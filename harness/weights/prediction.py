@@ -101,7 +101,7 @@ def predict(
         images: (N, C, H, W), prepared.
         engines: Some of `ENGINES`.
         run_task: Runs a backend's task.
-        dtype: ``float32``, ``float64`` or ``bfloat16`` in the backends; ONNX Runtime computes in float32.
+        dtype: ``float32``, ``tf32``, ``float64`` or ``bfloat16`` in the backends; ONNX Runtime computes in float32.
         device: ``auto``, ``cpu`` or ``gpu`` for the backends.
         done: Called with each engine's name when it has finished.
 
