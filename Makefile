@@ -55,7 +55,7 @@ lint: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[pt,mx,jax,onnx,keras,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[pt,mx,jax,onnx,openvino,keras,dev]'
 	touch $@
 
 clean:

@@ -190,7 +190,8 @@ THREE = candidates(["pt", "mx", "jax"], ["tuned"], ["infer"], [2], ["float32"])
 
 
 def test_candidates_are_every_combination_that_exists():
-    found = candidates(["pt", "jax", "onnx"], ["textbook", "compiled", "tuned"], ["train", "infer"], [1], ["float32"])
+    engines = ["pt", "jax", "onnx", "openvino"]
+    found = candidates(engines, ["textbook", "compiled", "tuned"], ["train", "infer"], [1], ["float32"])
     assert [(c.task, c.label) for c in found] == [
         ("train", "pt textbook"),
         ("train", "pt compiled"),
@@ -203,6 +204,13 @@ def test_candidates_are_every_combination_that_exists():
         ("infer", "jax textbook"),
         ("infer", "jax tuned"),
         ("infer", "onnx"),
+        ("infer", "openvino"),
+    ]
+    rounded = candidates(engines, ["textbook", "tuned"], ["infer"], [1], ["bfloat16"], pipeline=True)
+    assert [(c.label, c.pipeline) for c in rounded if not c.pipeline or c.variant == "session"] == [
+        ("pt tuned", False),
+        ("jax tuned", False),
+        ("openvino", False),
     ]
     assert [c.module(CONFIG) for c in found[1:3]] == ["googlenet_pt.textbook", "googlenet_pt"]
     assert [c.module(spec.preset("inception-v3")) for c in found[1:3]] == ["googlenet_pt.published", "googlenet_pt"]
@@ -1113,13 +1121,14 @@ def test_profile_has_workers_in_processes_of_their_own():
 
 @needs_pt
 @pytest.mark.slow
-def test_bench_holds_the_textbooks_network_and_onnx_beside_ours(tmp_path):
+def test_bench_holds_the_textbooks_network_and_runtimes_beside_ours(tmp_path):
     """In processes of their own."""
-    words = "bench pt onnx --size 28 --batch 2 --rounds 2 --task infer --variant both --threads 1 --device cpu".split()
-    found = json.loads(googlenet_process(*words, "--out", str(tmp_path), "--json").stdout)
+    words = "bench pt onnx openvino --size 28 --batch 2 --rounds 2 --task infer --variant both --threads 1".split()
+    words += ["--device", "cpu", "--out", str(tmp_path), "--json"]
+    found = json.loads(googlenet_process(*words).stdout)
     assert found == json.loads((tmp_path / "bench.json").read_text())
     assert found["passed"] is True
-    assert [row["label"] for row in found["rows"]] == ["pt textbook", "pt tuned", "onnx"]
+    assert [row["label"] for row in found["rows"]] == ["pt textbook", "pt tuned", "onnx", "openvino"]
     for row in found["rows"]:
         assert row["problem"] is None
         assert all(check["passed"] for check in row["proof"])

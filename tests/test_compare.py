@@ -278,11 +278,11 @@ def test_backend_that_computes_something_else_fails(monkeypatch):
 def test_evaluators_of_the_graph_agree(preset):
     """They run forward only; one computes in float32, whatever it is given."""
     config = spec.preset(preset)
-    words = ["--preset", preset, "--backends", FIRST, "--with", "onnx,onnx-reference", "--json", "-"]
+    words = ["--preset", preset, "--backends", FIRST, "--with", "onnx,openvino,onnx-reference", "--json", "-"]
     report = json.loads(googlenet("compare", *words).stdout)
-    assert list(report["backends"]) == [FIRST, "onnx", "onnx-reference"]
+    assert list(report["backends"]) == [FIRST, "onnx", "openvino", "onnx-reference"]
     exact = onnx_tolerances(config, "float64").logits
-    for name, least, most in (("onnx", 1e-9, 5e-6), ("onnx-reference", 0, exact)):
+    for name, least, most in (("onnx", 1e-9, 5e-6), ("openvino", 1e-9, 5e-6), ("onnx-reference", 0, exact)):
         result = report["backends"][name]
         assert result["passed"] is True
         assert result["parameters"] == spec.parameter_count(config)
@@ -300,7 +300,7 @@ def test_reference_evaluator_is_given_the_dtype_of_the_comparison():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--with", "keras"], "--with: expected some of onnx, onnx-reference, got keras"),
+        (["--with", "keras"], "--with: expected some of onnx, openvino, onnx-reference, got keras"),
         (["--weights", "no"], "there is no such"),
     ],
 )

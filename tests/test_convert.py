@@ -30,6 +30,7 @@ from harness.weights import checkpoint, names
 from harness.weights.checkpoint import Checkpoint, config_table, describe
 from harness.weights.convert import Source, convert, fingerprint, prepared, read_weights, verified
 from harness.weights.formats import FORMATS, format_for, gluon
+from harness.weights.onnx_run import EVALUATORS
 from spec import reference
 from spec.tolerances import TOLERANCES
 
@@ -149,6 +150,24 @@ def test_the_framework_itself_runs_a_file_as_the_referee_does(case, form, tmp_pa
     assert verification.passed, verification
     assert verification.bound == (TOLERANCES["float32"] if form == "onnx" else TOLERANCES["float64"]).activations
     assert 0 <= verification.logits <= verification.bound
+
+
+def test_the_worse_of_two_runtimes_judges_an_onnx_file(tmp_path, monkeypatch):
+    weights = weights_for("lenet-bn")
+    source, result = referee(weights, tmp_path), written("onnx", weights, tmp_path)
+    assert verified(source, result, here).result == "ONNX Runtime and OpenVINO"
+    judge = EVALUATORS["openvino"]
+
+    def wrong(path, images):
+        stages = judge.run(path, images)
+        return stages | {"pool2": stages["pool2"] + np.float32(1)}
+
+    monkeypatch.setitem(EVALUATORS, "openvino", judge._replace(run=wrong))
+    verification = verified(source, result, here)
+    assert (verification.passed, verification.first_difference) == (False, "pool2")
+    monkeypatch.setitem(EVALUATORS, "openvino", judge._replace(run=wrong, package="openvino_that_is_not_there"))
+    verification = verified(source, result, here)
+    assert (verification.passed, verification.result) == (True, "ONNX Runtime")
 
 
 @pytest.mark.parametrize(("case", "side"), [("lenet-bn", 31), ("nin", 99), ("d2l", 32)])

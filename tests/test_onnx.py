@@ -33,7 +33,7 @@ from harness.weights.checkpoint import describe, understand
 from harness.weights.convert import read_weights
 from harness.weights.formats import onnx_file
 from harness.weights.formats.onnx_file import build, read, write
-from harness.weights.onnx_run import onnx_reference, onnx_runtime
+from harness.weights.onnx_run import compile_graph, onnx_reference, onnx_runtime, openvino
 from spec import Config, InvalidInput, reference
 from spec.network import LRN
 from spec.tolerances import TOLERANCES
@@ -131,25 +131,40 @@ def with_rounded_numbers(config: Config) -> Config:
 # ------------------------------------------------------------------------------------------------------ the judges
 
 
-def assert_onnx_runtime_agrees(case: Case) -> None:
+def assert_runtimes_agree(case: Case) -> None:
     params = network(case.config)
     expected = reference.activations(case.config, params, images(case).astype("float32"))
-    got = onnx_runtime(build(case.config, params).SerializeToString(), images(case))
-    assert list(got) == list(expected) == list(spec.stage_names(case.config))
-    assert {x.dtype.name for x in got.values()} == {"float32"}
-    errors = relative_errors(got, expected)
-    assert max(errors.values()) <= SINGLE.activations, errors
+    graph = build(case.config, params).SerializeToString()
+    for runtime in (onnx_runtime, openvino):
+        got = runtime(graph, images(case))
+        assert list(got) == list(expected) == list(spec.stage_names(case.config))
+        assert {x.dtype.name for x in got.values()} == {"float32"}
+        errors = relative_errors(got, expected)
+        assert max(errors.values()) <= SINGLE.activations, (runtime, errors)
 
 
 @pytest.mark.parametrize("case", [*CASES, *WIDE], ids=str)
-def test_onnx_runtime_agrees_with_the_referee(case):
-    assert_onnx_runtime_agrees(case)
+def test_runtimes_agree_with_the_referee(case):
+    assert_runtimes_agree(case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*PRESETS, *LARGEST], ids=str)
-def test_onnx_runtime_agrees_with_the_referee_on_the_presets(case):
-    assert_onnx_runtime_agrees(case)
+def test_runtimes_agree_with_the_referee_on_the_presets(case):
+    assert_runtimes_agree(case)
+
+
+def test_openvino_computes_in_the_dtype_that_it_is_told():
+    """By itself it takes bfloat16 where the processor has that."""
+    case = Case(LENET, 28, 28)
+    graph, expected = content(LENET), reference.predict(LENET, network(LENET), images(case))
+    x = images(case).astype("float32")
+    assert relative_error(compile_graph(graph)([x])["logits"], expected) <= SINGLE.logits
+    try:
+        rounded = compile_graph(graph, "bfloat16")([x])["logits"]
+    except InvalidInput:  # this processor has none
+        return
+    assert 1e-4 < relative_error(rounded, expected) < 5e-2
 
 
 @pytest.mark.parametrize(
@@ -189,25 +204,26 @@ def test_one_file_takes_every_batch_and_size():
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float64", SINGLE.activations), ("float16", 5e-3)])
 @pytest.mark.parametrize("case", [Case(THIN_TORCHVISION, 32, 32), Case(FROZEN, 28, 28)], ids=str)
-def test_onnx_runtime_takes_files_of_other_dtypes(case, dtype, bound):
+def test_runtimes_take_files_of_other_dtypes(case, dtype, bound):
     """Of float64 in float32, constants too. Of float16: measured 6e-4."""
     params = network(case.config, dtype)
     expected = reference.activations(case.config, params, images(case))
-    errors = relative_errors(onnx_runtime(build(case.config, params).SerializeToString(), images(case)), expected)
-    assert max(errors.values()) <= bound, errors
+    for runtime in (onnx_runtime, openvino):
+        errors = relative_errors(runtime(build(case.config, params).SerializeToString(), images(case)), expected)
+        assert max(errors.values()) <= bound, errors
 
 
 def test_the_judges_read_files(tmp_path):
     path, case = tmp_path / "a.onnx", Case(LENET, 28, 28)
     path.write_bytes(content(LENET))
-    for judge in (onnx_runtime, onnx_reference):
+    for judge in (onnx_runtime, openvino, onnx_reference):
         logits = judge(path, images(case), ["logits"])["logits"]
         assert relative_error(logits, reference.predict(LENET, network(LENET), images(case))) <= SINGLE.logits
         with pytest.raises(InvalidInput, match=f"{tmp_path / 'b.onnx'}: cannot be read"):
             judge(tmp_path / "b.onnx", images(case))
 
 
-@pytest.mark.parametrize("judge", [onnx_runtime, onnx_reference])
+@pytest.mark.parametrize("judge", [onnx_runtime, openvino, onnx_reference])
 def test_the_judges_refuse_files_and_images_that_they_cannot_run(judge):
     image = np.zeros((1, 1, 28, 28))
     for file, message in {
@@ -381,7 +397,7 @@ def test_a_fault_in_the_graph_shows_in_what_the_judges_compute(config, change, s
     model = build(config, network(config))
     change(model)
     names = list(expected)
-    for judge in (onnx_runtime, onnx_reference):
+    for judge in (onnx_runtime, openvino, onnx_reference):
         got = judge(model.SerializeToString(), images(case))
         assert {name: x.shape for name, x in got.items()} == {name: x.shape for name, x in expected.items()}
         for name, error in relative_errors(got, expected).items():
@@ -937,11 +953,14 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InvalidInput, match=r"no module 'onnxruntime'\): pip install '.\[onnx\]'"):
         onnx_runtime(b"", np.zeros((1, 1, 28, 28)))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InvalidInput, match=r"OpenVINO is not installed .*: pip install '.\[openvino\]'"):
+        openvino(b"", np.zeros((1, 1, 28, 28)))
 
 
 def test_the_packages_are_loaded_only_when_needed():
     imports = "import sys, harness.weights.onnx_run, harness.weights.formats.onnx_file"
-    script = f"{imports}; print({{'onnx', 'onnxruntime'}} & set(sys.modules))"
+    script = f"{imports}; print({{'onnx', 'onnxruntime', 'openvino'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
     assert onnx_file.OPSET == 17

@@ -90,7 +90,7 @@ def _assert_classes(row: dict[str, Any], expected: np.ndarray, engines: list[str
 
 @pytest.mark.slow
 def test_engines_in_processes_predict_what_the_referee_does(home):
-    engines = [FIRST, "onnx"]
+    engines = [FIRST, "onnx", "openvino"]
     words = ["--weights", str(home / "weights.safetensors"), str(home / "a picture.png"), str(home / "folder")]
     words += ["--backends", ",".join(engines), "--top", "10", "--json"]
     rows = json.loads(googlenet_process("predict", *words).stdout)
@@ -170,7 +170,7 @@ def test_engine_that_refuses_is_named(home, monkeypatch):
         (["nothing.png"], "nothing.png: No such file"),
         (["{home}/broken.png"], "not a picture that can be read (mend or remove it): "),
         (["{home}/folder/notes.txt"], "not a picture that can be read (mend or remove it): "),
-        (["{home}/a picture.png", "--backends", "tf"], "expected one or more of pt, mx, jax, onnx, got tf"),
+        (["{home}/a picture.png", "--backends", "tf"], "expected one or more of pt, mx, jax, onnx, openvino, got tf"),
         (["{home}/a picture.png", "--mean", "a,b"], "--mean: expected numbers"),
         (["{home}/a picture.png", "--mean", "0.1,0.2"], "mean: expected 1 or 1 numbers, got 2"),
         (["{home}/a picture.png", "--std", "0"], "std: expected numbers above 0"),

@@ -10,7 +10,8 @@ import spec
 from harness.backends import textbook
 from harness.backends.registry import BACKENDS, PACKAGES
 
-ENGINES = (*BACKENDS, "onnx")
+SESSIONS = {"onnx": ("float32",), "openvino": ("float32", "bfloat16")}  # evaluators of ONNX graphs, and their dtypes
+ENGINES = (*BACKENDS, *SESSIONS)
 TASKS = {"train": ("train",), "infer": ("infer",), "both": ("train", "infer")}
 DTYPES = ("float32", "tf32", "bfloat16")
 VARIANTS = {
@@ -27,7 +28,8 @@ class Candidate:
     """One thing to be timed.
 
     `variant` is ``textbook`` (the network as the framework's tutorials or its publishers write it), ``compiled`` (the
-    same with the framework's own compilation switch), ``tuned`` (this project's network) or ``session`` (ONNX Runtime).
+    same with the framework's own compilation switch), ``tuned`` (this project's network) or ``session`` (an evaluator
+    of ONNX graphs).
     """
 
     backend: str
@@ -45,12 +47,12 @@ class Candidate:
     @property
     def label(self) -> str:
         """``pt tuned``, or ``onnx``, which has one variant."""
-        return self.backend if self.backend == "onnx" else f"{self.backend} {self.variant}"
+        return self.backend if self.backend in SESSIONS else f"{self.backend} {self.variant}"
 
     def module(self, config: spec.Config) -> str:
         """The module of that network."""
-        if self.backend == "onnx":
-            return "harness.bench.worker.onnx_session"
+        if self.backend in SESSIONS:
+            return f"harness.bench.worker.{self.backend}_session"
         package = PACKAGES[self.backend]
         return package if self.variant == "tuned" else f"{package}.{textbook.module(config)}"
 
@@ -71,13 +73,13 @@ def candidates(
 ) -> list[Candidate]:
     """Every combination that exists, by task and batch.
 
-    ONNX Runtime only infers, here in float32 and without a pipeline. JAX has no compilation switch, and the textbooks
-    have no bfloat16.
+    ONNX Runtime and OpenVINO only infer, here without a pipeline, the first in float32. JAX has no compilation switch,
+    and the textbooks have no bfloat16.
     """
     loadings = (False, True) if pipeline else (False,)
     chosen = []
     for task, batch, dtype, loading, backend in product(tasks, batches, dtypes, loadings, backends):
-        for variant in ["session"] if backend == "onnx" else variants:
+        for variant in ["session"] if backend in SESSIONS else variants:
             candidate = Candidate(backend, variant, task, batch, dtype, loading)
             if _exists(candidate):
                 chosen.append(candidate)
@@ -85,8 +87,9 @@ def candidates(
 
 
 def _exists(candidate: Candidate) -> bool:
-    if candidate.backend == "onnx":
-        return (candidate.task, candidate.dtype, candidate.pipeline) == ("infer", "float32", False)
+    if candidate.backend in SESSIONS:
+        infers = candidate.task == "infer" and not candidate.pipeline
+        return infers and candidate.dtype in SESSIONS[candidate.backend]
     if candidate.variant == "compiled" and candidate.backend not in _COMPILED:
         return False
     return candidate.variant == "tuned" or candidate.dtype in ("float32", "tf32")

@@ -17,7 +17,19 @@ import psutil
 
 from harness.backends.registry import processors
 
-_PACKAGES = ("numpy", "torch", "mxnet", "mxnet-cu117", "jax", "jaxlib", "flax", "optax", "onnx", "onnxruntime")
+_PACKAGES = (
+    "numpy",
+    "torch",
+    "mxnet",
+    "mxnet-cu117",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+)
 _VARIABLES = tuple(  # how the names begin
     "OMP_ KMP_ GOMP_ MKL_ OPENBLAS_ ONEDNN_ DNNL_ MXNET_ XLA_ JAX_ TORCH PYTORCH_ CUDA_ NVIDIA_ MALLOC_".split()
 )

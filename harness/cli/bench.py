@@ -36,7 +36,7 @@ Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write data, pictu
 
 def bench(
     backends: Annotated[
-        list[str] | None, typer.Argument(help="Some of pt, mx, jax, onnx.", show_default="pt mx jax")
+        list[str] | None, typer.Argument(help="Some of pt, mx, jax, onnx, openvino.", show_default="pt mx jax")
     ] = None,
     task: Annotated[Literal["train", "infer", "both"], typer.Option(help="What is measured.")] = "both",
     preset: Preset = "d2l",
@@ -88,7 +88,9 @@ def bench(
     dtypes = _dtypes(split(dtype), DTYPES, device)
     chosen = candidates(names, VARIANTS[variant], TASKS[task], batches, dtypes, pipeline=pipeline)
     if not chosen:
-        raise InvalidInput("nothing to measure: onnx infers in float32 only, and jax has no compiled variant")
+        raise InvalidInput(
+            "nothing to measure: onnx and openvino only infer, onnx in float32, and jax has no compiled variant"
+        )
     if any(candidate.variant in ("textbook", "compiled") for candidate in chosen):
         check_config(config, "float32")
     record = Record(config, size, rounds, seed, [Row(candidate) for candidate in chosen])

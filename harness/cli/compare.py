@@ -38,7 +38,7 @@ def compare(
     ] = None,
     evaluators: Annotated[
         str | None,
-        typer.Option("--with", metavar="EVALUATORS", help="onnx, onnx-reference: compare their forward pass too."),
+        typer.Option("--with", metavar="EVALUATORS", help="onnx, openvino, onnx-reference: their forward pass too."),
     ] = None,
     size: Size = None,
     batch: Annotated[int | None, typer.Option(help="Number of images.", show_default="4, or all files named")] = None,
@@ -78,14 +78,13 @@ def compare(
     from harness.compare.table import render
     from harness.images.sources import load_batch
     from harness.weights.convert import read_weights
+    from harness.weights.onnx_run import EVALUATORS
     from harness.weights.preprocessing import Preprocessing, preprocessing_of
 
     names = check_names(split(backends))
     others = split(evaluators or "")
-    if unknown := [name for name in others if name not in comparison.EVALUATORS]:
-        raise spec.InvalidInput(
-            f"--with: expected some of {', '.join(comparison.EVALUATORS)}, got {', '.join(unknown)}"
-        )
+    if unknown := [name for name in others if name not in EVALUATORS]:
+        raise spec.InvalidInput(f"--with: expected some of {', '.join(EVALUATORS)}, got {', '.join(unknown)}")
     if json_file not in (None, Path("-")):
         check_target(json_file)
     chosen = None

@@ -209,7 +209,7 @@ def inspect(
 def predict(
     pictures: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files or folders; - for standard input.")],
     weights: Annotated[Path, typer.Option(help="Weights of any format: a file, or a folder.")],
-    backends: Annotated[str, typer.Option(help="pt, mx, jax, onnx, separated by commas.")] = "pt",
+    backends: Annotated[str, typer.Option(help="pt, mx, jax, onnx, openvino, separated by commas.")] = "pt",
     preset: Preset = None,
     from_format: From = None,
     labels: Labels = None,
@@ -221,7 +221,7 @@ def predict(
     mean: Mean = None,
     std: Std = None,
     skip_damaged: SkipDamaged = False,
-    dtype: Annotated[Dtype, typer.Option(help="Of the backends; onnx computes in float32.")] = "float32",
+    dtype: Annotated[Dtype, typer.Option(help="Of the backends; onnx and openvino compute in float32.")] = "float32",
     device: Device = "auto",
     python: Python = None,
     as_json: Json = False,

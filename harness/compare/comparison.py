@@ -3,7 +3,7 @@
 `compare` sends weights and images to a worker for each backend (`harness.worker`, ``probe``), which answers with arrays
 named ``stage/NAME``, ``gradient/NAME`` and ``step/NAME``. `expect` computes the same here, and `judge` compares them.
 
-ONNX Runtime and the reference evaluator of the onnx package may be compared too. They run the forward pass only.
+Evaluators of ONNX graphs (`harness.weights.onnx_run`) may be compared too. They run the forward pass only.
 """
 
 from __future__ import annotations
@@ -25,14 +25,11 @@ from harness.backends.process import Answer, run_worker
 from harness.backends.registry import processors
 from harness.images.sources import Batch
 from harness.weights.checkpoint import config_table
+from harness.weights.onnx_run import EVALUATORS
 from spec import Array, Arrays, reference
 from spec.tolerances import Tolerances, onnx_tolerances, picture_tolerances
 
 OPTIMIZER = spec.SGD(rate=0.0625, momentum=0.875)  # exact in float32, so that no framework can round them
-EVALUATORS = {  # of ONNX graphs: name and package
-    "onnx": ("ONNX Runtime", "onnxruntime"),
-    "onnx-reference": ("ONNX reference", "onnx"),
-}
 
 
 @dataclass(frozen=True)
@@ -234,11 +231,11 @@ def judge(answer: Answer, expected: Expected, bounds: Tolerances) -> BackendRepo
 
 def judge_forward(name: str, arrays: Arrays, parameters: int, expected: Expected, bounds: Tolerances) -> BackendReport:
     """Compare an evaluator's stages (`arrays`) and the number of parameters in its graph with the referee's."""
-    framework, package = EVALUATORS[name]
+    evaluator = EVALUATORS[name]
     stages = _stage_reports(arrays, expected)
     report = BackendReport(
-        framework=framework,
-        version=version(package),
+        framework=evaluator.title,
+        version=version(evaluator.package),
         device="cpu",
         parameters=parameters,
         stages=stages,
@@ -292,15 +289,14 @@ def _stage_reports(arrays: Arrays, expected: Expected) -> list[StageReport]:
 
 
 def _evaluate(name: str, config: spec.Config, params: Arrays, images: Array, expected: Expected) -> BackendReport:
-    """An evaluator's report. ONNX Runtime computes in float32, the reference evaluator in the images' dtype."""
-    from harness.weights import onnx_run
+    """An evaluator's report; the reference evaluator computes in the images' dtype."""
     from harness.weights.formats import onnx_file
 
     graph = onnx_file.build(config, params)
     trained = [name for name in spec.param_shapes(config) if not spec.is_statistic(name)]
     parameters = sum(math.prod(x.dims) for x in graph.graph.initializer if x.name in trained)
-    single = name == "onnx" or images.dtype == np.float32
-    run = onnx_run.onnx_runtime if name == "onnx" else onnx_run.onnx_reference
-    arrays = run(graph.SerializeToString(), images)
+    evaluator = EVALUATORS[name]
+    single = evaluator.single or images.dtype == np.float32
+    arrays = evaluator.run(graph.SerializeToString(), images)
     bounds = onnx_tolerances(config, "float32" if single else "float64")
     return judge_forward(name, arrays, parameters, expected, bounds)

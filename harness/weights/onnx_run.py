@@ -1,14 +1,15 @@
-"""Two independent evaluators of ONNX files, whoever wrote them.
+"""Three independent evaluators of ONNX files, whoever wrote them.
 
-ONNX Runtime computes on the CPU in float32. The reference evaluator of the onnx package is plain NumPy: slow, and in
-float64 where the file is.
+ONNX Runtime and OpenVINO compute on the CPU in float32. The reference evaluator of the onnx package is plain NumPy:
+slow, and in float64 where the file is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,30 @@ def open_session(graph: bytes) -> Any:
     options.intra_op_num_threads = processors()
     options.log_severity_level = 4  # errors are raised; the terminal need not show them too
     return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def compile_graph(graph: bytes, dtype: str = "float32") -> Any:
+    """A graph that OpenVINO has compiled for the CPU, with a thread for each processor that this process may use.
+
+    It has to be told float32: by itself it takes bfloat16 where the processor can, and falls back where it cannot.
+
+    Args:
+        graph: An ONNX file's content.
+        dtype: ``float32`` or ``bfloat16``, to compute in.
+
+    Raises:
+        InvalidInput: when it is not installed, or this processor cannot compute in bfloat16. OpenVINO raises errors of
+            its own.
+    """
+    core = load_package("openvino").Core()
+    if dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise InvalidInput("OpenVINO: this processor has no instructions for bfloat16; take float32")
+    settings = {
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],
+        "INFERENCE_NUM_THREADS": processors(),
+        "PERFORMANCE_HINT": "LATENCY",  # one request at a time, which all threads compute
+    }
+    return core.compile_model(core.read_model(graph), "CPU", settings)
 
 
 def onnx_runtime(file: StrPath | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
@@ -61,6 +86,17 @@ def onnx_runtime(file: StrPath | bytes, images: Array, outputs: Sequence[str] = 
     except Exception as error:  # it raises many kinds
         raise _refusal("ONNX Runtime", images, error) from error
     return dict(zip(names, arrays, strict=True))
+
+
+def openvino(file: StrPath | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
+    """Run a graph in OpenVINO, in float32; otherwise as `onnx_runtime`."""
+    load_package("openvino")
+    model, names = _with_outputs(in_float32(_model(file)), outputs)
+    try:
+        arrays = compile_graph(model.SerializeToString())([_in_dtype_of(model, images)])
+        return {name: np.array(arrays[name]) for name in names}  # its own memory goes with it
+    except Exception as error:  # it raises many kinds
+        raise _refusal("OpenVINO", images, error) from error
 
 
 def onnx_reference(file: StrPath | bytes, images: Array, outputs: Sequence[str] = ()) -> dict[str, Array]:
@@ -144,3 +180,25 @@ def _in_dtype_of(model: ModelProto, images: Array) -> Array:
 def _refusal(evaluator: str, images: Array, error: Exception) -> InvalidInput:
     reason = " ".join(str(error).split())
     return InvalidInput(f"{evaluator} cannot run the graph on images of shape {np.shape(images)}: {reason}")
+
+
+class Evaluator(NamedTuple):
+    """One of the three."""
+
+    title: str
+    package: str
+    run: Callable[..., dict[str, Array]]
+    single: bool  # computes in float32, whatever the file is in
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can be asked."""
+        return find_spec(self.package) is not None
+
+
+EVALUATORS = {
+    "onnx": Evaluator("ONNX Runtime", "onnxruntime", onnx_runtime, single=True),
+    "openvino": Evaluator("OpenVINO", "openvino", openvino, single=True),
+    "onnx-reference": Evaluator("ONNX reference", "onnx", onnx_reference, single=False),
+}
+RUNTIMES = ("onnx", "openvino")  # those made for use

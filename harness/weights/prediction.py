@@ -20,10 +20,11 @@ from harness.screen import cell, new_table, print_table, say
 from harness.shown import shown
 from harness.weights.checkpoint import Checkpoint, config_table
 from harness.weights.formats import RunTask
+from harness.weights.onnx_run import EVALUATORS, RUNTIMES
 from harness.weights.preprocessing import Preprocessing
 from spec import Array, InvalidInput
 
-ENGINES = (*BACKENDS, "onnx")
+ENGINES = (*BACKENDS, *RUNTIMES)
 _LARGEST = 64 << 20  # bytes from standard input
 
 
@@ -101,7 +102,7 @@ def predict(
         images: (N, C, H, W), prepared.
         engines: Some of `ENGINES`.
         run_task: Runs a backend's task.
-        dtype: ``float32``, ``tf32``, ``float64`` or ``bfloat16`` in the backends; ONNX Runtime computes in float32.
+        dtype: ``float32``, ``tf32``, ``float64`` or ``bfloat16`` in the backends; the others compute in float32.
         device: ``auto``, ``cpu`` or ``gpu`` for the backends.
         done: Called with each engine's name when it has finished.
 
@@ -113,12 +114,11 @@ def predict(
     spec.check_images(config, images)
     probabilities, problems = {}, []
     for name in engines:
-        if name == "onnx":
-            from harness.weights import onnx_run
+        if name in RUNTIMES:
             from harness.weights.formats import onnx_file
 
             graph = onnx_file.build(config, params).SerializeToString()
-            logits = onnx_run.onnx_runtime(graph, images, ["logits"])["logits"]
+            logits = EVALUATORS[name].run(graph, images, ["logits"])["logits"]
         else:
             task = {"kind": "predict", "config": config_table(config), "dtype": dtype, "device": device}
             answer = run_task(name, task, {**params, "images": images})

@@ -449,15 +449,15 @@ FAULTS = [
     Fault(
         "an evaluator's bound asks fc.weight, which eight presets lack",
         "harness/compare/comparison.py",
-        'single = name == "onnx" or images.dtype == np.float32',
-        'single = name == "onnx" or params["fc.weight"].dtype == np.float32',
+        "single = evaluator.single or images.dtype == np.float32",
+        'single = evaluator.single or params["fc.weight"].dtype == np.float32',
         (f"{_C}::test_evaluators_of_the_graph_agree",),
     ),
     Fault(
         "the reference evaluator is always held to float64",
         "harness/compare/comparison.py",
-        'single = name == "onnx" or images.dtype == np.float32',
-        'single = name == "onnx"',
+        "single = evaluator.single or images.dtype == np.float32",
+        "single = evaluator.single",
         (f"{_C}::test_reference_evaluator_is_given_the_dtype_of_the_comparison",),
     ),
     Fault(

@@ -29,7 +29,7 @@ _RECOGNITION = "harness/weights/recognition.py"
 _SCHEME, _GOOGLENETS, _INCEPTIONS = (f"harness/weights/schemes/{n}.py" for n in ("scheme", "googlenets", "inceptions"))
 _bits = f"{_convert}::test_a_written_file_is_read_bit_for_bit"
 _runs = f"{_convert}::test_the_framework_itself_runs_a_file_as_the_referee_does"
-_ort = f"{_onnx}::test_onnx_runtime_agrees_with_the_referee"
+_ort = f"{_onnx}::test_runtimes_agree_with_the_referee"
 _evaluator = f"{_onnx}::test_the_reference_evaluator_agrees_with_the_referee"
 _torch_book = f"{_names}::test_a_notebook_s_sequence_in_torch_computes_what_the_referee_does"
 _gluon_book = f"{_names}::test_a_notebook_s_sequence_in_gluon_computes_what_the_referee_does"
@@ -723,9 +723,23 @@ FAULTS = [
         _JUDGES,
         "for tensor in (*model.graph.initializer, *constants):",
         "for tensor in model.graph.initializer:",
-        (f"{_onnx}::test_onnx_runtime_takes_files_of_other_dtypes",),
+        (f"{_onnx}::test_runtimes_take_files_of_other_dtypes",),
+    ),
+    Fault(
+        "judges: OpenVINO chooses its own dtype",
+        _JUDGES,
+        '"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],',
+        '"EXECUTION_MODE_HINT": "PERFORMANCE",',
+        (f"{_onnx}::test_openvino_computes_in_the_dtype_that_it_is_told",),
     ),
     # ----------------------------------------------------------------------------------------------- conversion
+    Fault(
+        "convert: the better of two runtimes judges",
+        _CONVERT,
+        "name: max(relative_error(got[name], x)",
+        "name: min(relative_error(got[name], x)",
+        (f"{_convert}::test_the_worse_of_two_runtimes_judges_an_onnx_file",),
+    ),
     Fault(
         "convert: a source may be its own target",
         _CONVERT,

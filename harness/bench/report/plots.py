@@ -15,7 +15,7 @@ from harness.bench.record import Record, Row
 from harness.bench.report.tables import TASKS, label
 from harness.bench.roofline import machine_of
 
-_COLORS = {"pt": "tab:orange", "mx": "tab:blue", "jax": "tab:green", "onnx": "tab:purple"}
+_COLORS = {"pt": "tab:orange", "mx": "tab:blue", "jax": "tab:green", "onnx": "tab:purple", "openvino": "tab:cyan"}
 _LINES = {"tuned": "-", "session": "-", "compiled": "--", "textbook": ":"}
 
 

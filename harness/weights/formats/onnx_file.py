@@ -56,7 +56,7 @@ _SIZED = 2  # protobuf's wire type of messages, texts and bytes, which begin wit
 
 
 def load_package(name: str) -> ModuleType:
-    """Import a package or module of the ``onnx`` extra.
+    """Import a package or module of the extras ``onnx`` and ``openvino``.
 
     Raises:
         NotInstalled: when it is not there.
@@ -64,7 +64,8 @@ def load_package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise NotInstalled(f"ONNX is not installed (no module {error.name!r}): pip install '.[onnx]'") from error
+        what, extra = ("OpenVINO", "openvino") if name == "openvino" else ("ONNX", "onnx")
+        raise NotInstalled(f"{what} is not installed (no module {error.name!r}): pip install '.[{extra}]'") from error
 
 
 # ------------------------------------------------------------------------------------------------------- the graph
