@@ -5,7 +5,7 @@ READY := .venv/ready
 # In the order, and in the groups, that tests/conftest.py has them in.
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup compare test test-slow test-all test-large test-teeth bench lint clean
+.PHONY: help setup compare test test-slow test-all test-large test-teeth bench notebooks lint clean
 help:
 	@echo 'make compare    hold the three backends against the referee on real images'
 	@echo 'make test       run the tests (those that take minutes: make test-slow)'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test-large run AlexNet, VGG-11 and NiN as they are: more than an hour, 16 GB'
 	@echo 'make test-teeth put each known fault into a copy of the code: a quick test has to find it'
 	@echo 'make bench      measure the backends and write BENCHMARKS.md, on a quiet machine'
+	@echo 'make notebooks  run the notebooks and write their pages, in English and in Chinese'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make clean      remove the virtual environment'
 
@@ -46,6 +47,9 @@ bench: $(READY)
 	$(BENCH) pt mx jax onnx --variant all --batch 128 --rounds 5 --out bench/batch128
 	$(BENCH) pt mx jax onnx --task infer --batch 1 --out bench/batch1
 	$(BENCH) pt --variant both --dtype float32,bfloat16 --batch 128 --rounds 5 --out bench/bfloat16
+
+notebooks: $(READY)
+	$(BIN)/python docs/notebooks/render.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
