@@ -177,6 +177,15 @@ def _predict(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
     return {}, {"logits": np.concatenate(parts)}
 
 
+def _activations(request: Request) -> tuple[Facts, dict[str, spec.Array]]:
+    """What every stage puts out, by its name."""
+    params = dict(request.arrays)
+    images = params.pop("images")
+    description = request.package.describe(request.task["device"])
+    facts = {"framework": description.framework, "version": description.version, "device": description.device}
+    return facts, request.package.activations(_built(request, params), images)
+
+
 def _built(request: Request, params: spec.Arrays) -> Any:
     """The task's network with those parameters."""
     task, config = request.task, spec.preset(**request.task["config"])
@@ -251,6 +260,7 @@ def probe(
 
 
 HANDLERS: dict[str, Callable[[Request], tuple[Facts, dict[str, spec.Array]]]] = {
+    "activations": _activations,
     "describe": _describe,
     "evaluate": _evaluate,
     "predict": _predict,

@@ -71,7 +71,7 @@ FLOORS = [
     {"weights"},
     {"training"},
     {"check", "compare"},
-    {"bench", "exercises", "worker"},
+    {"bench", "exercises", "explore", "worker"},
     {"cli"},
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}

@@ -54,6 +54,7 @@ NETWORKS = (ROOT / "docs" / "presets.md").read_text()
 COMPARING = (ROOT / "docs" / "comparing.md").read_text()
 PREPROCESSING = (ROOT / "docs" / "preprocessing.md").read_text()
 CHECKING = (ROOT / "docs" / "checking.md").read_text()
+EXPLORING = (ROOT / "docs" / "exploring.md").read_text()
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -75,6 +76,7 @@ COMMANDS = [
         COMPARING,
         PREPROCESSING,
         CHECKING,
+        EXPLORING,
     )
     for block in _blocks("console", text)
     for line in block.splitlines()
@@ -127,14 +129,16 @@ def _few_of_fashion_mnist(part: str, data_dir: Path | None = None) -> tuple[np.n
     [c for c in SHOWN if c.split()[1] not in TRAINING_VERBS + PORTING_VERBS + MEASURING_VERBS + CHECKING_VERBS],
 )
 def test_shown_command_runs(command, monkeypatch, tmp_path):
-    """Those that compare, up to the point where the backends would start; test_compare.py goes on from there."""
+    """Those that compare or write a page, up to the point where backends would start; their own tests go on there."""
     words = shlex.split(command.split(" > ")[0])[1:]
     monkeypatch.setattr(harness.compare.comparison, "compare", _reached)
+    monkeypatch.setattr("harness.explore.page.explore", _reached)
     monkeypatch.setattr(harness.images.sources, "fashion_mnist", _few_of_fashion_mnist)
     if "--weights" in words:
         weights = replace(weights_of("lenet"), metadata={})  # whose size is the preset's
         _write(tmp_path / words[words.index("--weights") + 1], weights)
-    if words[0] == "compare":
+    Image.new("L", (30, 20)).save(tmp_path / "coat.png")
+    if words[0] in ("compare", "explore"):
         with pytest.raises(_Reached):
             googlenet(*words, cwd=tmp_path)
     else:

@@ -19,7 +19,7 @@ from harness.check.graph import Activation, Convolution, Dropout, Graph, Input, 
 from harness.check.tree import Chain, Fork, Item, Side, Step, logits, read
 from harness.check.trial import LARGER, Trial
 from harness.images.sources import load_batch, scikit_learn
-from harness.weights.preprocessing import named, published
+from harness.weights.preprocessing import Preprocessing, named, published
 from spec.network import IMAGES, Add
 from spec.shapes import find_misfit
 
@@ -240,9 +240,14 @@ def _pictures(config: spec.Config, shape: spec.Shape) -> spec.Array:
     """Two pictures as the preset's own weights want them."""
     if config.in_channels not in (1, 3) or shape[1] != shape[2]:
         return probe_images(shape)
+    way = usual_preparation(config).at(shape[1])
+    return load_batch([str(scikit_learn("images"))], config, shape[1], 2, None, way.apply).images
+
+
+def usual_preparation(config: spec.Config) -> Preprocessing:
+    """How whole pictures are prepared as the preset's own weights want them."""
     usual = config.in_channels == spec.PRESETS[config.preset].in_channels and config.preset in _PIXELS
-    way = named(_PIXELS[config.preset], config) if usual else published("", config)
-    return load_batch([str(scikit_learn("images"))], config, shape[1], 2, None, way.at(shape[1]).whole().apply).images
+    return (named(_PIXELS[config.preset], config) if usual else published("", config)).whole()
 
 
 class Effects:

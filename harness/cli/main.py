@@ -19,7 +19,7 @@ from harness import screen
 from harness.cli.bench import bench, profile
 from harness.cli.check import check
 from harness.cli.compare import compare, sizes
-from harness.cli.exercise import exercise
+from harness.cli.learning import exercise, explore
 from harness.cli.options import Device, Heads, Json, Size, Verb, console, notes, progress
 from harness.cli.train import evaluate, recipes, runs, train
 from harness.cli.vectors import vectors
@@ -198,6 +198,7 @@ for _verb in (
     vectors,
     exercise,
     compare,
+    explore,
     *_TRAINING,
     sizes,
     convert,

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from teeth import checking, commands, definition, exercises, files, gpus, kits, networks, operations, reading, training
+from teeth import (
+    checking,
+    commands,
+    definition,
+    exercises,
+    explore,
+    files,
+    gpus,
+    kits,
+    networks,
+    operations,
+    reading,
+    training,
+)
 from teeth.fault import Fault
 
 FAULTS: list[Fault] = [
@@ -18,6 +31,7 @@ FAULTS: list[Fault] = [
     *kits.FAULTS,
     *reading.FAULTS,
     *exercises.FAULTS,
+    *explore.FAULTS,
     *gpus.FAULTS,
 ]
 

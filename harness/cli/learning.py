@@ -1,20 +1,22 @@
-"""The verb `exercise`: exercises, and a referee of the answers."""
+"""The verbs of learners: `exercise`, with a referee of the answers, and `explore`, a network as a page."""
 
 from __future__ import annotations
 
 import json
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness import screen
-from harness.cli.options import Json, console, notes
+from harness.cli.options import DataDir, Json, Size, console, notes, progress, say, task_runner, tell_pictures
 from harness.shown import shown
 
 if TYPE_CHECKING:
     from harness.exercises.exercise import Answer, Exercise, Verdict
+    from harness.explore.subject import Subject
+    from harness.weights.formats import RunTask
 
 
 def exercise(
@@ -108,3 +110,96 @@ def _print(asked: Exercise, verdict: Verdict) -> None:
         screen.say(out, f"{x.place:{widths[0]}}   {x.text:{widths[1]}}   {x.effect}".rstrip())
     for note in verdict.notes:
         screen.say(out, note, "dim")
+
+
+def explore(
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PICTURE",
+            help="Files or folders.",
+            show_default="some that are at hand: digits, photographs, of a run on Fashion-MNIST test images",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="See `googlenet presets`.", show_default="d2l, or what the weights are of")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of any format: a file, or a folder.", show_default="random ones"),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("explore.html"),
+    backend: Annotated[str, typer.Option(help="pt, mx or jax: what computes the pictures.")] = "pt",
+    size: Size = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Write a network as one page to walk through, in any browser, in English and Chinese.
+
+    The network drawn from its table, with the code of every stage in three frameworks; pictures on their way through
+    it, computed by a backend and checked against the referee; mistakes of porting to switch on; presets side by side.
+    The page needs no other file and no network.
+
+    The exit status is 1 where the backend does not compute what the referee does.
+
+    Examples:
+
+    googlenet explore
+
+    googlenet explore coat.png --weights runs/fast/pt/checkpoint.safetensors --out coat.html
+    """
+    from harness.atomic import check_target
+    from harness.backends.registry import BACKENDS, check_names
+    from harness.explore.page import explore as write
+
+    check_names([backend], BACKENDS)
+    check_target(out)
+    run_task = task_runner(None)
+    subject = _subject(pictures or [], preset, weights, size, data_dir, run_task)
+    with progress([backend, "referee", "traps"]) as done:
+        facts = write(subject, backend, run_task, out, done)
+    if as_json:
+        told: dict[str, Any] = {
+            "page": str(out),
+            "bytes": facts.size,
+            "preset": facts.preset,
+            "weights": subject.weights or None,
+            "pictures": list(subject.names),
+            "backend": backend,
+            "errors": facts.errors,
+            "traps": facts.traps,
+        }
+        print(json.dumps(told, indent=2))
+    else:
+        tell = console()
+        screen.say(tell, f"{subject.config}, {len(subject.names)} pictures of {subject.images.shape[2]} pixels")
+        screen.say(
+            tell,
+            f"{backend} in float64: no stage is off the referee by more than {facts.worst:.1e}, relatively",
+            "green" if facts.agrees else "red",
+        )
+        screen.say(tell, f"wrote {shown(out)}, {facts.size / 1e6:.1f} MB; open it in a browser")
+    raise typer.Exit(0 if facts.agrees else 1)
+
+
+def _subject(
+    pictures: list[str],
+    preset: str | None,
+    weights: Path | None,
+    size: int | None,
+    data_dir: Path | None,
+    run_task: RunTask,
+) -> Subject:
+    """The network, its weights, and the pictures."""
+    from harness.explore.subject import drawn, of_weights
+    from harness.weights.convert import read_weights
+
+    if weights is None:
+        subject, lines = drawn(preset or "d2l", pictures, size, data_dir)
+    else:
+        source = read_weights(weights, run_task, None, preset)
+        say(source.notes)
+        subject, lines = of_weights(source.weights, str(weights), pictures, size, data_dir)
+        tell_pictures(subject.prepare)
+    say(lines)
+    return subject
