@@ -53,7 +53,7 @@ def drawn(
     config = _fitting(config, prepare.size)
     names, images, lines = _pictures(config, pictures, prepare, "digits", data_dir)
     shape = (config.in_channels, prepare.size, prepare.size)
-    params, _ = Reference(preset, config.in_channels, config.num_classes).material(shape)
+    params, _ = Reference(config).material(shape)
     return Subject(config, _float64(params), "", names, images, prepare), lines
 
 
