@@ -44,9 +44,9 @@ test-teeth: $(READY)
 BENCH := $(BIN)/googlenet bench --markdown BENCHMARKS.md
 bench: $(READY)
 	rm -f BENCHMARKS.md
-	$(BENCH) pt mx jax onnx --variant all --batch 128 --rounds 5 --out bench/batch128
+	$(BENCH) pt mx jax onnx --variant all --batch 128 --minutes 20 --out bench/batch128
 	$(BENCH) pt mx jax onnx --task infer --batch 1 --out bench/batch1
-	$(BENCH) pt --variant both --dtype float32,bfloat16 --batch 128 --rounds 5 --out bench/bfloat16
+	$(BENCH) pt --variant both --dtype float32,bfloat16 --batch 128 --minutes 8 --out bench/bfloat16
 
 notebooks: $(READY)
 	$(BIN)/python docs/notebooks/render.py

@@ -9,7 +9,7 @@ import pytest
 from tracing import trace
 
 import spec
-from harness.bench.roofline import Machine, machine_of, stage_flops, work
+from harness.bench.analysis.roofline import Machine, machine_of, stage_flops, work
 from spec.googlenet import TABLE
 from spec.network import Conv, Dense, named
 

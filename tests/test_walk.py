@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import spec
-from harness.bench.roofline import work
+from harness.bench.analysis.roofline import work
 from spec import reference
 from spec.network import (
     CLASSES,

@@ -38,6 +38,7 @@ class Candidate:
     batch: int  # images
     dtype: str
     pipeline: bool = False  # whether a call also loads its images and brings them to the device
+    again: bool = False  # the twin of another row, which shows the noise
 
     def __str__(self) -> str:
         """``pt tuned, train, batch 32, float32``."""
@@ -46,8 +47,9 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """``pt tuned``, or ``onnx``, which has one variant."""
-        return self.backend if self.backend in SESSIONS else f"{self.backend} {self.variant}"
+        """``pt tuned``, or ``onnx``, which has one variant; of a twin ``pt tuned again``."""
+        name = self.backend if self.backend in SESSIONS else f"{self.backend} {self.variant}"
+        return f"{name} again" if self.again else name
 
     def module(self, config: spec.Config) -> str:
         """The module of that network."""
@@ -59,7 +61,7 @@ class Candidate:
     @property
     def program(self) -> Candidate:
         """The candidate without task and batch, whose code is held against the referee once."""
-        return replace(self, task="", batch=0, pipeline=False)
+        return replace(self, task="", batch=0, pipeline=False, again=False)
 
 
 def candidates(
@@ -84,6 +86,17 @@ def candidates(
             if _exists(candidate):
                 chosen.append(candidate)
     return chosen
+
+
+def with_twins(given: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, and behind those of one task and batch the first of them again.
+
+    It has a process of its own, and is measured like all others: what the two differ by is noise.
+    """
+    found: dict[tuple[str, int], list[Candidate]] = {}
+    for candidate in given:
+        found.setdefault((candidate.task, candidate.batch), []).append(candidate)
+    return [candidate for group in found.values() for candidate in (*group, replace(group[0], again=True))]
 
 
 def _exists(candidate: Candidate) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from harness.agreement import finite
+from harness.bench.analysis.roofline import stage_flops
+from harness.bench.analysis.statistics import summarize
 from harness.bench.candidates import Candidate
 from harness.bench.process import Died, Process, StartProcess
 from harness.bench.proof import BATCH, Check, Referee, refutation
 from harness.bench.record import Report
-from harness.bench.roofline import stage_flops
 from harness.bench.rounds import Progress, enough, no_progress, warm_up
-from harness.bench.statistics import summarize
 from spec import InvalidInput
 
 _MEASUREMENT = 0.05  # seconds, at least: there are some forty calls to measure

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import spec
 from harness.agreement import finite
+from harness.bench.analysis.roofline import machine_of, work
+from harness.bench.analysis.statistics import PRECISION, Latency, Ratio, Summary, latency, speed_ratio, summarize
 from harness.bench.candidates import Candidate
 from harness.bench.proof import Check
-from harness.bench.roofline import machine_of, work
-from harness.bench.statistics import Ratio, Summary, speed_ratio, summarize
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Row:
     warm_up: WarmUp = field(default_factory=WarmUp)
     calls: int | None = None  # in a measurement
     samples: list[Sample] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)  # seconds of every call, where an answer is waited for
     peak_memory_bytes: int | None = None
     last_loss: float | None = None
     problem: str | None = None
@@ -65,9 +68,20 @@ class Row:
         return summarize(self.seconds)
 
     @property
-    def starved(self) -> bool:
-        """Whether other programs had the processors: by the rounds or, of a single one, by a warm-up without end."""
-        return self.summary.starved or (len(self.samples) == 1 and self.warm_up.stable is False)
+    def latency(self) -> Latency | None:
+        """How long single calls took; None but for inference of one image."""
+        return latency(self.latencies) if self.latencies else None
+
+    @property
+    def cold_start_seconds(self) -> float | None:
+        """Importing the framework, building the network and the first call."""
+        parts = (self.import_seconds, self.build_seconds, self.first_call_seconds)
+        return None if None in parts else sum(part or 0.0 for part in parts)
+
+    @property
+    def error(self) -> float | None:
+        """The largest relative error that its proof found; None where there is none."""
+        return max((check.error for check in self.proof), default=None)
 
     @property
     def images_per_second(self) -> float:
@@ -98,11 +112,10 @@ class Comparison:
     @property
     def starved(self) -> str:
         """The rounds that no ratio is made of: ``the machine was busy: pt textbook took 0.2 to 31 s a call``."""
-        rows = [row for row in (self.row, self.other) if row.starved]
         took = [
-            f"{row.candidate.label} took {min(times):.2g} to {max(times):.2g} s a call"
-            for row in rows
-            for times in [[*row.warm_up.seconds, *row.seconds] if len(row.samples) == 1 else row.seconds]
+            f"{row.candidate.label} took {min(row.seconds):.2g} to {max(row.seconds):.2g} s a call"
+            for row in (self.row, self.other)
+            if row.summary.starved
         ]
         return f"the machine was busy: {', '.join(took)}"
 
@@ -114,6 +127,12 @@ class Comparison:
         return f"{self.row.candidate}: {self.ratio} {preposition} {self.than}"
 
 
+def compared(row: Row, other: Row) -> Comparison:
+    """Two measured rows of one task and batch."""
+    starved = row.summary.starved or other.summary.starved
+    return Comparison(row, other, None if starved else speed_ratio(row.seconds, other.seconds))
+
+
 @dataclass
 class Report:
     """The part that a benchmark and a profile share."""
@@ -121,7 +140,7 @@ class Report:
     config: spec.Config
     size: int  # pixels
     rounds: int
-    seed: int  # of weights, order and bootstrap
+    seed: int  # of weights and order
     about: dict[str, Any] = field(default_factory=dict, kw_only=True)  # command, code, environment, before, after
     warnings: list[str] = field(default_factory=list, kw_only=True)
     complete: bool = field(default=False, kw_only=True)
@@ -156,6 +175,7 @@ class Record(Report):
     """A whole benchmark."""
 
     rows: list[Row]
+    minutes: float = 0.0  # the budget for more rounds than asked for
     peaks: list[dict[str, Any]] = field(default_factory=list)  # backend, dtype, name, per_second
 
     @property
@@ -170,23 +190,35 @@ class Record(Report):
             groups.setdefault((row.candidate.task, row.candidate.batch), []).append(row)
         return groups
 
-    def comparisons(self) -> list[Comparison]:
-        """Each variant with its backend's textbook, and each row with the first of its task and batch."""
+    def comparisons(self, rows: Sequence[Row] | None = None) -> list[Comparison]:
+        """Each variant with its backend's textbook, and each row with the first of its task and batch.
+
+        A twin is compared with its original only.
+
+        Args:
+            rows: Those to compare; all where there are none.
+        """
+        rows = self.rows if rows is None else rows
         comparisons = []
-        for i, row in enumerate(self.rows):
+        for i, row in enumerate(rows):
             c = row.candidate
-            peers = [r for r in self.rows[:i] if (r.candidate.task, r.candidate.batch) == (c.task, c.batch)]
+            peers = [r for r in rows[:i] if (r.candidate.task, r.candidate.batch) == (c.task, c.batch)]
             alike = [r for r in peers if (r.candidate.dtype, r.candidate.pipeline) == (c.dtype, c.pipeline)]
             textbook = [r for r in alike if (r.candidate.backend, r.candidate.variant) == (c.backend, "textbook")]
-            for other in dict.fromkeys([*textbook[:1], *peers[:1]]):
+            original = [r for r in peers if r.candidate == replace(c, again=False)]
+            others = original if c.again else [*textbook[:1], *peers[:1]]
+            for other in dict.fromkeys(others):
                 if row.samples and other.samples:
-                    comparisons.append(self.compared(row, other))
+                    comparisons.append(compared(row, other))
         return comparisons
 
-    def compared(self, row: Row, other: Row) -> Comparison:
-        """Two measured rows of one task and batch."""
-        starved = row.starved or other.starved
-        return Comparison(row, other, None if starved else speed_ratio(row.seconds, other.seconds, self.seed))
+    def uncertainty(self, rows: Sequence[Row]) -> float:
+        """The largest half-width of the ratios of these rows, those left out that have a problem.
+
+        It is infinite while one of them is not known, and 0 where nothing is compared.
+        """
+        ratios = [found.ratio for found in self.comparisons([row for row in rows if row.problem is None])]
+        return max((math.inf if ratio is None else ratio.half_width for ratio in ratios), default=0.0)
 
     def work(self, row: Row) -> dict[str, float | None] | None:
         """A row's operations a second, and their share of the machine's peak and roof; None without measurements."""
@@ -212,7 +244,7 @@ class Record(Report):
         machine = machine_of(self.peaks)
         value: dict[str, Any] = finite(
             {
-                **self.header("bench"),
+                **self.header("bench", minutes=self.minutes, precision=PRECISION),
                 "peaks": self.peaks,
                 "machine": {"flops_per_second": dict(machine.flops), "bytes_per_second": machine.bandwidth},
                 "rows": [self._row(row) for row in self.rows],
@@ -233,13 +265,17 @@ class Record(Report):
 
     def _row(self, row: Row) -> dict[str, Any]:
         fields = asdict(row)
+        del fields["latencies"]
         statistics = {**asdict(row.summary), "images_per_second": row.images_per_second} if row.samples else None
         return {
             **fields.pop("candidate"),
             "label": row.candidate.label,
             **fields,
             "busy_threads": row.busy_threads,
+            "cold_start_seconds": row.cold_start_seconds,
             "proof": [check.as_json() for check in row.proof],
+            "error": row.error,
             "statistics": statistics,
+            "latency": asdict(row.latency) if row.latency else None,
             "work": self.work(row),
         }

@@ -1,16 +1,20 @@
-"""The procedure: peaks, proofs, and then rounds in which every candidate is measured once, in a new random order."""
+"""The procedure: peaks, proofs, and then rounds in which every candidate is measured once, in a new random order.
+
+The rounds go on until every ratio is known well enough, or the time is over.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from harness.backends.registry import BACKENDS
+from harness.bench.analysis.statistics import PRECISION
 from harness.bench.candidates import Candidate
 from harness.bench.process import Died, Process, StartProcess
 from harness.bench.proof import BATCH, Referee, refutation
@@ -62,8 +66,9 @@ class Benchmark:
             self._measure_peaks(program)
         for program in programs:
             self._prove(program)
-        for group in self.record.groups().values():
-            self._time(group)
+        groups = list(self.record.groups().values())
+        for number, group in enumerate(groups):
+            self._time(group, left=len(groups) - number)
         for program in measurers:  # again: what disturbed the machine before may be over
             self._measure_peaks(program)
 
@@ -101,8 +106,13 @@ class Benchmark:
                 row.proof = self.referee.judge(arrays, [row.candidate.task], program.dtype)
                 row.problem = refutation(row.proof)
 
-    def _time(self, rows: Sequence[Row]) -> None:
-        """Start the workers of one task and batch, which bounds the memory, and measure each in every round."""
+    def _time(self, rows: Sequence[Row], left: int) -> None:
+        """Start the workers of one task and batch, which bounds the memory, and measure each in every round.
+
+        Args:
+            rows: Those of one task and batch.
+            left: The groups that share what is left of the budget, this one among them.
+        """
         workers: dict[Row, Process] = {}
         with ExitStack() as stack:
             for row in rows:
@@ -111,17 +121,26 @@ class Benchmark:
                     with _problems_of([row]):
                         workers[row] = stack.enter_context(closing(self.start(row.candidate)))
                         self._warm_up(row, workers[row])
-            for number in range(self.record.rounds):
-                ready = [row for row in rows if row.problem is None]
-                for turn, i in enumerate(self.random.permutation(len(ready))):
-                    row = ready[i]
-                    self._step(f"round {number + 1} of {self.record.rounds}: {row.candidate}")
-                    with _problems_of([row]):
-                        self._measure(row, workers[row], number, turn)
+            now = self.clock()
+            self._go_round(rows, workers, end=now + (self.started + 60 * self.record.minutes - now) / left)
             for row in rows:
                 if row.problem is None:
                     with _problems_of([row]):
                         self._end(row, workers[row])
+
+    def _go_round(self, rows: Sequence[Row], workers: Mapping[Row, Process], end: float) -> None:
+        """Measure round by round: as many as asked for, and more until the ratios are known or the time is over."""
+        number, uncertainty = 0, math.inf
+        while number < self.record.rounds or (uncertainty > PRECISION and self.clock() < end):
+            ready = [row for row in rows if row.problem is None]
+            self.total += 0 if number < self.record.rounds else len(ready)
+            known = f", ratios within {uncertainty:.1%}" if math.isfinite(uncertainty) else ""
+            for turn, i in enumerate(self.random.permutation(len(ready))):
+                row = ready[i]
+                self._step(f"round {number + 1}{known}: {row.candidate}")
+                with _problems_of([row]):
+                    self._measure(row, workers[row], number, turn)
+            number, uncertainty = number + 1, self.record.uncertainty(rows)
 
     def _warm_up(self, row: Row, worker: Process) -> None:
         """Build, call once, check the result; then measure until two measurements are alike."""
@@ -143,6 +162,8 @@ class Benchmark:
         calls = row.calls or 1
         measured = worker.ask("measure", calls=calls)
         row.samples.append(Sample(number, turn, at, measured["seconds"] / calls, measured["busy_threads"]))
+        if (row.candidate.task, row.candidate.batch) == ("infer", 1):
+            row.latencies += measured["calls"]
 
     def _end(self, row: Row, worker: Process) -> None:
         answer = worker.ask("end")

@@ -28,9 +28,8 @@ Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", 
 Threads = Annotated[
     int | None, typer.Option(help="And processors, for each backend.", min=1, show_default="all processors")
 ]
-Rounds = Annotated[int, typer.Option(help="In each, everything is measured once.", min=1)]
 Images = Annotated[str, typer.Option("--data", help="digits, fashion-mnist, or a folder of pictures.")]
-Seed = Annotated[int, typer.Option(help="Seed of weights, order and bootstrap.")]
+Seed = Annotated[int, typer.Option(help="Seed of weights and order.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write data, pictures and report there.")]
 
 
@@ -51,7 +50,10 @@ def bench(
     pipeline: Annotated[bool, typer.Option("--pipeline", help="Also with loading of the images.")] = False,
     device: Device = "auto",
     threads: Threads = None,
-    rounds: Rounds = 7,
+    rounds: Annotated[int, typer.Option(help="At least; in each, everything is measured once.", min=1)] = 7,
+    minutes: Annotated[
+        float, typer.Option(help="More rounds until every ratio is known to 3 %, or for so long in all.", min=0)
+    ] = 5,
     heads: Heads = True,
     data: Images = "digits",
     data_dir: DataDir = None,
@@ -75,7 +77,7 @@ def bench(
     """
     from harness.backends.registry import check_names
     from harness.backends.textbook import check_config
-    from harness.bench.candidates import DTYPES, ENGINES, TASKS, VARIANTS, candidates
+    from harness.bench.candidates import DTYPES, ENGINES, TASKS, VARIANTS, candidates, with_twins
     from harness.bench.record import Record, Row
     from harness.bench.report import tables
     from harness.bench.report.page import write_folder
@@ -93,7 +95,7 @@ def bench(
         )
     if any(candidate.variant in ("textbook", "compiled") for candidate in chosen):
         check_config(config, "float32")
-    record = Record(config, size, rounds, seed, [Row(candidate) for candidate in chosen])
+    record = Record(config, size, rounds, seed, [Row(candidate) for candidate in with_twins(chosen)], minutes)
     _check_outputs(out, markdown)
     with _conditions(record, threads), _referee(record, data, data_dir, batches, pipeline=pipeline) as referee:
         start = _starter(record, referee, device, interpreters(python or [], names))
@@ -120,7 +122,7 @@ def profile(
     dtype: Annotated[Literal["float32", "tf32", "bfloat16"], typer.Option(help="What is computed in.")] = "float32",
     device: Device = "auto",
     threads: Threads = None,
-    rounds: Rounds = 7,
+    rounds: Annotated[int, typer.Option(help="In each, everything is measured once.", min=1)] = 7,
     heads: Heads = True,
     data: Images = "digits",
     data_dir: DataDir = None,

@@ -18,7 +18,7 @@ _FRAME, _DATA, _READ, _FOLD, _SET, _LOAD, _ROOF = (
     "harness/images/folders.py",
     "harness/images/prepared.py",
     "harness/images/batches.py",
-    "harness/bench/roofline.py",
+    "harness/bench/analysis/roofline.py",
 )
 _ref, _spec, _seq, _walk = (f"tests/test_{name}.py" for name in ("reference", "spec", "sequences", "walk"))
 _opt, _rec, _masks = (f"tests/test_{name}.py" for name in ("optimizers", "recipe", "masks"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from teeth import (
+    benchmarks,
     checking,
     commands,
     definition,
@@ -25,6 +26,7 @@ FAULTS: list[Fault] = [
     *operations.FAULTS,
     *networks.FAULTS,
     *training.FAULTS,
+    *benchmarks.FAULTS,
     *files.FAULTS,
     *commands.FAULTS,
     *checking.FAULTS,

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from harness.bench.analysis.roofline import machine_of
 from harness.bench.record import Record, Row
 from harness.bench.report.tables import TASKS, label
-from harness.bench.roofline import machine_of
 
 _COLORS = {"pt": "tab:orange", "mx": "tab:blue", "jax": "tab:green", "onnx": "tab:purple", "openvino": "tab:cyan"}
+_MARKERS = {"float32": "o", "tf32": "^", "bfloat16": "s"}
 _LINES = {"tuned": "-", "session": "-", "compiled": "--", "textbook": ":"}
 
 
@@ -44,19 +45,53 @@ def draw(record: Record) -> dict[str, str]:
     """Every picture that the measurements allow, by name, as SVG elements."""
     if not any(row.samples for row in record.rows):
         return {}
-    pictures = {"throughput": draw_throughput(record), "samples": draw_samples(record)}
+    pictures = {
+        "throughput": draw_throughput(record),
+        "correctness": draw_correctness(record),
+        "samples": draw_samples(record),
+    }
     machine = machine_of(record.peaks)
     if machine.flops and machine.bandwidth:
         pictures["roofline"] = draw_roofline(record)
     return pictures
 
 
+def _by_task(record: Record) -> dict[str, list[Row]]:
+    """The measured rows of each task, twins left out."""
+    tasks: dict[str, list[Row]] = {}
+    for row in record.rows:
+        if row.samples and not row.candidate.again:
+            tasks.setdefault(row.candidate.task, []).append(row)
+    return tasks
+
+
+def draw_correctness(record: Record) -> str:
+    """Images a second over the largest error against the referee: up is fast, left is exact."""
+    tasks = _by_task(record)
+    with _drawing("correctness", len(tasks), (6.5 * len(tasks), 4.2)) as picture:
+        for axis, (task, rows) in zip(picture.axes, tasks.items(), strict=True):
+            several = len({row.candidate.batch for row in rows}) > 1
+            for row in rows:
+                name = f"{row.candidate.label} {row.candidate.dtype}"
+                if several:
+                    name += f", {row.candidate.batch}"
+                # A logarithmic axis has no 0, and nothing here is more exact than float64.
+                point = (max(row.error or 0.0, np.finfo(float).eps), row.images_per_second)
+                axis.plot(*point, _MARKERS[row.candidate.dtype], color=_COLORS[row.candidate.backend], label=name)
+                axis.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize="x-small")
+            axis.set(xscale="log", title=TASKS[task])
+            axis.set(xlabel="largest error against the referee (relative)", ylabel="images a second (median)")
+            axis.set_ylim(bottom=0)
+            axis.margins(x=0.3)
+            axis.grid(alpha=0.3)
+    return str(picture.svg)
+
+
 def draw_throughput(record: Record) -> str:
     """Images a second over the batch; with a single batch, a bar for each row."""
-    tasks = list(dict.fromkeys(row.candidate.task for row in record.rows if row.samples))
+    tasks = _by_task(record)
     with _drawing("throughput", len(tasks), (5.5 * len(tasks), 4.2)) as picture:
-        for axis, task in zip(picture.axes, tasks, strict=True):
-            rows = [row for row in record.rows if row.samples and row.candidate.task == task]
+        for axis, (task, rows) in zip(picture.axes, tasks.items(), strict=True):
             batches = sorted({row.candidate.batch for row in rows})
             if len(batches) == 1:
                 _bars(axis, record, rows)
@@ -94,7 +129,7 @@ def _name_rows(axis: Any, names: Sequence[str], **text: Any) -> None:
 
 def _lines(axis: Any, record: Record, rows: Sequence[Row]) -> None:
     for name in dict.fromkeys(label(record, row) for row in rows):
-        points = [row for row in rows if label(record, row) == name]
+        points = sorted((r for r in rows if label(record, r) == name), key=lambda row: row.candidate.batch)
         x = [row.candidate.batch for row in points]
         y = [row.images_per_second for row in points]
         c = points[0].candidate
@@ -125,7 +160,8 @@ def draw_samples(record: Record) -> str:
 def draw_roofline(record: Record) -> str:
     """Operations a second over operations a byte, below the roof that was measured."""
     machine = machine_of(record.peaks)
-    points = [(row, work) for row in record.rows if (work := record.work(row)) is not None]
+    rows = [row for rows in _by_task(record).values() for row in rows]
+    points = [(row, work) for row in rows if (work := record.work(row)) is not None]
     intensities = [work["intensity"] or 1.0 for _, work in points]
     x = np.geomspace(min(1.0, *intensities) / 2, 4 * max(intensities), 200)
     with _drawing("roofline", 1, (7, 4.6)) as picture:

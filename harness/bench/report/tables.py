@@ -14,30 +14,22 @@ from rich.text import Text
 
 from harness.atomic import StrPath
 from harness.bench.profiles import Profile
-from harness.bench.record import Record, Report, Row
+from harness.bench.record import Record, Report, Row, compared
 from harness.screen import new_table, print_table, say
 from harness.shown import shown
 
 TASKS = {"train": "training", "infer": "inference"}
 LEGEND = (
-    "spread: between the quartiles, as a share of the median (!: more than 10 %). start: import and build. first call: "
-    "with compilation. threads: busy while measured. Training is counted as three times the forward pass's operations. "
-    "peak: of products and convolutions, by any of the frameworks in this run; roof: that, or what memory lets through."
-    " times: of the medians; 95 %: a bootstrap interval over the rounds; =: it holds 1, no difference was shown."
+    "spread: between the quartiles, as a share of the median (!: more than 10 %). peak: of products and convolutions, "
+    "by any of the frameworks in this run; training is counted as three times the forward pass's operations. error: "
+    "the largest relative one against the referee. threads: busy while measured. cold start: importing, building and "
+    "the first call, which compiles. p50, p95, p99: of single calls. times: of the speeds in the same rounds; 95 %: an "
+    "interval over the rounds; =: it holds 1, no difference was shown. again: the first row's twin, in a process of "
+    "its own: what the two differ by is noise."
 )
 RATIOS = ("times", "as fast as", "95 %")
-COLUMNS = (
-    "images/s",
-    "spread",
-    "ms a call",
-    "% of peak",
-    "threads",
-    "first call s",
-    "start s",
-    "peak GiB",
-    "GFLOP/s",
-    "% of roof",
-)
+COLUMNS = ("images/s", "spread", "ms a call", "% of peak", "error", "threads", "cold start s", "peak GiB")
+LATENCY = ("p50 ms", "p95 ms", "p99 ms")
 
 
 @dataclass(frozen=True)
@@ -54,6 +46,7 @@ class Section:
     """The tables of one task and batch."""
 
     heading: str
+    columns: Sequence[str]
     lines: list[Line]
     ratios: list[Line]  # a figure for each of `RATIOS`
 
@@ -61,15 +54,15 @@ class Section:
 def sections(record: Record) -> list[Section]:
     """A table for each task and batch."""
     threads = len(record.about["environment"]["used_processors"])
-    size = f"{record.size} x {record.size}"
-    return [
-        Section(
-            f"{record.config.preset}, {size}, {TASKS[task]}, batch {batch}, {threads} threads, {record.rounds} rounds",
-            [_line(record, row) for row in rows],
-            _ratios(record, rows),
-        )
-        for (task, batch), rows in record.groups().items()
-    ]
+    place = f"{record.config.preset}, {record.size} x {record.size}"
+    found = []
+    for (task, batch), rows in record.groups().items():
+        dtypes = ", ".join(dict.fromkeys(row.candidate.dtype for row in rows))
+        rounds = max(len(row.samples) for row in rows)
+        heading = f"{place}, {TASKS[task]}, batch {batch}, {dtypes}, {threads} threads, {rounds} rounds"
+        columns = COLUMNS + (LATENCY if (task, batch) == ("infer", 1) else ())
+        found.append(Section(heading, columns, [_line(record, row) for row in rows], _ratios(record, rows)))
+    return found
 
 
 def _line(record: Record, row: Row) -> Line:
@@ -78,21 +71,20 @@ def _line(record: Record, row: Row) -> Line:
 
 
 def cells(record: Record, row: Row) -> list[str]:
-    """The figures of a measured row in the units of `COLUMNS`; empty where one is unknown."""
-    summary = row.summary
+    """The figures of a measured row in the units of `COLUMNS`, and of `LATENCY`; empty where one is unknown."""
+    summary, latency = row.summary, row.latency
     work = record.work(row) or {}
-    start = (row.import_seconds or 0.0) + (row.build_seconds or 0.0)
+    calls = (latency.p50_seconds, latency.p95_seconds, latency.p99_seconds) if latency else ()
     return [
         _speed(row),
         f"{summary.spread:.0%}{' !' if summary.unsteady else ''}",
         _milliseconds(summary.median_seconds),
         _share(work["share_of_peak"]),
+        "" if row.error is None else f"{row.error:.0e}",
         "" if row.busy_threads is None else str(row.busy_threads),
-        _seconds(row.first_call_seconds or 0.0),
-        _seconds(start),
+        "" if row.cold_start_seconds is None else _seconds(row.cold_start_seconds),
         "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:.2f}",
-        _giga(work["flops_per_second"] or 0.0),
-        _share(work["share_of_roof"]),
+        *("" if seconds is None else _milliseconds(seconds) for seconds in calls),
     ]
 
 
@@ -105,22 +97,25 @@ def verdict(record: Record) -> list[str]:
 
 
 def _verdict(record: Record, rows: Sequence[Row]) -> str:
-    steady = [row for row in rows if not row.starved]
+    steady = [row for row in rows if not row.summary.starved and not row.candidate.again]
     if not steady:
         return "not measured, the machine was busy" if rows else "nothing was measured"
     first, *others = sorted(steady, key=lambda row: -row.images_per_second)
     text = f"{label(record, first)} was the fastest with {_speed(first)} images a second"
     if not others:
         text = f"{label(record, first)} computed {_speed(first)} images a second"
-    ratios = [(other, record.compared(first, other).ratio) for other in others]
+    ratios = [(other, compared(first, other).ratio) for other in others]
     alike = [label(record, other) for other, ratio in ratios if ratio and not ratio.difference_shown]
     behind = [(label(record, other), ratio) for other, ratio in ratios if ratio and ratio.difference_shown]
     if alike:
         text += f", with no difference shown from {_and(alike)}"
     if behind:
         text += f", {behind[0][1].ratio:.2f} times as fast as {behind[0][0]}"
-    if starved := [label(record, row) for row in rows if row.starved]:
+    if starved := [label(record, row) for row in rows if row.summary.starved]:
         text += f"; of {_and(starved)} nothing can be said, the machine was busy"
+    for twins in record.comparisons(rows):
+        if twins.row.candidate.again and twins.ratio:
+            text += f"; the same twice differed by {twins.ratio.interval}"
     return text
 
 
@@ -131,15 +126,13 @@ def _and(names: Sequence[str]) -> str:
 def _ratios(record: Record, rows: Sequence[Row]) -> list[Line]:
     """The comparisons of these rows under `RATIOS`."""
     lines = []
-    for comparison in record.comparisons():
+    for comparison in record.comparisons(rows):
         ratio, other = comparison.ratio, label(record, comparison.other)
-        if comparison.row not in rows:
-            continue
         if ratio is None:
             cells, problem = [], f"not measured against {other}, {comparison.starved}"
         else:
             times = f"{ratio.ratio:.2f}" if ratio.difference_shown else f"{ratio.ratio:.2f} ="
-            cells, problem = [times, other, f"{ratio.low:.2f} to {ratio.high:.2f}"], None
+            cells, problem = [times, other, ratio.interval], None
         lines.append(Line(label(record, comparison.row), cells, problem))
     return lines
 
@@ -181,7 +174,7 @@ def render(record: Record, console: Console) -> None:
     console.print()
     for section in sections(record):
         say(console, section.heading, "bold")
-        for columns, lines in ((COLUMNS, section.lines), (RATIOS, section.ratios)):
+        for columns, lines in ((section.columns, section.lines), (RATIOS, section.ratios)):
             measured = [line for line in lines if line.cells]
             if measured:
                 print_table(console, _table(columns, measured))
@@ -253,7 +246,7 @@ def markdown(record: Record) -> str:
     lines = [f"## {record.config.preset} at {record.size} pixels: {tasks}, batch {batches}, {dtypes}", ""]
     lines += [*map(_escaped, verdict(record)), ""]
     for section in sections(record):
-        lines += [f"{section.heading}:", "", *_markdown_table(COLUMNS, section.lines), ""]
+        lines += [f"{section.heading}:", "", *_markdown_table(section.columns, section.lines), ""]
         if section.ratios:
             lines += [*_markdown_table(RATIOS, section.ratios), ""]
     lines += [f"- warning: {_escaped(warning)}" for warning in record.warnings]

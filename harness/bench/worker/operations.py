@@ -6,6 +6,7 @@ import importlib
 import re
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ class Operations:
         return seconds, {"loss": np.array(self.last_loss())}
 
     def measure(self, calls: int) -> dict[str, Any]:
-        """Seconds for that many calls, each waited for, and how many threads were busy meanwhile."""
+        """Seconds for that many calls, each waited for, and of each; and how many threads were busy meanwhile."""
         return _timed(self.call, calls)
 
     def end(self) -> dict[str, Any]:
@@ -200,11 +201,12 @@ def pipeline(dataset: Path, batch: int) -> Batches:
 
 
 def _timed(call: Callable[[], Any], calls: int) -> dict[str, Any]:
-    before, start = ticks_by_thread(), time.perf_counter()
+    before, moments = ticks_by_thread(), [time.perf_counter()]
     for _ in range(calls):
         call()
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "busy_threads": busy_threads(before)}
+        moments.append(time.perf_counter())
+    each = [end - start for start, end in pairwise(moments)]
+    return {"seconds": moments[-1] - moments[0], "calls": each, "busy_threads": busy_threads(before)}
 
 
 def _load(path: str) -> tuple[Array, Array]:

@@ -1,0 +1,233 @@
+"""Faults in the benchmark."""
+
+from __future__ import annotations
+
+from teeth.fault import Fault
+
+BENCH = "tests/test_bench.py::"
+COLUMNS = [f"{BENCH}test_a_row_is_shown_in_the_units_of_its_columns"]
+PROFILE = [f"{BENCH}test_a_profile_measures_every_stage_both_ways_in_every_round"]
+ROUNDS = [f"{BENCH}test_every_round_measures_every_candidate_once_in_a_new_random_order"]
+
+_machine = [
+    (
+        "other programs are not watched before a benchmark",
+        "sum(1 - (shares[i].idle",
+        "sum(0 * (shares[i].idle",
+        [f"{BENCH}test_processors_are_busy_with_all_but_waiting"],
+    ),
+]
+_statistics = [
+    (
+        "a row that was starved is compared all the same",
+        "spread > _STARVED)",
+        "False)",
+        [f"{BENCH}test_no_ratio_is_made_of_a_row_that_other_programs_starved"],
+    ),
+    (
+        "quartiles are other quantiles",
+        "np.percentile(seconds, [25, 50, 75])",
+        "np.percentile(seconds, [5, 50, 95])",
+        [f"{BENCH}test_median_and_quartiles_by_hand"],
+    ),
+    (
+        "a speed ratio is upside down",
+        "ratios = np.log(others[:n]) - np.log(seconds[:n])",
+        "ratios = np.log(seconds[:n]) - np.log(others[:n])",
+        [f"{BENCH}test_ratio_of_speeds_by_hand"],
+    ),
+    (
+        "rounds of two candidates are drawn apart",
+        "- np.log(seconds[:n])",
+        "- np.log(sorted(seconds[:n])[::-1])",
+        [f"{BENCH}test_a_drift_of_the_whole_machine_does_not_hide_a_difference"],
+    ),
+    (
+        "an interval of 95 % is one of 90 %",
+        "inv_cdf(0.975)",
+        "inv_cdf(0.95)",
+        [f"{BENCH}test_an_interval_of_95_percent_covers_the_true_ratio_in_93_to_97_of_100"],
+    ),
+    (
+        "an interval of 95 % is one of 99 %",
+        "inv_cdf(0.975)",
+        "inv_cdf(0.995)",
+        [f"{BENCH}test_an_interval_of_95_percent_covers_the_true_ratio_in_93_to_97_of_100"],
+    ),
+    (
+        "an interval is that of the estimates, not of their middle",
+        "cut = math.floor(mean - _Z * deviation)",
+        "cut = len(ordered) // 40",
+        [f"{BENCH}test_an_interval_of_95_percent_covers_the_true_ratio_in_93_to_97_of_100"],
+    ),
+    (
+        "of a few rounds an interval is given too",
+        "if rounds < LEAST:",
+        "if rounds < 2:",
+        [f"{BENCH}test_below_five_rounds_no_interval_is_known"],
+    ),
+    (
+        "a percentile is given that no call lies beyond",
+        "if calls * (100 - p) >= 100 else None",
+        "if calls else None",
+        [f"{BENCH}test_percentiles_are_those_of_single_calls_and_none_without_a_call_beyond"],
+    ),
+]
+_rounds = [
+    (
+        "what differs from the referee is timed",
+        "                row.problem = refutation(row.proof)\n",
+        "",
+        [f"{BENCH}test_a_wrong_weight_is_not_timed_and_the_others_are"],
+    ),
+    (
+        "a first call that differs is timed",
+        "\n        row.problem = refutation(row.proof)\n",
+        "\n",
+        [f"{BENCH}test_a_first_call_that_differs_is_not_timed"],
+    ),
+    (
+        "every round has the same order",
+        "enumerate(self.random.permutation(len(ready)))",
+        "enumerate(range(len(ready)))",
+        ROUNDS,
+    ),
+    (
+        "a sample is the time of all calls",
+        'measured["seconds"] / calls, measured["busy_threads"]',
+        'measured["seconds"], measured["busy_threads"]',
+        [f"{BENCH}test_a_measurement_lasts_long_enough_and_counts_a_single_call"],
+    ),
+    (
+        "the last measurement of a peak remains",
+        'max(peak["per_second"], new["per_second"])',
+        'new["per_second"]',
+        [f"{BENCH}test_best_of_two_peak_measurements_is_kept"],
+    ),
+    (
+        "the rounds end although a ratio is not known",
+        "uncertainty > PRECISION and self.clock() < end",
+        "uncertainty > 3 * PRECISION and self.clock() < end",
+        [f"{BENCH}test_rounds_go_on_until_every_ratio_is_known_to_3_percent"],
+    ),
+    (
+        "the first task and batch takes the whole budget",
+        "left=len(groups) - number",
+        "left=1",
+        [f"{BENCH}test_the_budget_is_shared_by_tasks_and_batches_and_ends_the_rounds"],
+    ),
+    (
+        "warm-up ends while measurements still fall",
+        "<= _ALIKE * min(seconds[-2:])",
+        "<= _ALIKE * sum(seconds)",
+        [f"{BENCH}test_warm_up_goes_on_until_two_measurements_are_alike"],
+    ),
+]
+_record = [
+    (
+        "images a second are calls a second",
+        "self.candidate.batch / self.summary.median_seconds",
+        "1 / self.summary.median_seconds",
+        COLUMNS,
+    ),
+    (
+        "a row is compared with the last of its task and batch",
+        "*textbook[:1], *peers[:1]]",
+        "*textbook[:1], *peers[-1:]]",
+        [f"{BENCH}test_comparisons_are_with_the_textbook_and_with_the_first"],
+    ),
+]
+_candidates = [
+    (
+        "a twin is held against the referee once more",
+        "pipeline=False, again=False)",
+        "pipeline=False)",
+        [f"{BENCH}test_the_twin_of_the_first_shows_the_noise"],
+    ),
+]
+_shown = [
+    (
+        "the verdict names the slowest",
+        "key=lambda row: -row.images_per_second",
+        "key=lambda row: row.images_per_second",
+        [f"{BENCH}test_the_verdict_names_the_fastest_those_like_it_and_what_cannot_be_said"],
+    ),
+    (
+        "the verdict counts what was starved",
+        "steady = [row for row in rows if not row.summary.starved and not row.candidate.again]",
+        "steady = [row for row in rows if not row.candidate.again]",
+        [f"{BENCH}test_the_verdict_names_the_fastest_those_like_it_and_what_cannot_be_said"],
+    ),
+    ("memory is shown in GB under GiB", "row.peak_memory_bytes / 2**30", "row.peak_memory_bytes / 1e9", COLUMNS),
+    (
+        "microseconds are shown as milliseconds",
+        "1000 * seconds:",
+        "1e6 * seconds:",
+        COLUMNS,
+    ),
+]
+_profiles = [
+    (
+        "the way back counts the way forth too",
+        "summarize(self.both).median_seconds - self.forward_seconds",
+        "summarize(self.both).median_seconds",
+        PROFILE,
+    ),
+    ("the way back has the operations of the way forth", "2 * flops[stage.name]", "flops[stage.name]", PROFILE),
+]
+_plots = [
+    (
+        "bars of a stage overlap",
+        "left=forward, color=_COLORS",
+        "color=_COLORS",
+        [f"{BENCH}test_stage_bars_show_backward_behind_forward"],
+    ),
+    (
+        "whiskers are quartiles of the seconds, the wrong way round",
+        "batch / s.upper_quartile_seconds for",
+        "batch / s.lower_quartile_seconds for",
+        [f"{BENCH}test_bars_are_as_long_as_the_median_speed_with_the_quartiles_around"],
+    ),
+]
+_proof = [
+    (
+        "a benchmark's referee forgets the heads' weight",
+        "weight * reference.softmax_cross_entropy(logits[head]",
+        "reference.softmax_cross_entropy(logits[head]",
+        [f"{BENCH}test_the_referee_counts_auxiliary_heads_in"],
+    ),
+]
+_bench = [
+    (
+        "the benchmark exits with 0 where something could not be measured",
+        "raise typer.Exit(0 if record.passed else 1 if record.complete else 130)",
+        "raise typer.Exit(0 if record.complete else 130)",
+        [f"{BENCH}test_worker_that_dies_is_a_problem_of_its_rows_and_exit_status_1"],
+    ),
+]
+_worker = [
+    (
+        "a worker that ends at once leaves its folder",
+        "        except (Died, spec.InvalidInput):\n            self.close()\n            raise\n",
+        "        except (Died, spec.InvalidInput):\n            raise\n",
+        [f"{BENCH}test_a_process_that_ends_at_once_leaves_nothing"],
+    ),
+]
+
+FAULTS = [
+    Fault(name, file, old, new, tuple(tests))
+    for file, faults in {
+        "harness/bench/machine.py": _machine,
+        "harness/bench/analysis/statistics.py": _statistics,
+        "harness/bench/rounds.py": _rounds,
+        "harness/bench/candidates.py": _candidates,
+        "harness/bench/record.py": _record,
+        "harness/bench/report/tables.py": _shown,
+        "harness/bench/profiles.py": _profiles,
+        "harness/bench/report/plots.py": _plots,
+        "harness/bench/proof.py": _proof,
+        "harness/cli/bench.py": _bench,
+        "harness/bench/process.py": _worker,
+    }.items()
+    for name, old, new, tests in faults
+]
