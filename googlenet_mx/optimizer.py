@@ -56,7 +56,10 @@ class TextbookSGD(Textbook):
             buffer *= mu
             buffer += grad
             grad = grad + mu * buffer if self.textbook.nesterov else buffer
-        weight -= self.learning_rate * grad
+        if weight.dtype == np.float32:  # in one operation; it would round the rate of float64
+            nd.sgd_update(weight, grad, lr=self.learning_rate, wd=0, out=weight)
+        else:
+            weight -= self.learning_rate * grad
 
 
 class TextbookRMSProp(Textbook):

@@ -712,14 +712,20 @@ def test_time_taken_by_the_host_is_warned_of():
 
 def test_threads_are_told_each_framework_its_own_way(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("MXNET_ENGINE_TYPE", raising=False)
     tuned = environment(tmp_path, Candidate("mx", "tuned", "infer", 1, "float32"), 4)
     assert (tuned["OMP_NUM_THREADS"], tuned["MXNET_OMP_MAX_THREADS"]) == ("4", "4")
-    assert "OMP_WAIT_POLICY" not in tuned
+    assert not {"OMP_WAIT_POLICY", "MXNET_ENGINE_TYPE"} & set(tuned)
     (tmp_path / "packages").rename(tmp_path / "before")
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     textbook = environment(tmp_path, Candidate("mx", "textbook", "infer", 1, "float32"), 4)
     assert (textbook["OMP_NUM_THREADS"], textbook["MXNET_OMP_MAX_THREADS"]) == ("2", "2")  # MXNet's own choice
     assert textbook["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert textbook["MXNET_ENGINE_TYPE"] == "ThreadedEnginePerDevice"  # that too
+    (tmp_path / "packages").rename(tmp_path / "then")
+    monkeypatch.setenv("MXNET_ENGINE_TYPE", "NaiveEngine")
+    compiled = environment(tmp_path, Candidate("mx", "compiled", "infer", 1, "float32"), 4)
+    assert (compiled["MXNET_ENGINE_TYPE"], compiled["OMP_NUM_THREADS"]) == ("NaiveEngine", "4")
 
 
 # --------------------------------------------------------------------------------------------------------- processes

@@ -468,12 +468,12 @@ def test_several_processes_that_do_not_begin_alike_refuse(together, tmp_path):
 
 
 def test_each_framework_is_told_of_its_devices_its_own_way(monkeypatch):
-    for name in ("OMP_NUM_THREADS", "MXNET_OMP_MAX_THREADS", "WORLD_SIZE"):
+    for name in ("OMP_NUM_THREADS", "MXNET_OMP_MAX_THREADS", "MXNET_ENGINE_TYPE", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(processes, "processors", lambda: 7)
     assert [processes._environments(name, 1) for name in ("pt", "mx", "jax")] == [[{}]] * 3
     threads = {"OMP_NUM_THREADS": "2", "MXNET_OMP_MAX_THREADS": "2"}  # of 7 processors a third, whole ones
-    assert processes._environments("mx", 3) == [threads]
+    assert processes._environments("mx", 3) == [threads | {"MXNET_ENGINE_TYPE": "ThreadedEnginePerDevice"}]
     assert processes._environments("jax", 3) == [{"JAX_NUM_CPU_DEVICES": "3"}]
     ranks = processes._environments("pt", 3)
     assert [(own["RANK"], own["LOCAL_RANK"]) for own in ranks] == [("0", "0"), ("1", "1"), ("2", "2")]

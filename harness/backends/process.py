@@ -32,6 +32,7 @@ from harness.backends.team import processes
 from harness.images.sources import cache_folder
 
 _CACHE = 2**30  # bytes of JAX's compilation cache; JAX drops what was used longest ago
+MXNET_OWN_ENGINE = {"MXNET_ENGINE_TYPE": "ThreadedEnginePerDevice"}  # asynchronous; `googlenet_mx` chooses another
 _GRACE = 10.0  # seconds for a process to notice that another one has ended
 _WORDS = 12  # lines of a process's last words
 
@@ -238,15 +239,18 @@ def _environments(backend: str, devices: int) -> list[dict[str, str]]:
     if backend == "jax":
         return [{"JAX_NUM_CPU_DEVICES": str(devices)}]
     # Devices that are parts of the CPU share its processors; JAX sees to that itself.
-    share, names = str(max(1, processors() // devices)), ("OMP_NUM_THREADS", "MXNET_OMP_MAX_THREADS")
-    threads = {name: share for name in names if name not in os.environ}
+    share = str(max(1, processors() // devices))
+    settings = {"OMP_NUM_THREADS": share, "MXNET_OMP_MAX_THREADS": share}
+    if backend == "mx":
+        settings |= MXNET_OWN_ENGINE  # the other has one device compute after the other
+    settings = {name: value for name, value in settings.items() if name not in os.environ}
     if backend == "mx" or processes(backend) > 1:
-        return [threads]
+        return [settings]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    together |= threads | {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices)}
+    together |= settings | {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices)}
     return [together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(devices)]
 
 

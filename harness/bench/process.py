@@ -18,7 +18,7 @@ import numpy as np
 
 import spec
 from harness.backends import messages
-from harness.backends.process import last_words, scratch_folder, worker_environment
+from harness.backends.process import MXNET_OWN_ENGINE, last_words, scratch_folder, worker_environment
 from harness.bench.candidates import Candidate
 from harness.weights.checkpoint import config_table
 
@@ -152,12 +152,14 @@ StartProcess = Callable[[Candidate], Process]
 def environment(folder: Path, candidate: Candidate, threads: int) -> dict[str, str]:
     """The environment of a candidate's process: every framework computes with that number of threads.
 
-    The textbook's MXNet computes with half of them, MXNet's own choice. It has to be told, because our package, which
-    the textbook's module belongs to, asks for all of them.
+    MXNet's textbook, compiled or not, runs by MXNet's own engine, and not compiled with half of the threads: what a
+    user's script does. It has to be told, because our package, which the textbook's module belongs to, chooses others.
     """
     if (candidate.backend, candidate.variant) == ("mx", "textbook"):
         threads = max(1, threads // 2)
     variables = worker_environment(folder)
+    if candidate.backend == "mx" and candidate.variant != "tuned":
+        variables = MXNET_OWN_ENGINE | variables
     if "OMP_WAIT_POLICY" not in os.environ:
         del variables["OMP_WAIT_POLICY"]  # one process works at a time, so its threads may wait in busy loops
     if candidate.task:

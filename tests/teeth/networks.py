@@ -366,13 +366,24 @@ FAULTS = [
         (f"{_STEPS}[jax-rmsprop-and-everything]",),
     ),
     Fault(
+        "mx: several processes get the synchronous engine",
+        "googlenet_mx/device.py",
+        '_has_cuda() or processes("mx") > 1:',
+        "_has_cuda():",
+        ("tests/test_mxnet_start.py::test_one_device_on_a_cpu_gets_the_synchronous_engine[given4-False-None-None]",),
+    ),
+    Fault(
+        "mx: float64's rate is rounded to float32",
+        "googlenet_mx/optimizer.py",
+        "if weight.dtype == np.float32:  # in one operation",
+        "if True:  # in one operation",
+        (f"{_STEPS}[mx-nesterov-weight-decay-clip-norm]",),
+    ),
+    Fault(
         "mx: the rate inside the momentum buffer",
         "googlenet_mx/optimizer.py",
-        "            buffer += grad\n"
-        "            grad = grad + mu * buffer if self.textbook.nesterov else buffer\n"
-        "        weight -= self.learning_rate * grad",
-        "            buffer += self.learning_rate * grad\n            grad = buffer / self.learning_rate\n"
-        "        weight -= self.learning_rate * grad",
+        "            buffer += grad\n            grad = grad + mu * buffer if self.textbook.nesterov else buffer\n",
+        "            buffer += self.learning_rate * grad\n            grad = buffer / self.learning_rate\n",
         (f"{_TRAINING}[mx-lenet-28-SGD]",),
     ),
     Fault(
