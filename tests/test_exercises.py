@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from answers import ANSWERS
 from support import TESTED, googlenet
 
 import harness.exercises.networks
+import harness.exercises.values
 import spec
 from harness.backends.registry import load
 from harness.check.trial import Refused, Task, Trial, attempt
 from harness.exercises.catalog import EXERCISES
 from harness.exercises.exercise import Answer, Verdict
 from harness.exercises.networks import Network
+from harness.exercises.values import compute
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {name: ("pt", "mx", "jax") if isinstance(row, Network) else ("numpy",) for name, row in EXERCISES.items()}
-QUICK = {("port-the-stem", "mx"), ("port-the-stem", "jax")} | {(name, kinds[0]) for name, kinds in FRAMEWORKS.items()}
+SLOW = {"factorization", "residual-connection", "port-the-network"}  # and all but the first in other frameworks
+QUICK = {("port-the-stem", "mx"), ("port-the-stem", "jax")}
+QUICK |= {(name, kinds[0]) for name, kinds in FRAMEWORKS.items() if name not in SLOW}
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +43,25 @@ def here(frameworks, monkeypatch) -> None:
     """Answers run in this process, which has its frameworks already."""
 
     def run_trial(task: Task, seconds: float) -> Trial:
-        try:
+        with refusals(task.target):
             return attempt(task)
-        except Refused as error:
-            raise spec.InvalidInput(f"{task.target}: {error}") from error
+
+    def run_apart(module: str, task: dict, seconds: float) -> tuple[dict, dict]:
+        arrays: dict[str, np.ndarray] = {}
+        with refusals(task["target"]):
+            return compute(json.loads(json.dumps(task)), arrays), arrays
 
     monkeypatch.setattr(harness.exercises.networks, "run_trial", run_trial)
+    monkeypatch.setattr(harness.exercises.values, "run_apart", run_apart)
+
+
+@contextmanager
+def refusals(target: str) -> Iterator[None]:
+    """What the process would refuse, refused here."""
+    try:
+        yield
+    except Refused as error:
+        raise spec.InvalidInput(f"{target}: {error}") from error
 
 
 def cases(*, wrong: bool) -> list:
@@ -125,6 +145,66 @@ def test_command_judges_an_answer_in_a_process_of_its_own(tmp_path):
     (finding,) = told["findings"]
     assert finding["place"] == "conv2_reduce"
     assert re.fullmatch(r"output off by \d.*", finding["effect"])
+
+
+@pytest.mark.end_to_end
+def test_command_computes_numbers_in_a_process_of_its_own(tmp_path):
+    (tmp_path / "my.py").write_text(ANSWERS["carry-the-weights", "numpy"].right)
+    done = googlenet("exercise", "carry-the-weights", "my.py", cwd=tmp_path)
+    assert done.stdout == "carry-the-weights: right\n"
+
+
+BAD = {
+    "raises": ("def loss(*_): raise KeyError(3)", "it ran and raised KeyError: 3"),
+    "no-number": ("def loss(*_): return 'four'", "expected numbers from it, got 'four'"),
+    "named": ("def loss(*_): return {'a': None}", "expected numbers for a, got None"),
+    "constant": ("loss = 4.0", "expected a function of 3 arguments, got float"),
+    "arguments": ("def loss(): pass", "it ran and raised TypeError"),
+    "ends": ("exit(3)", "the code ended the process, with exit status 3"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_answer_that_gives_no_numbers_is_refused(kind, here, tmp_path):
+    code, said = BAD[kind]
+    (tmp_path / "my.py").write_text(code)
+    done = googlenet("exercise", "label-smoothing", "my.py", cwd=tmp_path, status=2)
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("sizes", "PARAMETERS = {'alexnet': [1, 2], 'vgg11': 1, 'nin': 1, 'googlenet': 1}", "one number is asked for"),
+        ("sizes", "PARAMETERS = 4", "nobody asked for it"),
+        ("smallest-picture", "SMALLEST = dict.fromkeys(['d2l', 'cnblogs', 'nin'], 0.5)", "a whole number of pixels"),
+        ("count-a-block", "def parameters(*_): return [1, 2]", "one number is asked for"),
+        ("same-padding", "def same(*_): return 3", "two numbers are asked for, before and after"),
+        ("same-padding", "def same(*_): return 50, 50", "windows, and 48 are asked for"),
+        ("label-smoothing", "def loss(x, *_): return x", "one number is asked for, the mean over the pictures"),
+        ("label-smoothing", "def loss(*_): return 1e9", "it is too large"),
+        ("label-smoothing", "def loss(*_): return float('nan')", "it is no number"),
+        ("carry-the-weights", "def to_flax(x): return {**x, 'x': 3}", "it is missing"),
+    ],
+)
+def test_answer_of_another_form_is_wrong(name, code, said, here, tmp_path):
+    verdict = judged(name, code, tmp_path)
+    assert any(said in finding.text for finding in verdict.findings)
+
+
+@pytest.mark.skipif("pt" not in TESTED, reason="the answer is one of PyTorch")
+def test_what_was_not_understood_is_refused(here, tmp_path):
+    code = "import torch\nclass Stem(torch.nn.Module):\n    def forward(self, x):\n        return x.sort().values"
+    with pytest.raises(spec.InvalidInput, match="it ran, and was not understood"):
+        judged("port-the-stem", code, tmp_path)
+
+
+def test_no_text_gives_a_solution_away():
+    """Numbers that an answer has to find are in no text."""
+    secrets = {"sizes": ["46", "128", "5,977"], "smallest-picture": ["193", "223", "67"], "same-padding": ["(2, 3)"]}
+    for name, numbers in secrets.items():
+        assert not any(number in EXERCISES[name].text + EXERCISES[name].hint for number in numbers)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,10 @@ class Network(Exercise):
     def judge_trial(self, trial: Trial, answer: Answer) -> Verdict:
         """The verdict on what an answer did."""
         report = check(trial, self.table, inference=False)
-        findings = [_finding(line, self.table.preset) for line in report.lines if line.counts]
+        counting = [line for line in report.lines if line.counts]
+        if report.not_understood and not counting:
+            counting = list(report.lines)  # they make the model's numbers, and not those by which effects are measured
+        findings = [_finding(line, self.table.preset) for line in counting]
         if report.not_understood and not findings:
             raise spec.InvalidInput(f"{answer.target}: it ran, and was not understood: {report.not_understood}")
         graph = trial.recordings["inference"].graph
@@ -69,7 +72,7 @@ def _finding(line: Line, referee: str) -> Finding:
         text = "its branches are joined in another order"
     else:
         text = own
-    return Finding(", ".join(line.places), text, line.effect.replace("logits", "output"))
+    return Finding(", ".join(line.places), text, line.effect.replace("logits", "output") if line.counts else "")
 
 
 def _count(report: Report) -> str:
