@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import spec
+from googlenet_pt.graphs import Graph, graph_on
 from googlenet_pt.network import Network
 
 _NATIVE = {"momentum": "momentum_buffer", "m": "exp_avg", "v": "exp_avg_sq"}  # canonical: PyTorch's
@@ -14,8 +15,8 @@ _NATIVE = {"momentum": "momentum_buffer", "m": "exp_avg", "v": "exp_avg_sq"}  # 
 class TextbookRMSProp(torch.optim.Optimizer):
     """`spec.RMSProp`. PyTorch's own adds epsilon outside the root, begins with v = 0, and has the rate outside m."""
 
-    def __init__(self, params: list[dict], textbook: spec.RMSProp) -> None:
-        super().__init__(params, {"lr": textbook.rate})
+    def __init__(self, params: list[dict], textbook: spec.RMSProp, rate: float | torch.Tensor) -> None:
+        super().__init__(params, {"lr": rate})
         self.textbook = textbook
         for p in (p for group in self.param_groups for p in group["params"]):
             self.state[p] = {"exp_avg_sq": torch.ones_like(p)}
@@ -50,41 +51,54 @@ class Average:
     """The running average of the parameters, and the number of steps that it has seen."""
 
     def __init__(self, decay: float, params: list[torch.Tensor]) -> None:
-        self.decay, self.params, self.t = decay, params, 0
+        self.decay, self.params = decay, params
+        self.t = torch.zeros((), dtype=torch.float64, device=params[0].device)  # a CUDA graph counts there
         self.values = {p: p.detach().clone() for p in params}
 
     @torch.no_grad()
     def update(self, *_: object) -> None:
         """Average the parameters in, after a step."""
         self.t += 1
-        share = 1 - spec.averaging_decay(self.decay, self.t)
-        torch._foreach_lerp_(list(self.values.values()), self.params, share)
+        share = 1 - ((1 + self.t) / (10 + self.t)).clamp(max=self.decay)  # `spec.averaging_decay`
+        shares = [share.to(self.params[0].dtype)] * len(self.params)
+        torch._foreach_lerp_(list(self.values.values()), self.params, shares)
 
 
 def make_optimizer(model: Network, optimizer: spec.Optimizer) -> torch.optim.Optimizer:
-    """PyTorch's optimizer for one of `spec.optimizers`; its SGD, Adam and AdamW are the textbook's."""
+    """PyTorch's optimizer for one of `spec.optimizers`; its SGD, Adam and AdamW are the textbook's.
+
+    Its attribute `graph` is what `update` captures steps with, or None.
+    """
+    graph = _graph(model)
+    rate: float | torch.Tensor = optimizer.rate
+    if graph is not None:  # the rate is read there in every step, in float32 as PyTorch's kernels want it
+        rate = torch.tensor(optimizer.rate, dtype=torch.float32, device=model.parameter.device)
     groups = {True: [], False: []}
     for name, parameter in model.named_parameters():
         groups[spec.is_decayed(name)].append(parameter)
     decay = getattr(optimizer, "weight_decay", 0.0)
     params = [{"params": groups[True], "weight_decay": decay}, {"params": groups[False], "weight_decay": 0.0}]
     if isinstance(optimizer, spec.SGD):
-        native = torch.optim.SGD(
-            params, lr=optimizer.rate, momentum=optimizer.momentum, nesterov=optimizer.nesterov, fused=True
-        )
+        native = torch.optim.SGD(params, lr=rate, momentum=optimizer.momentum, nesterov=optimizer.nesterov, fused=True)
     elif isinstance(optimizer, spec.RMSProp):
-        native = TextbookRMSProp(params, optimizer)
+        native = TextbookRMSProp(params, optimizer, rate)
     else:
         kind = torch.optim.AdamW if isinstance(optimizer, spec.AdamW) else torch.optim.Adam
         betas = (optimizer.beta1, optimizer.beta2)
-        native = kind(params, lr=optimizer.rate, betas=betas, eps=optimizer.epsilon, fused=True)
-    native.textbook = optimizer
+        capturable = graph is not None
+        native = kind(params, lr=rate, betas=betas, eps=optimizer.epsilon, fused=True, capturable=capturable)
+    native.textbook, native.graph = optimizer, graph
     if optimizer.clip_norm is not None or optimizer.clip_value is not None:
         native.register_step_pre_hook(lambda native, *_: _clip(native))
     if optimizer.average is not None:
         native.average = Average(optimizer.average, groups[True] + groups[False])
         native.register_step_post_hook(native.average.update)
     return native
+
+
+def _graph(model: Network) -> Graph | None:
+    """What captures the model's steps. In float64 nothing does: a rate of float32 would be off by 1e-8."""
+    return None if model.dtype == torch.float64 else graph_on(model.parameter.device)
 
 
 @torch.no_grad()
@@ -103,7 +117,10 @@ def _clip(optimizer: torch.optim.Optimizer) -> None:
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """The rate of the steps to come."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def dump_optimizer(model: Network, optimizer: torch.optim.Optimizer) -> dict[str, spec.Array]:
@@ -139,4 +156,5 @@ def load_optimizer(model: Network, optimizer: torch.optim.Optimizer, state: spec
         if "average" in slots:
             optimizer.average.values[parameter].copy_(torch.from_numpy(np.array(state[f"average/{name}"])))
     if "average" in slots:
-        optimizer.average.t = int(state["t"])
+        optimizer.average.t.fill_(float(state["t"]))
+    optimizer.graph = _graph(model)  # one that was captured has the state's old place

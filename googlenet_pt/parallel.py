@@ -21,7 +21,7 @@ import spec
 from googlenet_pt.device import select_device
 from googlenet_pt.network import Network
 from googlenet_pt.optimizer import make_optimizer
-from googlenet_pt.train import masks_to_device, to_device, update
+from googlenet_pt.train import masks_to_device, step, to_device
 from harness.backends.team import check_shares, shares
 
 _PATIENCE = timedelta(minutes=10)  # for a process that no longer answers; one that has ended is noticed at once
@@ -106,7 +106,7 @@ class Team(harness.backends.team.Team):
         x, y = to_device(model, images[rows], labels[rows])
         shared = masks_to_device(model, {stage: mask[rows] for stage, mask in masks.items()})
         weight = self.replica.weight = count / len(images)
-        step = update(self.replica, optimizer, x, y, shared, scale)
-        sums = torch.stack([step.loss.double() * weight, step.correct.double() * (count > 0)])
+        share = step(self.replica, optimizer, x, y, shared, scale)
+        sums = torch.stack([share.loss.double() * weight, share.correct.double() * (count > 0)])
         dist.all_reduce(sums)
         return spec.Step(sums[0], sums[1])

@@ -18,7 +18,7 @@ from googlenet_pt.params import dump_params
 from googlenet_pt.predict import predict
 from googlenet_pt.probe import loss_and_grads
 from googlenet_pt.textbook import compiled, make_optimizer
-from googlenet_pt.train import update
+from googlenet_pt.train import step as update
 from harness.backends.textbook import check_config
 
 __all__ = [

@@ -53,7 +53,26 @@ def update(
     masks: dict[str, Tensor],
     scale: float = 1.0,
 ) -> spec.Step:
-    """`train_step` on what is on the device already, without checks."""
+    """`train_step` on what is on the device already, without checks; on a GPU as a CUDA graph after a few steps."""
+
+    def compute(x: Tensor, y: Tensor, *kept: Tensor) -> spec.Step:
+        return step(model, optimizer, x, y, dict(zip(masks, kept, strict=True)), scale)
+
+    inputs = (x, y, *masks.values())
+    if optimizer.graph is None:
+        return compute(*inputs)
+    return spec.Step(*optimizer.graph(compute, inputs, model.parameter.data_ptr(), *masks, scale))
+
+
+def step(
+    model: Network,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    masks: dict[str, Tensor],
+    scale: float = 1.0,
+) -> spec.Step:
+    """`update`, launched operation by operation."""
     model.train()
     optimizer.zero_grad()
     with precision(model.tf32):

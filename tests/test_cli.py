@@ -91,7 +91,10 @@ def test_wrong_usage_is_refused_in_one_clear_error(words):
         ("convert a.safetensors b.onnx --from caffe", "'caffe' is not one of 'safetensors'"),
         ("convert a.safetensors b.onnx --to caffe", "'caffe' is not one of 'safetensors'"),
         ("inspect a.safetensors --from caffe", "'caffe' is not one of 'safetensors'"),
-        ("predict a.png --weights a.safetensors --dtype float16", "'float16' is not one of 'float32', 'float64'"),
+        (
+            "predict a.png --weights a.safetensors --dtype float16",
+            "'float16' is not one of 'float32', 'tf32', 'float64'",
+        ),
         ("predict a.png --weights a.safetensors --device tpu", "expected auto, cpu, gpu or, of several, gpu:1"),
         (f"{SMALL} --dtype float16", "'float16' is not one of 'float32', 'tf32', 'float64', 'bfloat16'"),
         (f"{SMALL} --device cuda:", "(cuda means gpu), got 'cuda:'"),

@@ -42,7 +42,7 @@ FILES = {
 }
 ITS_OWN = {  # what the other frameworks have within their operators, and TorchScript
     "googlenet_jax": {"fast_cpu.py"},
-    "googlenet_pt": {"programs.py"},
+    "googlenet_pt": {"graphs.py", "programs.py"},
 }
 
 

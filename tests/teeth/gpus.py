@@ -9,6 +9,8 @@ FLAGS = tuple(
     f"{PRECISION}test_pytorch_rounds_both_or_neither_in_every_pass_and_leaves_its_flags_alone[{tf32}-pt]"
     for tf32 in (True, False)
 )
+GRAPHS = "tests/test_graphs.py::"
+REPLAYED = f"{GRAPHS}test_replayed_steps_are_the_plain_ones_bit_for_bit"
 
 FAULTS = [
     Fault(
@@ -38,5 +40,54 @@ FAULTS = [
         'if dtype == "tf32" and (capability is None or capability < (8, 0)):',
         'if dtype == "tf32" and (capability is not None and capability < (8, 0)):',
         (f"{PRECISION}test_compute_capability_8_has_tf32[None-False]",),
+    ),
+    Fault(
+        "pt: a graph computes the batch that it was captured with",
+        "googlenet_pt/graphs.py",
+        "            static.copy_(x)\n",
+        "            pass\n",
+        (f"{REPLAYED}[sgd-float32]",),
+    ),
+    Fault(
+        "pt: results of a graph change with its next replay",
+        "googlenet_pt/graphs.py",
+        "return [y.clone() for y in self._outputs]",
+        "return list(self._outputs)",
+        (f"{REPLAYED}[sgd-float32]",),
+    ),
+    Fault(
+        "pt: an epoch's last batch goes into the whole batch's graph",
+        "googlenet_pt/graphs.py",
+        "elif key != self._key:",
+        "elif self._key is None:",
+        (f"{REPLAYED}[sgd-float32]",),
+    ),
+    Fault(
+        "pt: the rate is what it was when the graph was captured",
+        "googlenet_pt/optimizer.py",
+        '            group["lr"].fill_(rate)\n',
+        '            group["lr"] = rate\n',
+        (f"{REPLAYED}[adam-float32]", f"{REPLAYED}[rmsprop-float32]"),
+    ),
+    Fault(
+        "pt: the share of an average is what it was when the graph was captured",
+        "googlenet_pt/optimizer.py",
+        "        self.t += 1\n",
+        "        self.t = torch.tensor(self.t.item() + 1, dtype=torch.float64)\n",
+        (f"{REPLAYED}[rmsprop-float32]",),
+    ),
+    Fault(
+        "pt: a graph writes into an optimizer's state from before it was loaded",
+        "googlenet_pt/optimizer.py",
+        "    optimizer.graph = _graph(model)  # one that was captured has the state's old place\n",
+        "",
+        (f"{GRAPHS}test_a_state_that_is_loaded_is_captured_anew",),
+    ),
+    Fault(
+        "pt: batch norm in the weights forgets the running mean",
+        "googlenet_pt/predict.py",
+        "((bias - norm.running_mean) * scale + shift)",
+        "(bias * scale + shift)",
+        (f"{GRAPHS}test_a_captured_predictor_computes_what_the_model_does[float64]",),
     ),
 ]

@@ -336,8 +336,8 @@ FAULTS = [
     Fault(
         "pt: the average's count of steps is not resumed",
         "googlenet_pt/optimizer.py",
-        'optimizer.average.t = int(state["t"])',
-        "optimizer.average.t = 0",
+        'optimizer.average.t.fill_(float(state["t"]))',
+        "optimizer.average.t.fill_(0.0)",
         (f"{_RESUME}[pt-rmsprop]",),
     ),
     Fault(

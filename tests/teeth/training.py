@@ -488,8 +488,8 @@ _shares = [
 _pt = [
     (
         "a partial batch counts whole where two devices share it",
-        "update(self.replica, optimizer, x, y, shared, scale)",
-        "update(self.replica, optimizer, x, y, shared)",
+        "step(self.replica, optimizer, x, y, shared, scale)",
+        "step(self.replica, optimizer, x, y, shared)",
         _devices("pt"),
     ),
     ("gradients of two devices are added up", "bucket.buffer().mul_(self.weight)", "bucket.buffer()", _devices("pt")),
@@ -497,8 +497,8 @@ _pt = [
     ("each device has the masks of the first", "mask[rows] for", "mask[: len(images[rows])] for", _devices("pt")),
     (
         "an image that does not count is a hit",
-        "step.correct.double() * (count > 0)",
-        "step.correct.double()",
+        "share.correct.double() * (count > 0)",
+        "share.correct.double()",
         _devices("pt"),
     ),
 ]
