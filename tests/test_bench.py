@@ -20,6 +20,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,16 +32,18 @@ import spec
 from harness.backends import ceilings, messages
 from harness.bench import machine, process, profiles
 from harness.bench import proof as proofs
+from harness.bench.analysis.changes import changes, read_earlier
 from harness.bench.analysis.roofline import stage_flops
 from harness.bench.analysis.statistics import PRECISION, Ratio, latency, speed_change, speed_ratio, summarize
 from harness.bench.candidates import Candidate, candidates, with_twins
 from harness.bench.process import Died, Process, environment
 from harness.bench.profiles import Profile
 from harness.bench.proof import BATCH, Check, Referee
-from harness.bench.record import Record, Row, Sample
+from harness.bench.record import SCHEMA, Record, Row, Sample
 from harness.bench.report import page, plots, tables
 from harness.bench.report.page import write_folder, write_profile
 from harness.bench.rounds import Benchmark, enough, warm_up
+from harness.bench.worker import operations as worker_operations
 from harness.bench.worker.operations import SGD, Operations
 from harness.cli import options
 from harness.cli.main import app
@@ -835,7 +838,7 @@ def _documented(section: str) -> set[str]:
     return set(re.findall(r"^\| `([^`]+)` \|", part, flags=re.MULTILINE))
 
 
-def test_the_schema_is_documented_as_it_is_written(shown):
+def test_the_schema_is_documented_as_it_is_written(shown, tmp_path):
     place = machine.environment(machine.allowed())
     shown.about = ABOUT | {
         "code": machine.code(),
@@ -843,8 +846,11 @@ def test_the_schema_is_documented_as_it_is_written(shown):
         "before": machine.now() | {"busy_processors": 0.0},
         "after": machine.now(),
     }
+    earlier = json.dumps(shown.as_json())
+    (tmp_path / "bench.json").write_text(earlier)
+    shown.changes = changes(read_earlier(tmp_path / "bench.json", SCHEMA), shown)
     written = {path for path in _paths(shown.as_json()) if not _FREE.match(path)}
-    assert written == _documented("bench.json")
+    assert written == _documented("bench.json") | _documented("An earlier benchmark")
 
 
 def test_the_profile_schema_is_documented_as_it_is_written(referee, proof):
@@ -1211,6 +1217,28 @@ def test_bench_measures_a_backend_with_and_without_loading(served, tmp_path):
     assert found["environment"]["used_processors"] == machine.allowed()[:1]
     assert f"{served} tuned" in (tmp_path / "b.md").read_text()
     assert (tmp_path / "report.html").is_file()
+
+
+@needs_pt
+@pytest.mark.parametrize("backend", ["pt"], indirect=True)
+def test_bench_exits_with_1_where_it_has_become_slower(served, tmp_path):
+    """A call takes a hundredth of a second, and took a millionth."""
+    words = "bench pt --preset lenet --batch 2 --task infer --rounds 5 --minutes 0 --device cpu --json".split()
+    earlier = json.loads(googlenet(*words, "--out", str(tmp_path)).stdout)
+    assert earlier["against"] is None
+    for row in earlier["rows"]:
+        for i, sample in enumerate(row["samples"]):
+            sample["seconds"] = 1e-6 * (1 + i / 100)
+    (tmp_path / "bench.json").write_text(json.dumps(earlier))
+    with mock.patch.object(worker_operations, "_timed", lambda call, calls: _measured(0.01, calls)):
+        found = json.loads(googlenet(*words, "--against", str(tmp_path / "bench.json"), status=1).stdout)
+    assert found["passed"] is True
+    (row,) = found["against"]["rows"]
+    assert (row["row"], row["verdict"]) == ("pt tuned, infer, batch 2, float32", "slower")
+
+
+def _measured(seconds: float, calls: int) -> dict[str, Any]:
+    return {"seconds": seconds * calls, "calls": [seconds] * calls, "busy_threads": 1}
 
 
 @needs_pt

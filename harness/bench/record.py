@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import spec
 from harness.agreement import finite
-from harness.bench.analysis.roofline import machine_of, work
+from harness.bench.analysis.roofline import Machine, machine_of, work
 from harness.bench.analysis.statistics import PRECISION, Latency, Ratio, Summary, latency, speed_ratio, summarize
 from harness.bench.candidates import Candidate
 from harness.bench.proof import Check
+
+if TYPE_CHECKING:
+    from harness.bench.analysis.changes import Changes
 
 SCHEMA = 2
 
@@ -177,11 +180,17 @@ class Record(Report):
     rows: list[Row]
     minutes: float = 0.0  # the budget for more rounds than asked for
     peaks: list[dict[str, Any]] = field(default_factory=list)  # backend, dtype, name, per_second
+    changes: Changes | None = None  # since an earlier benchmark
 
     @property
     def passed(self) -> bool:
         """Whether every row was proven and measured."""
         return self.complete and all(row.problem is None for row in self.rows)
+
+    @property
+    def machine(self) -> Machine:
+        """The best of the peaks."""
+        return machine_of(self.peaks)
 
     def groups(self) -> dict[tuple[str, int], list[Row]]:
         """The rows by task and batch: those that are measured together."""
@@ -226,7 +235,7 @@ class Record(Report):
             return None
         c = row.candidate
         cost = work(self.config, self.size, c.task, c.batch, c.dtype)
-        machine = machine_of(self.peaks)
+        machine = self.machine
         speed = cost.flops / row.summary.median_seconds
         peak = machine.flops.get(c.dtype)
         roof = machine.roof(cost.intensity, c.dtype)
@@ -241,7 +250,7 @@ class Record(Report):
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; a number that is not finite is null, since JSON has no infinity."""
-        machine = machine_of(self.peaks)
+        machine = self.machine
         value: dict[str, Any] = finite(
             {
                 **self.header("bench", minutes=self.minutes, precision=PRECISION),
@@ -259,6 +268,7 @@ class Record(Report):
                     for comparison in self.comparisons()
                     for ratio in [comparison.ratio]
                 ],
+                "against": self.changes and self.changes.as_json(),
             }
         )
         return value

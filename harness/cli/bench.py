@@ -59,6 +59,9 @@ def bench(
     data_dir: DataDir = None,
     seed: Seed = 0,
     python: Python = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Compare with the bench.json of an earlier benchmark.")
+    ] = None,
     out: Out = None,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append the tables to this Markdown file.")
@@ -67,18 +70,22 @@ def bench(
 ) -> None:
     """Measure the backends: proven equal to the referee first, then timed in turns on the same processors.
 
-    Exits with 1 when something could not be proven or measured. Ctrl-C ends it, and keeps what was measured.
+    Exits with 1 when something could not be proven or measured, or with --against is slower than it was by more than
+    the noise. Ctrl-C ends it, and keeps what was measured.
 
     Examples:
 
     googlenet bench
 
     googlenet bench pt mx jax onnx --task infer --batch 1,32,128 --variant both --out bench
+
+    googlenet bench --against before/bench.json
     """
     from harness.backends.registry import check_names
     from harness.backends.textbook import check_config
+    from harness.bench.analysis.changes import changes, check_comparable, read_earlier
     from harness.bench.candidates import DTYPES, ENGINES, TASKS, VARIANTS, candidates, with_twins
-    from harness.bench.record import Record, Row
+    from harness.bench.record import SCHEMA, Record, Row
     from harness.bench.report import tables
     from harness.bench.report.page import write_folder
     from harness.bench.rounds import Benchmark
@@ -97,10 +104,16 @@ def bench(
         check_config(config, "float32")
     record = Record(config, size, rounds, seed, [Row(candidate) for candidate in with_twins(chosen)], minutes)
     _check_outputs(out, markdown)
-    with _conditions(record, threads), _referee(record, data, data_dir, batches, pipeline=pipeline) as referee:
-        start = _starter(record, referee, device, interpreters(python or [], names))
-        with _bar("benchmark") as progress:
-            Benchmark(record, referee, start, progress=progress).run()
+    earlier = None if against is None else read_earlier(against, SCHEMA)
+    with _conditions(record, threads):
+        if earlier is not None:
+            check_comparable(earlier, record)
+        with _referee(record, data, data_dir, batches, pipeline=pipeline) as referee:
+            start = _starter(record, referee, device, interpreters(python or [], names))
+            with _bar("benchmark") as progress:
+                Benchmark(record, referee, start, progress=progress).run()
+    if earlier is not None:
+        record.changes = changes(earlier, record)
     if as_json:
         print(json.dumps(record.as_json(), indent=2))
     else:
@@ -111,7 +124,8 @@ def bench(
             screen.say(console(), f"report: {shown(out / 'report.html')}")
     if markdown is not None:
         tables.append_markdown(record, markdown)
-    raise typer.Exit(0 if record.passed else 1 if record.complete else 130)
+    regressed = record.changes is not None and record.changes.regressed
+    raise typer.Exit(130 if not record.complete else 0 if record.passed and not regressed else 1)
 
 
 def profile(

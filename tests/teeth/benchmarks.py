@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from teeth.fault import Fault
 
-BENCH = "tests/test_bench.py::"
+BENCH, CHANGES = "tests/test_bench.py::", "tests/test_changes.py::"
 COLUMNS = [f"{BENCH}test_a_row_is_shown_in_the_units_of_its_columns"]
 PROFILE = [f"{BENCH}test_a_profile_measures_every_stage_both_ways_in_every_round"]
 ROUNDS = [f"{BENCH}test_every_round_measures_every_candidate_once_in_a_new_random_order"]
@@ -137,6 +137,32 @@ _record = [
         [f"{BENCH}test_comparisons_are_with_the_textbook_and_with_the_first"],
     ),
 ]
+_changes = [
+    (
+        "what is slower by less than the noise has regressed",
+        "self.ratio.high < 1 - self.noise",
+        "self.ratio.high < 1",
+        [f"{CHANGES}test_what_is_slower_by_less_than_the_twins_differ_has_not_regressed"],
+    ),
+    (
+        "a change is upside down",
+        "speed_change(now[candidate], then[candidate])",
+        "speed_change(then[candidate], now[candidate])",
+        [f"{CHANGES}test_what_is_slower_by_more_than_the_noise_has_regressed"],
+    ),
+    (
+        "another number of threads is compared",
+        "len(then.used_processors), len(now[",
+        'len(now["used_processors"]), len(now[',
+        [f"{CHANGES}test_another_machine_network_and_dtype_are_refused_all_at_once"],
+    ),
+    (
+        "another schema is read",
+        "if kind.schema != schema:",
+        "if False:",
+        [f"{CHANGES}test_a_file_that_is_no_benchmark_is_refused_before_any_work"],
+    ),
+]
 _candidates = [
     (
         "a twin is held against the referee once more",
@@ -200,8 +226,8 @@ _proof = [
 _bench = [
     (
         "the benchmark exits with 0 where something could not be measured",
-        "raise typer.Exit(0 if record.passed else 1 if record.complete else 130)",
-        "raise typer.Exit(0 if record.complete else 130)",
+        "raise typer.Exit(130 if not record.complete else 0 if record.passed and not regressed else 1)",
+        "raise typer.Exit(130 if not record.complete else 0 if not regressed else 1)",
         [f"{BENCH}test_worker_that_dies_is_a_problem_of_its_rows_and_exit_status_1"],
     ),
 ]
@@ -219,6 +245,7 @@ FAULTS = [
     for file, faults in {
         "harness/bench/machine.py": _machine,
         "harness/bench/analysis/statistics.py": _statistics,
+        "harness/bench/analysis/changes.py": _changes,
         "harness/bench/rounds.py": _rounds,
         "harness/bench/candidates.py": _candidates,
         "harness/bench/record.py": _record,

@@ -13,7 +13,7 @@ from harness.atomic import StrPath, check_target, write_atomically
 from harness.bench.profiles import Profile
 from harness.bench.record import Record
 from harness.bench.report import plots
-from harness.bench.report.tables import LEGEND, RATIOS, Line, facts, sections, verdict
+from harness.bench.report.tables import LEGEND, RATIOS, Line, circumstances, facts, sections, verdict
 from spec import InvalidInput
 
 _DATA, _PAGE = "bench.json", "report.html"
@@ -97,6 +97,7 @@ def page(record: Record, pictures: list[tuple[str, str]]) -> str:
         title=f"{record.config.preset} at {record.size} x {record.size} pixels",
         record=record,
         sections=sections(record),
+        circumstances=circumstances(record),
         legend=LEGEND[0].upper() + LEGEND[1:],
         verdict=verdict(record),
         ratio_columns=RATIOS,

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.bench.analysis.roofline import machine_of
 from harness.bench.record import Record, Row
 from harness.bench.report.tables import TASKS, label
 
@@ -50,7 +49,7 @@ def draw(record: Record) -> dict[str, str]:
         "correctness": draw_correctness(record),
         "samples": draw_samples(record),
     }
-    machine = machine_of(record.peaks)
+    machine = record.machine
     if machine.flops and machine.bandwidth:
         pictures["roofline"] = draw_roofline(record)
     return pictures
@@ -159,7 +158,7 @@ def draw_samples(record: Record) -> str:
 
 def draw_roofline(record: Record) -> str:
     """Operations a second over operations a byte, below the roof that was measured."""
-    machine = machine_of(record.peaks)
+    machine = record.machine
     rows = [row for rows in _by_task(record).values() for row in rows]
     points = [(row, work) for row in rows if (work := record.work(row)) is not None]
     intensities = [work["intensity"] or 1.0 for _, work in points]

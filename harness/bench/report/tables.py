@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.atomic import StrPath
+from harness.bench.analysis.changes import Changes
 from harness.bench.profiles import Profile
 from harness.bench.record import Record, Report, Row, compared
 from harness.screen import new_table, print_table, say
@@ -25,9 +26,10 @@ LEGEND = (
     "the largest relative one against the referee. threads: busy while measured. cold start: importing, building and "
     "the first call, which compiles. p50, p95, p99: of single calls. times: of the speeds in the same rounds; 95 %: an "
     "interval over the rounds; =: it holds 1, no difference was shown. again: the first row's twin, in a process of "
-    "its own: what the two differ by is noise."
+    "its own: what the two differ by is noise. slower, faster: than in an earlier run, by more than the noise."
 )
 RATIOS = ("times", "as fast as", "95 %")
+CHANGES = ("times as fast", "95 %", "noise", "")
 COLUMNS = ("images/s", "spread", "ms a call", "% of peak", "error", "threads", "cold start s", "peak GiB")
 LATENCY = ("p50 ms", "p95 ms", "p99 ms")
 
@@ -52,7 +54,7 @@ class Section:
 
 
 def sections(record: Record) -> list[Section]:
-    """A table for each task and batch."""
+    """A table for each task and batch, and one of what has changed."""
     threads = len(record.about["environment"]["used_processors"])
     place = f"{record.config.preset}, {record.size} x {record.size}"
     found = []
@@ -62,7 +64,7 @@ def sections(record: Record) -> list[Section]:
         heading = f"{place}, {TASKS[task]}, batch {batch}, {dtypes}, {threads} threads, {rounds} rounds"
         columns = COLUMNS + (LATENCY if (task, batch) == ("infer", 1) else ())
         found.append(Section(heading, columns, [_line(record, row) for row in rows], _ratios(record, rows)))
-    return found
+    return found + ([_changed(record.changes)] if record.changes else [])
 
 
 def _line(record: Record, row: Row) -> Line:
@@ -137,6 +139,30 @@ def _ratios(record: Record, rows: Sequence[Row]) -> list[Line]:
     return lines
 
 
+def _changed(changes: Changes) -> Section:
+    """The rows that both benchmarks have, under `CHANGES`."""
+    lines = []
+    for change in changes.rows:
+        cells = []
+        if change.ratio:
+            cells = [f"{change.ratio.ratio:.2f}", change.ratio.interval, f"{change.noise:.1%}", change.verdict]
+        lines.append(Line(str(change.candidate), cells, change.problem))
+    heading = f"against {shown(str(changes.earlier.path))}, of commit {shown(changes.earlier.code.commit or 'unknown')}"
+    return Section(heading, CHANGES, lines, [])
+
+
+def circumstances(record: Record) -> list[str]:
+    """Of two benchmarks: the rows that only one of them has, and what else is not as it was."""
+    changes = record.changes
+    if changes is None:
+        return []
+    return [
+        *(f"only then: {candidate}" for candidate in changes.only_then),
+        *(f"only now: {candidate}" for candidate in changes.only_now),
+        *changes.circumstances,
+    ]
+
+
 def _speed(row: Row) -> str:
     speed = row.images_per_second
     return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
@@ -182,6 +208,8 @@ def render(record: Record, console: Console) -> None:
                 if line.problem is not None:
                     say(console, f"{line.label}: {line.problem}", "red")
         console.print()
+    for text in circumstances(record):
+        say(console, text)
     for peak in record.peaks:
         say(console, describe_peak(peak), "dim")
     _say_warnings(record, console)
@@ -249,6 +277,7 @@ def markdown(record: Record) -> str:
         lines += [f"{section.heading}:", "", *_markdown_table(section.columns, section.lines), ""]
         if section.ratios:
             lines += [*_markdown_table(RATIOS, section.ratios), ""]
+    lines += [f"- {_escaped(line)}" for line in circumstances(record)]
     lines += [f"- warning: {_escaped(warning)}" for warning in record.warnings]
     lines += ["", *[f"    {fact}" for fact in facts(record)], ""]
     return "\n".join(lines)
