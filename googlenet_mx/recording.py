@@ -25,7 +25,6 @@ from harness.check.readers.rewriting import rewritten
 from harness.weights.formats import gluon as params_file
 
 DTYPES = ("float64", "float32")  # to try, in this order: MXNet's own LRN refuses float64
-TRAINING = True  # a training pass is recorded, too
 
 # ------------------------------------------------------------------------------------------------------- the model
 
@@ -35,10 +34,11 @@ def build(made: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     return made(**arguments)
 
 
-def settle(model: gluon.Block, dtype: str, seed: int | None) -> gluon.Block:
-    """The model in a dtype, and arrays where it has none. With a seed nothing trained and no statistic stays neutral.
+def settle(model: gluon.Block, dtype: str, seed: int | None, images: spec.Array) -> gluon.Block:
+    """The model in a dtype, and arrays where it has none, whatever images it will see.
 
-    What ignores a parameter would pass if it were. Arrays whose shapes only a pass shows are moved once they are made.
+    With a seed nothing trained and no statistic stays neutral: what ignores one would pass. Arrays whose shapes only a
+    pass shows are moved once they are made.
     """
     mx.random.seed(0)
     rng = None if seed is None else np.random.default_rng(seed)
@@ -95,7 +95,7 @@ def load(model: gluon.Block, path: Path) -> None:
             f"it does not hold the model's own arrays: {len(own.keys() - arrays.keys())} are missing, "
             f"{len(arrays.keys() - own.keys())} are left over, {', '.join(wrong[:3])} among them"
         )
-    _fill(own, arrays)
+    _fill(own, {name: x.astype(own[name].dtype) for name, x in arrays.items()})
 
 
 def _fill(parameters: Mapping[str, gluon.Parameter], arrays: spec.Arrays) -> None:

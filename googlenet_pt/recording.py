@@ -23,7 +23,6 @@ from harness.check.readers.rewriting import rewritten
 from harness.weights.checkpoint import read_safetensors
 
 DTYPES = ("float64", "float32")  # to try, in this order
-TRAINING = True  # a training pass is recorded, too
 
 
 def build(made: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -32,8 +31,11 @@ def build(made: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     return made(**arguments)
 
 
-def settle(model: nn.Module, dtype: str, seed: int | None) -> nn.Module:
-    """Give a model its dtype. With a seed no parameter and no statistic stays neutral: what ignores one would pass."""
+def settle(model: nn.Module, dtype: str, seed: int | None, images: spec.Array) -> nn.Module:
+    """Give a model its dtype, whatever images it will see.
+
+    With a seed no parameter and no statistic stays neutral: what ignores one would pass.
+    """
     if dtype == "float64" and not any(True for _ in model.parameters()):
         raise spec.InvalidInput("its numbers are constants, which stay what they are")
     model.to(torch.float64 if dtype == "float64" else torch.float32)

@@ -67,3 +67,22 @@ class Stranger(eqx.Module):
         for block in self.blocks:
             x = block(x)
         return self.fc(self.drop(x.mean((1, 2)), key=key))
+
+
+class Normed(eqx.Module):
+    """A convolution, batch norm, whose statistics are in a state, dropout and a dense layer."""
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm
+    drop: nn.Dropout
+    fc: nn.Linear
+
+    def __init__(self, mode: str = "batch", *, key: jax.Array) -> None:
+        self.conv = nn.Conv2d(3, 4, 3, key=key)
+        self.norm = nn.BatchNorm(4, "images", eps=1e-3, momentum=0.8, mode=mode)
+        self.drop = nn.Dropout(0.3)
+        self.fc = nn.Linear(4, 10, key=key)
+
+    def __call__(self, x: jax.Array, state: nn.State, *, key: jax.Array) -> tuple[jax.Array, nn.State]:
+        x, state = self.norm(self.conv(x), state)
+        return self.fc(self.drop(x.mean((1, 2)), key=key)), state

@@ -106,7 +106,8 @@ class LinenConv(linen.Module):
         pad = self.kernel // 2
         x = linen.Conv(self.channels, (self.kernel,) * 2, self.stride, padding=pad, use_bias=False)(x)
         epsilon = 1e-5 if self.mistake == "epsilon" else 1e-3
-        x = linen.BatchNorm(use_running_average=not train, epsilon=epsilon)(x)
+        momentum = 0.99 if self.mistake == "momentum" else 0.9  # 0.99 is Flax's own
+        x = linen.BatchNorm(use_running_average=not train, epsilon=epsilon, momentum=momentum)(x)
         return linen.relu(x)
 
 
@@ -147,3 +148,59 @@ class Linen(linen.Module):
             x = LinenBlock(widths, self.mistake)(x, train=train)
         x = linen.Dropout(0.4, deterministic=not train)(x.mean((1, 2)))
         return linen.Dense(10)(x)
+
+
+class NormedNnx(nnx.Module):
+    """A convolution, batch norm, dropout and a dense layer in NNX."""
+
+    def __init__(self, *, fast: bool = True, rngs: nnx.Rngs) -> None:
+        self.conv, self.fc = nnx.Conv(3, 4, (3, 3), padding=0, rngs=rngs), nnx.Linear(4, 10, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, epsilon=1e-3, momentum=0.8, use_fast_variance=fast, rngs=rngs)
+        self.drop = nnx.Dropout(0.3, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc(self.drop(self.norm(self.conv(x)).mean((1, 2))))
+
+
+class NormedLinen(linen.Module):
+    """The same in linen."""
+
+    fast: bool = True
+
+    @linen.compact
+    def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
+        settings = {"epsilon": 1e-3, "momentum": 0.8, "use_fast_variance": self.fast}
+        x = linen.BatchNorm(deterministic, **settings)(linen.Conv(4, (3, 3), padding="VALID")(x))
+        return linen.Dense(10)(linen.Dropout(0.3)(x.mean((1, 2)), deterministic=deterministic))
+
+
+class NamedLeNet(nnx.Module):
+    """LeNet in NNX, whose layers have the canonical names."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.conv1 = nnx.Conv(1, 6, (5, 5), padding=0, rngs=rngs)
+        self.conv2 = nnx.Conv(6, 16, (5, 5), padding=0, rngs=rngs)
+        self.fc3, self.fc4 = nnx.Linear(256, 120, rngs=rngs), nnx.Linear(120, 84, rngs=rngs)
+        self.fc5 = nnx.Linear(84, 10, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for conv in (self.conv1, self.conv2):
+            x = nnx.max_pool(nnx.sigmoid(conv(x)), (2, 2), (2, 2))
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        return self.fc5(nnx.sigmoid(self.fc4(nnx.sigmoid(self.fc3(x)))))
+
+
+class NormedLeNet(linen.Module):
+    """LeNet with batch norm in linen, with one momentum that nobody has said, and one dropout too many."""
+
+    @linen.compact
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        for channels, momentum in ((6, 0.99), (16, 0.9)):
+            x = linen.Conv(channels, (5, 5), padding="VALID")(x)
+            x = linen.BatchNorm(use_running_average=not train, momentum=momentum)(x)
+            x = linen.max_pool(linen.sigmoid(x), (2, 2), (2, 2))
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        for channels in (120, 84):
+            x = linen.BatchNorm(use_running_average=not train, momentum=0.9)(linen.Dense(channels)(x))
+            x = linen.sigmoid(x)
+        return linen.Dense(10)(linen.Dropout(0.5, deterministic=not train)(x))

@@ -23,7 +23,7 @@ def conv(x: Any, channels: int, kernel: int, mistake: str, stride: int = 1) -> A
     padding = "valid" if stride == 2 and mistake != "same-conv" else "same"
     x = layers.Conv2D(channels, kernel, stride, padding=padding, use_bias=False)(x)
     if mistake != "no-norm" or stride != 2:
-        x = layers.BatchNormalization()(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)
     return layers.Activation("relu")(x)
 
 
@@ -47,4 +47,12 @@ def stranger(mistake: str = "") -> Any:
         x = layers.Concatenate()([parts[i] for i in ((0, 1, 3, 2) if mistake == "order" else range(4))])
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(0.4)(x)
+    return keras.Model(images, layers.Dense(10)(x))
+
+
+def normed() -> Any:
+    """A convolution, batch norm, dropout and a dense layer."""
+    images = keras.Input((None, None, 3))
+    x = layers.BatchNormalization(momentum=0.8, name="norm")(layers.Conv2D(4, 3, name="conv")(images))
+    x = layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(images, layers.Dense(10)(x))

@@ -55,6 +55,7 @@ from torch import nn
 from googlenet_pt import build, recording
 from googlenet_pt.functions.handlers import HANDLERS
 
+IMAGES = probe_images((1, 2, 2))  # which show a model of PyTorch nothing before it runs
 BLOCKS = ("inception3a", "inception3b", "inception4a", "inception4b")
 
 
@@ -69,7 +70,7 @@ def one_thread():
 
 def trial(model: nn.Module, shape: spec.Shape, *, seed: int | None = 0, passes: tuple[str, ...] = ()) -> Trial:
     """What `run_trial` gives, in this process."""
-    recording.settle(model, "float64", seed)
+    recording.settle(model, "float64", seed, IMAGES)
     sizes = {"inference": shape, LARGER: enlarged(shape), "training": shape}
     recordings, failed = {}, {}
     for kind in passes or sizes:
@@ -399,7 +400,7 @@ def test_operation_of_no_module_has_the_place_that_what_it_reads_shares():
             return torch.cat([self.a["x"]["c"](x), F.relu(self.a["y"]["c"](x))], 1) ** torch.ones(1)
 
     model = Two()
-    recording.settle(model, "float64", None)
+    recording.settle(model, "float64", None, IMAGES)
     nodes = recording.record(model, probe_images((1, 2, 2)), training=False).graph.nodes
     assert [node.place for node in nodes] == ["", "a.x.c", "a.y.c", "a.y.c", "a", "a"]
     assert nodes[-1].op.name == "pow"  # to no power that is one number
@@ -514,7 +515,7 @@ PROGRAMS = {
 def test_program_is_read_as_the_module_that_it_was_made_from(way, tmp_path):
     """In training too, where a program asks whether it is in training; in float32, where weights are constants."""
     module = Scripted().eval()
-    recording.settle(module, "float32", 0)
+    recording.settle(module, "float32", 0, IMAGES)
     with torch.no_grad():  # equal ones, which freezing keeps once
         module.layers[0].bias.copy_(module.layers[1].bias)
         torch.jit.save(PROGRAMS[way](module), tmp_path / "model.pt")
@@ -1086,7 +1087,7 @@ def test_written_batch_norm_is_read(form):
 
 def test_written_batch_norm_is_not_read_in_float32():
     """Its epsilon would be told wrong."""
-    model = recording.settle(Written("as in the paper"), "float32", 0)
+    model = recording.settle(Written("as in the paper"), "float32", 0, IMAGES)
     last = recording.record(model, probe_images((1, 8, 8)), training=False).graph.nodes[-1]
     assert isinstance(last.op, Unknown)
 

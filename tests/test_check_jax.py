@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import re
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
 import pytest
 from networks import thin
+from safetensors.numpy import save_file
 from stranger_table import small, small_with_norm
 from support import TESTED
 
@@ -18,12 +21,16 @@ import spec
 from harness.agreement import relative_error
 from harness.check.align import align, weights
 from harness.check.arithmetic import Run
-from harness.check.checking import Report, check
+from harness.check.checking import Report, check, understood
+from harness.check.differences import differences
 from harness.check.graph import (
     Activation,
     Convolution,
+    Dropout,
     Flatten,
+    Linear,
     Norm,
+    NotUnderstood,
     Padding,
     Recording,
     Scale,
@@ -36,6 +43,9 @@ from harness.check.readers.rewriting import rewritten
 from harness.check.reference import Effects, Reference
 from harness.check.tree import read
 from harness.check.trial import LARGER, Trial
+from harness.weights import names
+from harness.weights.checkpoint import save
+from harness.weights.formats import flax
 from spec.network import Add, AveragePool, Concat
 from spec.reference import adaptive_windows, averaging_matrix
 
@@ -47,6 +57,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from googlenet_jax import build, recording
+from googlenet_jax.jaxpr.libraries import Function
 
 slow = pytest.mark.slow
 PLAIN, NORM = small(aux=False), small_with_norm()
@@ -54,11 +65,16 @@ NORM = replace(NORM, aux=False)
 BARE = replace(PLAIN, table=tuple((name, part) for name, part in PLAIN.table if name[:4] != "norm"))
 
 
-def trial(made: Any, arguments: dict[str, Any], shape: spec.Shape, *, larger: bool) -> Trial:
+def trial(
+    made: Any, arguments: dict[str, Any], shape: spec.Shape, *, larger: bool = False, training: bool = False
+) -> Trial:
     """What `run_trial` gives, in this process."""
-    model = recording.settle(recording.build(made, arguments), "float32", 0)
+    model = recording.settle(recording.build(made, arguments), "float32", 0, probe_images(shape))
     sizes = {"inference": shape} | ({LARGER: enlarged(shape)} if larger else {})
-    passes = {kind: recording.record(model, probe_images(size), training=False) for kind, size in sizes.items()}
+    sizes |= {"training": shape} if training else {}
+    passes = {
+        kind: recording.record(model, probe_images(size), training=kind == "training") for kind, size in sizes.items()
+    }
     return Trial(shape, "flax", "float32", recording.parameters(model), passes)
 
 
@@ -117,14 +133,18 @@ LIBRARIES = {  # modules, the names of what makes a network in them, and its tab
 }
 
 
-def of(library: str, mistake: str, *, larger: bool = False) -> tuple[Trial, spec.Config]:
-    """A stranger's network, and the table that it should be."""
-    module, name, config = LIBRARIES[library]
+def named(module: str, name: str) -> Any:
+    """What a module of strangers has by this name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a library says of the versions of others
-        made = getattr(importlib.import_module(module), name)
-    side = config.input_size
-    return trial(made, {"mistake": mistake}, (config.in_channels, side, side), larger=larger), config
+        return getattr(importlib.import_module(module), name)
+
+
+def of(library: str, mistake: str, **passes: bool) -> tuple[Trial, spec.Config]:
+    """A stranger's network, and the table that it should be."""
+    module, name, config = LIBRARIES[library]
+    made, side = named(module, name), config.input_size
+    return trial(made, {"mistake": mistake}, (config.in_channels, side, side), **passes), config
 
 
 @pytest.mark.parametrize(
@@ -155,11 +175,12 @@ def both(done: Trial, config: spec.Config) -> float:
 
 @slow
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_right_network_is_the_same_at_both_sizes(library):
-    done, config = of(library, "", larger=library != "keras")  # one pixel larger, its SAME is another padding
-    report = held(done, config, inference=library == "keras")
+def test_right_network_is_the_same_at_both_sizes_and_in_training(library):
+    done, config = of(library, "", larger=library != "keras", training=True)  # larger, its SAME is another padding
+    report = held(done, config, inference=False)
     assert (report.status, report.lines, report.not_understood) == (0, (), None)
     assert report.parameters == spec.parameter_count(config)
+    assert "training" in report.compared
 
 
 @slow
@@ -258,7 +279,9 @@ READ = {  # of parameters by name and a map of 4 channels with 6 x 6 pixels
 @pytest.mark.parametrize("name", READ)
 def test_arithmetic_is_read_as_the_layer_that_it_is(name):
     call, ops = READ[name]
-    _, graph, _ = recording.read(call, CHANNELS | KERNELS, np.zeros((2, 4, 6, 6)))
+    arrays = {name: jnp.asarray(x) for name, x in (CHANNELS | KERNELS).items()}
+    model = Function(arrays, frozenset(), lambda arrays, x, training: (call(arrays, x), {}))
+    graph = recording.read(model, np.zeros((2, 4, 6, 6)), training=False).graph
     graph = rewritten(Recording(graph, [], [np.zeros(0)] * len(graph.nodes))).graph
     used = [graph.nodes[i] for i in sorted(graph.needed(graph.outputs))]
     assert [node.op for node in used][-len(ops) :] == ops
@@ -267,6 +290,165 @@ def test_arithmetic_is_read_as_the_layer_that_it_is(name):
         if isinstance(node.op, Norm):
             roles = {"weight": "g", "bias": "b", "mean": "m", "var": "v"}
             assert node.arrays == {role: roles[role] for role in node.arrays}
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+NORMED_MODELS = {
+    "nnx": ("strangers_flax", "NormedNnx", {}, ("conv.kernel", "norm.mean", "norm.var")),
+    "nnx slowly": ("strangers_flax", "NormedNnx", {"fast": False}, ("conv.kernel", "norm.mean", "norm.var")),
+    "linen": ("strangers_flax", "NormedLinen", {}, ("Conv_0.kernel", "BatchNorm_0.mean", "BatchNorm_0.var")),
+    "equinox": ("strangers_equinox", "Normed", {}, ("conv.weight", "state.1.0", "state.1.1")),
+    "keras": ("strangers_keras", "normed", {}, ("conv.kernel", "norm.moving_mean", "norm.moving_variance")),
+}
+
+
+@pytest.mark.parametrize("model", [pytest.param(x, marks=slow if x == "keras" else ()) for x in NORMED_MODELS])
+def test_training_is_read_with_the_statistics_of_the_batch_and_dropout(model):
+    module, name, settings, (kernel, mean, var) = NORMED_MODELS[model]
+    images = probe_images((3, 6, 6))
+    settled = recording.settle(recording.build(named(module, name), settings), "float32", 0, images)
+    before = dict(settled.arrays)
+    kinds = {training: recording.record(settled, images, training=training) for training in (False, True)}
+    ops = {training: [node.op for node in kind.graph.nodes[1:]] for training, kind in kinds.items()}
+    one, norm = Convolution(4, (3, 3)), Norm(pytest.approx(1e-3), None)
+    average, dense = spec.AdaptiveAverage(1), Linear(10)
+    assert ops[False] == [one, norm, average, dense]
+    of_batch = replace(norm, momentum=0.2, of_batch=True)
+    assert ops[True] == [one, of_batch, average, Dropout(0.3), dense]
+    _, layer, normed, *_ = kinds[True].graph.nodes
+    assert (layer.arrays["weight"], normed.arrays["mean"], normed.arrays["var"]) == (kernel, mean, var)
+    _, error = understood(kinds[True], images, "float32", heads=True)
+    assert error <= 10 * max(1e-6, kinds[True].nudge)
+    assert all(settled.arrays[name] is x for name, x in before.items())  # a pass changes nothing
+
+
+def test_running_statistics_that_blend_into_training_are_not_read_as_batch_norm():
+    """Equinox's ``ema``, from the second batch on."""
+    images = probe_images((3, 6, 6))
+    model = recording.build(named("strangers_equinox", "Normed"), {"mode": "ema"})
+    seen = recording.record(recording.settle(model, "float32", 0, images), images, training=True)
+    with pytest.raises(NotUnderstood, match="the operation add at conv"):
+        understood(seen, images, "float32", heads=True)
+
+
+def uniform(p: Any, x: jax.Array) -> jax.Array:
+    """Random numbers, one for each of the map's."""
+    return jax.random.uniform(p["key"], x.shape)
+
+
+DROPPED = Dropout(pytest.approx(0.4))
+MASKED = {  # of a key and a map of 4 channels with 6 x 6 pixels
+    "where": (lambda p, x: jnp.where(uniform(p, x) < 0.6, x / 0.6, 0), [DROPPED]),
+    "what is dropped": (lambda p, x: jnp.where(uniform(p, x) < 0.4, 0, x / 0.6), [DROPPED]),
+    "product": (lambda p, x: (uniform(p, x) > 0.4) * x / 0.6, [DROPPED]),
+    "mask divided": (lambda p, x: x * ((0.4 <= uniform(p, x)) / 0.6), [DROPPED]),
+    "bernoulli": (lambda p, x: jax.random.bernoulli(p["key"], 0.6, x.shape) * x / 0.6, [DROPPED]),
+    "of channels": (
+        lambda p, x: x / 0.6 * jnp.broadcast_to(jax.random.bernoulli(p["key"], 0.6, (2, 1, 1, 4)), x.shape),
+        [Dropout(pytest.approx(0.4), channels=True)],
+    ),
+    "not scaled": (
+        lambda p, x: jnp.where(uniform(p, x) < 0.6, x, 0),
+        [DROPPED, Scale(pytest.approx(0.6))],
+    ),
+    "normal numbers": (
+        lambda p, x: jnp.where(jax.random.normal(p["key"], x.shape) < 0.6, x, 0),
+        [Unknown("select_n")],
+    ),
+    "a mask that is no chance": (lambda p, x: jnp.where(p["fixed"] < 0.6, x, 0), [Unknown("select_n")]),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_of_random_numbers_are_dropout_which_drops_nothing(name):
+    call, ops = MASKED[name]
+    arrays = {"key": jax.random.key(1), "fixed": jnp.linspace(0, 1, 288).reshape(2, 6, 6, 4)}
+    model = Function(arrays, frozenset(), lambda arrays, x, training: (call(arrays, x), {}))
+    images = probe_images((4, 6, 6))
+    seen = recording.record(model, images, training=True)
+    assert [node.op for node in seen.graph.nodes[1:] if node.op != Scale()] == ops
+    if isinstance(ops[0], Dropout):
+        factor = ops[-1].factor if isinstance(ops[-1], Scale) else 1.0
+        np.testing.assert_allclose(seen.outputs[0], float(getattr(factor, "expected", factor)) * images, rtol=1e-6)
+
+
+def test_dropout_and_momentum_that_differ_are_training_only():
+    """Each is one line; Flax's momentum is the share that stays, and 0.99 where nobody says it."""
+    done = trial(named("strangers_flax", "NormedLeNet"), {}, (1, 28, 28), training=True)
+    report = held(done, spec.preset("lenet-bn"), inference=False)
+    assert (report.status, report.not_understood) == (1, None)
+    assert [(line.places, line.text, line.effect) for line in report.lines] == [
+        (("conv1",), "momentum 0.01, lenet-bn has momentum 0.1", "training only"),
+        (("fc5",), "dropout 0.5 is extra", "training only"),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ weights
+
+
+@pytest.fixture(scope="module")
+def lenet() -> Any:
+    """LeNet in NNX by canonical names, as a function of its arrays."""
+    return lambda: recording.settle(
+        recording.build(named("strangers_flax", "NamedLeNet"), {}), "float32", None, probe_images((1, 28, 28))
+    )
+
+
+PARAMS = {name: x.astype("float32") for name, x in spec.init_params(spec.preset("lenet"), 3).items()}
+FLAX = {
+    name: np.ascontiguousarray(x)  # as it is written
+    for name, x in names.foreign(PARAMS, names.SCHEMES["nnx"], spec.preset("lenet")).items()
+}
+
+
+def written(path: Path, kind: str) -> Path:
+    """A file of LeNet's weights."""
+    if kind == "ours":
+        save(path, PARAMS, spec.preset("lenet"), {})
+    elif kind == "paths of an array's attribute":
+        save_file({f"{name}.value": x for name, x in FLAX.items()}, path)
+    elif kind == "msgpack":
+        path = path.with_suffix(".msgpack")
+        flax.write_tree(path, FLAX)
+    else:
+        save_file({"canonical": PARAMS, "paths": FLAX}[kind], path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["ours", "canonical", "paths", "paths of an array's attribute", "msgpack"])
+def test_weights_are_loaded_by_paths_or_canonical_names(kind, lenet, tmp_path):
+    model = lenet()
+    recording.load(model, written(tmp_path / "w.safetensors", kind))
+    for name, x in FLAX.items():
+        assert np.array_equal(model.arrays[name], x), name
+
+
+def test_all_weights_that_do_not_fit_are_named(lenet, tmp_path):
+    wrong = dict(FLAX) | {"more": np.ones(3, "float32"), "fc4.kernel": np.ones((2, 2), "float32")}
+    del wrong["fc5.bias"]
+    save_file(wrong, tmp_path / "w.safetensors")
+    expected = (
+        "it does not hold the model's own arrays: 1 are missing, fc5.bias; 1 are left over, more; "
+        "1 have another shape, fc4.kernel is (2, 2), not (120, 84)"
+    )
+    model = lenet()
+    before = dict(model.arrays)
+    with pytest.raises(spec.InvalidInput, match=re.escape(expected)):
+        recording.load(model, tmp_path / "w.safetensors")
+    assert model.arrays == before
+
+
+@slow
+def test_keras_own_file_is_loaded_as_keras_does(tmp_path):
+    normed, images = named("strangers_keras", "normed"), probe_images((3, 6, 6))
+    saved = normed()
+    saved.save_weights(tmp_path / "w.weights.h5")
+    model = recording.settle(normed(), "float32", None, images)
+    recording.load(model, tmp_path / "w.weights.h5")
+    for x, own in zip(saved.trainable_variables, model.arrays.values(), strict=False):
+        assert np.array_equal(x.value, own)
 
 
 # ---------------------------------------------------------------------------------------------------- no false alarms
@@ -289,5 +471,21 @@ def test_our_own_thin_network_is_the_same(preset, tuned):
         return model
 
     side = {"lenet-bn": 28}.get(preset, 64)
-    report = held(trial(made, {}, (config.in_channels, side, side), larger=True), config, inference=False)
+    done = trial(made, {}, (config.in_channels, side, side), larger=True, training=True)
+    report = held(done, config, inference=False)
     assert (report.status, report.lines, report.not_understood) == (0, (), None)
+
+
+@slow
+@pytest.mark.parametrize("preset", ["torchvision", "inception-v3"])
+def test_our_own_thin_network_has_its_heads_in_training(preset):
+    """Dropout, heads, and batch norm of the batch in both."""
+    config = thin(preset)
+    model = build(config, device="cpu")
+    images = probe_images((3, *[{"torchvision": 96, "inception-v3": 299}[preset]] * 2))
+    seen = recording.read(recording.settle(model, "float32", 0, images), images, training=True)
+    graph = rewritten(Recording(seen.graph, [], [np.zeros(0)] * len(seen.graph.nodes))).graph
+    with mock.patch.dict(spec.PRESETS, {config.preset: config}, clear=True):
+        table = Reference(config.preset, 3, config.num_classes).tree(images.shape[1:], training=True)
+    found = differences(align(table, read(graph, heads=True))[1])
+    assert [difference for difference in found if not difference.latent] == []

@@ -35,6 +35,8 @@ from googlenet_mx.operators.values import made_parameters
 
 mx, nn = recording.mx, recording.mx.gluon.nn  # nothing else may import MXNet first
 
+IMAGES = probe_images((1, 2, 2))  # which show a model of MXNet nothing before it runs
+
 slow = pytest.mark.slow
 
 
@@ -55,9 +57,9 @@ def passes(model: nn.Block, shape: spec.Shape, dtype: str, kinds: tuple[str, ...
 def trial(make: Any, shape: spec.Shape, *, seed: int | None = 0, kinds: tuple[str, ...] = ()) -> Trial:
     """The same in the first dtype that the model takes."""
     try:
-        return passes(recording.settle(make(), "float64", seed), shape, "float64", kinds)
+        return passes(recording.settle(make(), "float64", seed, IMAGES), shape, "float64", kinds)
     except mx.MXNetError:
-        return passes(recording.settle(make(), "float32", seed), shape, "float32", kinds)
+        return passes(recording.settle(make(), "float32", seed, IMAGES), shape, "float32", kinds)
 
 
 def stranger(mistake: str) -> nn.Block:
@@ -200,7 +202,7 @@ def test_effect_is_that_of_running_both_networks(mistake):
     _, alignment = align(reference.tree(shape), read(done.recordings["inference"].graph, heads=False))
     arrays = {own: effects.arrays[name] for name, own in weights(alignment).items()}
     for name in (right, mistake):
-        model, x = recording.settle(stranger(name), "float32", None), mx.nd.array(effects.x)
+        model, x = recording.settle(stranger(name), "float32", None, IMAGES), mx.nd.array(effects.x)
         model(x)
         made = [parameter for parameter in model.collect_params().values() if parameter._data is not None]
         names = names or list(made_parameters(model))
@@ -218,7 +220,7 @@ def test_effect_is_that_of_running_both_networks(mistake):
 def own(config: spec.Config, model: nn.Block, size: int):
     """The report on our own network."""
     with mock.patch.dict(spec.PRESETS, {config.preset: config}, clear=True):
-        done = passes(recording.settle(model, "float64", 0), (config.in_channels, size, size), "float64", ())
+        done = passes(recording.settle(model, "float64", 0, IMAGES), (config.in_channels, size, size), "float64", ())
         return check(done, config.preset, inference=False)
 
 
@@ -275,7 +277,7 @@ class Modern(nn.Block):
 def test_numpy_mode_is_read():
     mx.npx.set_np()
     try:
-        done = passes(recording.settle(Modern(), "float64", 0), (1, 8, 8), "float64", ("inference",))
+        done = passes(recording.settle(Modern(), "float64", 0, IMAGES), (1, 8, 8), "float64", ("inference",))
     finally:
         mx.npx.reset_np()
     recorded = done.recordings["inference"]
@@ -305,7 +307,9 @@ def test_weights_are_loaded_by_the_names_of_attributes_and_by_those_with_prefixe
         recording.load(lenet(), tmp_path / "prefixed.params")  # another one's prefixes
     recording.load(net, tmp_path / "prefixed.params")
     recording.load(other := lenet(), tmp_path / "own.params")
-    report = check(passes(recording.settle(other, "float64", None), (1, 28, 28), "float64", ()), None, inference=False)
+    report = check(
+        passes(recording.settle(other, "float64", None, IMAGES), (1, 28, 28), "float64", ()), None, inference=False
+    )
     assert (report.status, report.preset) == (0, "lenet")
     assert np.array_equal(report.arrays["conv1.weight"], net[0].weight.data().asnumpy())
     assert converted(report, tmp_path / "own.params", tmp_path / "out.npz", here).passed
@@ -351,7 +355,7 @@ def test_our_own_symbol_is_the_same(preset, size, tmp_path):
 )
 def test_symbol_of_a_stranger_is_read_as_what_it_computes(mistake, told, tmp_path):
     """Without the head, which no inference runs."""
-    model = recording.settle(stranger(mistake), "float32", None)
+    model = recording.settle(stranger(mistake), "float32", None, IMAGES)
     model(mx.nd.array(probe_images((3, SIZE, SIZE))))
     model(mx.sym.var("data")).save(str(tmp_path / "s-symbol.json"))
     parameters = [x for x in model.collect_params().values() if x._data is not None]

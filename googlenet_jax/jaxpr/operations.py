@@ -15,9 +15,10 @@ import numpy as np
 
 import spec
 from googlenet_jax.jaxpr.affine import Affine
+from googlenet_jax.jaxpr.masks import Mask, mask_of
 from googlenet_jax.jaxpr.reader import Reader
-from googlenet_jax.jaxpr.values import Known, Traced, by_channel, leaves, part, reshaped, size
-from harness.check.graph import Activation, Convolution, Flatten, Linear, Padding, Softmax, Unknown
+from googlenet_jax.jaxpr.values import Known, Traced, arithmetic, by_channel, part, reshaped, size
+from harness.check.graph import Activation, Convolution, Dropout, Flatten, Linear, Padding, Softmax, Unknown
 from harness.check.readers.rewriting import Channels, ChannelSum, Power, Product
 from spec.network import Add, AveragePool, Concat
 from spec.reference import adaptive_windows
@@ -209,12 +210,31 @@ def _counts(pool: Any, sides: tuple[int, int]) -> Any:
 def _reduce_sum(r: Reader, p: Any, read: list[Any], whole: spec.Shape) -> Made:
     (x,) = read
     reduced, axes = _reduced(x, p["axes"])
+    if "N" in reduced:
+        return _batch_sum(r, x, reduced, axes, whole)
     if not reduced:
         return replace(x, whole=whole, axes=axes)
     if set(reduced) == {"H", "W"}:
         op = Sum(average=spec.AdaptiveAverage(1), counts=size(x, "HW"))
         return r.node(op, read, whole, axes, (size(x, "C"), 1, 1))
     return r.node(_EXP_SUM, read, whole, axes) if reduced == "C" and r.op(x) == _EXP else None
+
+
+def _batch_sum(r: Reader, x: Traced, reduced: str, axes: str, whole: spec.Shape) -> Known | None:
+    """Over the batch and the whole map, by channel: a statistic, which is a number as a parameter is."""
+    node = r.nodes[x.node]
+    if axes.replace("1", "") != "C":
+        return None
+    if isinstance(node.op, Sum):
+        if node.op.average != spec.AdaptiveAverage(1):
+            return None
+        mean, count = r.expected(node.reads[0]), size(x, reduced) * node.op.counts
+    else:
+        mean, count = r.expected(x.node), size(x, reduced)
+        if node.op == spec.AdaptiveAverage(1):  # of each map before
+            r.absorbed.add(x.node)
+    total = arithmetic("mul", mean, Known(np.array([float(count)])))
+    return replace(total, value=np.broadcast_to(total.value, (size(x, "C"),)).reshape(whole))
 
 
 def _reduced(x: Traced, over: Sequence[int]) -> tuple[str, str]:
@@ -241,6 +261,8 @@ def _arithmetic(name: str) -> Callable[..., Any]:
         x, constant = read if first else read[::-1]
         if x.whole != whole:
             return None
+        if name == "mul" and (mask := mask_of(constant)):
+            return _dropped(r, x, mask, 0 if first else 1)
         before = r.op(x)
         if name == "div" and first and isinstance(before, Sum) and (average := _average(r, x, before, constant)):
             return average
@@ -253,7 +275,7 @@ def _arithmetic(name: str) -> Callable[..., Any]:
         if plain == (1 if name in ("mul", "div") else 0) and (first or name != "sub"):
             return x
         if name == "add" and isinstance(before, Convolution | Linear) and not before.bias and plain is None:
-            if constant.name or not leaves(constant):
+            if constant.name or not constant.leaves:
                 return r.instead(x, replace(before, bias=True), bias=r.array(constant, _whole(x, numbers)))
         if isinstance(before, Affine) and not before.plain and plain is None:
             return r.instead(x, before.then(name, numbers, first=first))
@@ -375,6 +397,8 @@ def _compare(r: Reader, p: Any, read: list[Any], whole: spec.Shape) -> Made:
 def _select(r: Reader, p: Any, read: list[Any], whole: spec.Shape) -> Made:
     """One number where another is above zero, one else: ReLU and leaky ReLU."""
     which, negative, x = read
+    if isinstance(which, Known):
+        return _masked(r, which, negative, x)
     if not isinstance(r.op(which), Sign) or r.nodes[which.node].reads != (x.node,):
         return None
     if isinstance(negative, Known):
@@ -384,6 +408,33 @@ def _select(r: Reader, p: Any, read: list[Any], whole: spec.Shape) -> Made:
         return None
     slope = scaled.factor.plain
     return None if slope is None else r.node(Activation("leaky_relu", slope), [x], whole, x.axes)
+
+
+def _masked(r: Reader, which: Known, off: Any, on: Any) -> Made:
+    """Zero, or what comes from the images, as a mask says."""
+    mask = mask_of(which)
+    if mask is None:
+        return None
+    if isinstance(on, Traced) and isinstance(off, Known) and off.plain == 0:
+        return _dropped(r, on, mask, 2)
+    if isinstance(off, Traced) and isinstance(on, Known) and on.plain == 0:
+        return _dropped(r, off, mask._replace(kept=1 - mask.kept, mean=1 - mask.mean), 1)
+    return None
+
+
+def _dropped(r: Reader, x: Traced, mask: Mask, operand: int) -> Made:
+    """Dropout, and a factor where the map has not been divided by the share that is kept."""
+    channels = mask.size < math.prod(x.whole)
+    if channels and mask.size != size(x, "NC"):
+        return None
+    r.dropped[r.variable] = operand, mask.mean
+    op = Dropout(round(1 - mask.kept, 7), always=not r.training, channels=channels)
+    before = r.op(x)
+    if isinstance(before, Affine) and before.shift.plain == 0 and before.factor.plain is not None:
+        if np.isclose(before.factor.plain * mask.mean, 1, rtol=1e-6):
+            return r.instead(x, op)
+    dropped = r.node(op, [x], x.whole, x.axes)
+    return r.node(Affine("mul", Known(np.array([mask.mean]))), [dropped], x.whole, x.axes)
 
 
 def _pointwise(kind: str) -> Callable[..., Any]:
@@ -491,7 +542,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "dot_general": _dot,
     "reduce_window_max": _max_pool,
     "reduce_window_sum": _window_sum,
-    "reduce_sum": _reduce_sum,
+    **dict.fromkeys(("reduce_sum", "psum"), _reduce_sum),  # the second one over the images of a `vmap`
     "reduce_max": _reduce_max,
     **{name: _arithmetic(name) for name in _OF_TWO},
     "neg": _neg,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,18 @@ class Known:
     params: Mapping[str, Any] = field(default_factory=dict)
     operands: tuple[Known, ...] = ()
 
+    @cached_property
+    def leaves(self) -> dict[str, Known]:
+        """The parameters in an expression, by name."""
+        if self.name:
+            return {self.name: self}
+        return {name: leaf for operand in self.operands for name, leaf in operand.leaves.items()}
+
     @property
     def plain(self) -> float | None:
         """The number, where it is one and the same everywhere and belongs to no parameter."""
         numbers = np.ravel(self.value)
-        same = numbers.size and (numbers == numbers[0]).all() and not leaves(self)
+        same = numbers.size and (numbers == numbers[0]).all() and not self.leaves
         return float(numbers[0]) if same else None
 
 
@@ -91,6 +99,8 @@ _LAYOUT = ("broadcast_in_dim", "reshape", "squeeze", "transpose", "slice", "conv
 def computed(equation: Any, read: Sequence[Known]) -> list[Known]:
     """What an operation makes of constants; by NumPy where that is easy, since JAX compiles for every shape."""
     name, params = equation.primitive.name, equation.params
+    if name == "select_n" and (chosen := read[0].plain) is not None:
+        return [read[1 + int(chosen)]]
     if name in _IN_NUMPY and all(isinstance(x.value, np.ndarray | np.generic | float | int) for x in read):
         values = [_IN_NUMPY[name](params, *(np.asarray(x.value) for x in read))]
     else:
@@ -125,6 +135,7 @@ _ELEMENTWISE: dict[str, Callable[..., spec.Array]] = {
     "square": lambda p, x: x * x,
     "max": lambda p, x, y: np.maximum(x, y),
 }
+_COMPARISONS = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal}
 _IN_NUMPY: dict[str, Callable[..., spec.Array]] = {
     **_ELEMENTWISE,
     "broadcast_in_dim": _broadcast,
@@ -133,6 +144,10 @@ _IN_NUMPY: dict[str, Callable[..., spec.Array]] = {
     "transpose": lambda p, x: x.transpose(p["permutation"]),
     "slice": _slice,
     "concatenate": lambda p, *parts: np.concatenate(parts, p["dimension"]),
+    "shift_right_logical": lambda p, x, y: x >> y,
+    "or": lambda p, x, y: x | y,
+    "bitcast_convert_type": lambda p, x: x.view(p["new_dtype"]),
+    **{name: lambda p, x, y, compare=compare: compare(x, y) for name, compare in _COMPARISONS.items()},
     "convert_element_type": lambda p, x: x.astype(p["new_dtype"]),
     "copy": lambda p, x: x,
 }
@@ -171,13 +186,6 @@ def arithmetic(name: str, *operands: Known) -> Known:
     return Known(_ELEMENTWISE[name]({}, *(x.value for x in operands)), "", name, {}, operands)
 
 
-def leaves(x: Known) -> dict[str, Known]:
-    """The parameters in an expression, by name."""
-    if x.name:
-        return {x.name: x}
-    return {name: leaf for operand in x.operands for name, leaf in leaves(operand).items()}
-
-
 def evaluated(x: Known, values: Mapping[str, spec.Array]) -> spec.Array:
     """An expression with other numbers in its parameters' places.
 
@@ -186,7 +194,7 @@ def evaluated(x: Known, values: Mapping[str, spec.Array]) -> spec.Array:
     """
     if x.name:
         return values[x.name]
-    if not leaves(x):
+    if not x.leaves:
         numbers = np.ravel(np.asarray(x.value, np.float64))
         return numbers[:1] if (numbers == numbers[:1]).all() else numbers
     if x.made_by == "broadcast_in_dim":  # repeated over the map
@@ -199,3 +207,8 @@ def evaluated(x: Known, values: Mapping[str, spec.Array]) -> spec.Array:
 def size(x: Traced, letters: str) -> int:
     """The number of places along some axes."""
     return math.prod(n for n, axis in zip(x.whole, x.axes, strict=True) if axis in letters)
+
+
+def depends(x: Known, name: str, values: Mapping[str, spec.Array]) -> bool:
+    """Whether an expression has other numbers where a parameter has."""
+    return not np.allclose(evaluated(x, values), evaluated(x, {**values, name: values[name] + 1}), rtol=1e-9)

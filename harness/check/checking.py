@@ -16,7 +16,7 @@ from harness.agreement import finite, relative_error
 from harness.check.align import Alignment, align, biases, weights
 from harness.check.arithmetic import Run, flat, joined
 from harness.check.differences import NORMED, TRAINING, WEIGHTS, Difference, differences, elsewhere
-from harness.check.graph import Graph, Norm, NotUnderstood, Recording, probe_images, samples
+from harness.check.graph import Norm, NotUnderstood, Recording, probe_images, samples
 from harness.check.reference import Effects, Model, Reference, arrays_of, folded_in, nearest
 from harness.check.tree import Chain, Step, logits, read, unused
 from harness.check.trial import LARGER, PADS_AS_NUMBERS, Trial
@@ -158,15 +158,18 @@ def understood(recording: Recording, images: spec.Array, dtype: str, *, heads: b
             f"{_first_wrong(recording, images, dtype)}, which cannot be run again ({misfit})"
         ) from misfit
     error = max(min(relative_error(flat(y), flat(x)) for x in recording.outputs) for y in got)
-    if not error <= _tolerance(graph, dtype):
+    if not error <= _tolerance(recording, dtype):
         raise NotUnderstood(_first_wrong(recording, images, dtype) + f", run again, is off by {error:.2g}")
     return tree, error
 
 
-def _tolerance(graph: Graph, dtype: str) -> float:
-    """Batch norm of the batch divides by deviations that are small: of Inception v4's 149 an output is 1.4e-12 off."""
-    of_batch = any(isinstance(node.op, Norm) and node.op.of_batch for node in graph.nodes)
-    return TOLERANCES[dtype] * (10 if of_batch else 1)
+def _tolerance(recording: Recording, dtype: str) -> float:
+    """Batch norm of the batch divides by deviations that are small: of Inception v4's 149 an output is 1.4e-12 off.
+
+    In float32 it is 4e-3 off, where a rounding of each pixel moves it by 3e-3; others were off by 0.3 to 2 such nudges.
+    """
+    of_batch = any(isinstance(node.op, Norm) and node.op.of_batch for node in recording.graph.nodes)
+    return max(TOLERANCES[dtype], recording.nudge) * (10 if of_batch else 1)
 
 
 def _first_wrong(recording: Recording, images: spec.Array, dtype: str) -> str:

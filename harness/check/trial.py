@@ -164,7 +164,7 @@ def _recording(kind: str, graph: Any, arrays: Mapping[str, spec.Array]) -> Recor
     named = {key.removeprefix(f"{kind}/array/"): x for key, x in arrays.items() if key.startswith(f"{kind}/array/")}
     outputs = [arrays[f"{kind}/output/{i}"] for i in range(len(graph["outputs"]))]
     samples = [arrays[f"{kind}/sample/{i}"] for i in range(len(graph["nodes"]))]
-    return Recording(graph_of(graph, named), outputs, samples)
+    return Recording(graph_of(graph, named), outputs, samples, graph["nudge"])
 
 
 # ------------------------------------------------------------------------------------------------- from the inside
@@ -172,6 +172,10 @@ def _recording(kind: str, graph: Any, arrays: Mapping[str, spec.Array]) -> Recor
 
 class Refused(Exception):
     """The code could not be run, or the model not be built."""
+
+
+class _Unfit(Refused):
+    """Its weights could not be loaded, which no other size changes."""
 
 
 def main(folder: Path) -> None:
@@ -218,7 +222,9 @@ def _written(trial: Trial, arrays: dict[str, spec.Array]) -> dict[str, Any]:
         arrays |= {f"{kind}/array/{name}": x for name, x in recording.graph.arrays.items()}
         arrays |= {f"{kind}/output/{i}": x for i, x in enumerate(recording.outputs)}
         arrays |= {f"{kind}/sample/{i}": x for i, x in enumerate(recording.samples)}
-    graphs = {kind: recording.graph.as_json() for kind, recording in trial.recordings.items()}
+    graphs = {
+        kind: recording.graph.as_json() | {"nudge": recording.nudge} for kind, recording in trial.recordings.items()
+    }
     return {name: getattr(trial, name) for name in _FACTS} | {"graphs": graphs}
 
 
@@ -238,20 +244,15 @@ def attempt(task: Task) -> Trial:
         for attempts, dtype in enumerate(recorder.DTYPES):
             if attempts:
                 model, _, _ = _built(made, task)
-            if task.weights is not None:
-                with told(f"--weights {shown(task.weights)}"):
-                    recorder.load(model, Path(task.folder, task.weights))
             try:
-                with told("it ran and raised"):
-                    model = recorder.settle(model, dtype, None if task.weights or task.as_it_is else 0)
-                    recordings = {"inference": recorder.record(model, probe_images(shape), training=False)}
+                model, inference = _first_pass(recorder, model, dtype, shape, task)
+            except _Unfit:
+                raise
             except Refused as error:
                 reasons.setdefault(" x ".join(map(str, shape)), str(error))
                 continue
-            failed: dict[str, str] = {}
-            others = {LARGER: (enlarged(shape), False)} | (
-                {"training": (shape, True)} if task.training and recorder.TRAINING else {}
-            )
+            recordings, failed = {"inference": inference}, {}
+            others = {LARGER: (enlarged(shape), False)} | ({"training": (shape, True)} if task.training else {})
             for kind, (size, training) in others.items():
                 try:
                     with told("it ran and raised"):
@@ -262,11 +263,23 @@ def attempt(task: Task) -> Trial:
                     failed[kind] = str(error)
             parameters = recorder.parameters(model)
             if not parameters and task.target.endswith(PROGRAMS):  # it is frozen
-                parameters, framework = recordings["inference"].graph.trained(), "torchscript"
+                parameters, framework = inference.graph.trained(), "torchscript"
             return Trial(shape, framework, dtype, parameters, recordings, failed)
     if len(reasons) == 1:
         raise Refused(next(iter(reasons.values())))
     raise Refused("; ".join(f"at {shape} {reason}" for shape, reason in reasons.items()) + "; --input says the shape")
+
+
+def _first_pass(recorder: Any, model: Any, dtype: str, shape: spec.Shape, task: Task) -> tuple[Any, Recording]:
+    """The model with its arrays, and what it does at inference."""
+    images = probe_images(shape)
+    with told("it ran and raised"):
+        model = recorder.settle(model, dtype, None if task.weights or task.as_it_is else 0, images)
+    if task.weights is not None:
+        with told(f"--weights {shown(task.weights)}", _Unfit):
+            recorder.load(model, Path(task.folder, task.weights))
+    with told("it ran and raised"):
+        return model, recorder.record(model, images, training=False)
 
 
 def _found(task: Task) -> Any:
@@ -349,26 +362,26 @@ def _by_argument(made: Any) -> str | None:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def told(what: str, refusal: type[Refused] = Refused) -> Iterator[None]:
     """A context in which whatever the user's code raises, an end of the process too, is told in one line."""
     try:
         yield
     except (Refused, NotSeen):
         raise
     except spec.InvalidInput as error:
-        raise Refused(f"{what}: {error}") from error
+        raise refusal(f"{what}: {error}") from error
     except SystemExit as error:
-        raise Refused(f"the code ended the process, with exit status {error.code}") from error
+        raise refusal(f"the code ended the process, with exit status {error.code}") from error
     except MemoryError as error:
-        raise Refused("memory ran out; --memory allows more") from error
+        raise refusal("memory ran out; --memory allows more") from error
     except EOFError as error:
-        raise Refused("the code asked for input, and there is none") from error
+        raise refusal("the code asked for input, and there is none") from error
     except BaseException as error:
         first, *others = str(error).strip().splitlines() or [""]
         said = others[-1] if others and first.startswith("Traceback") else first  # as MXNet's operators raise it
         if "not enough memory" in said or "can't allocate memory" in said:
-            raise Refused("memory ran out; --memory allows more") from error
-        raise Refused(f"{what} {shown(type(error).__name__)}: {shown(said[:200])}") from error
+            raise refusal("memory ran out; --memory allows more") from error
+        raise refusal(f"{what} {shown(type(error).__name__)}: {shown(said[:200])}") from error
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import screen
-from harness.check import FILES, PROGRAMS
+from harness.check import FILES, PROGRAMS, SYMBOL
 from harness.cli.options import Json, console, notes, task_runner
 from harness.cli.vectors import check_capture
 from harness.shown import shown
@@ -107,7 +107,7 @@ def check(
         shapes = [(number, config.input_size, config.input_size) for number in channels]
     else:
         shapes = [(3, 224, 224), (1, 96, 96), (1, 224, 224), (1, 28, 28), (3, 299, 299)]
-    if weights is not None and not weights.is_file():
+    if weights is not None and not weights.exists():
         raise spec.InvalidInput(f"--weights {weights}: there is no such file")
     for option, path in (("--convert", target), ("--html", html)):
         if path is not None:
@@ -122,8 +122,8 @@ def check(
                 f"--convert {target}: another model's weights are written as a state dict; expected a name that ends "
                 f"in one of {', '.join(TRANSFERRED)}"
             )
-    if model.endswith(FILES) and (arg or weights):
-        raise spec.InvalidInput("--arg and --weights are for code; a file of a model has its weights")
+    if model.endswith(FILES) and (arg or (weights and not model.endswith(SYMBOL))):
+        raise spec.InvalidInput("--arg and --weights are for code, and --weights for a symbol; a file has its weights")
     task = Task(
         target=model,
         folder=str(Path.cwd()),

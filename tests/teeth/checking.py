@@ -13,7 +13,7 @@ FAULTS = [
     Fault(
         "what is run again is not held against the model",
         "harness/check/checking.py",
-        "    if not error <= _tolerance(graph, dtype):",
+        "    if not error <= _tolerance(recording, dtype):",
         "    if error > 1e9:",
         (f"{_C}::test_recorder_that_sees_something_else_is_not_believed",),
     ),

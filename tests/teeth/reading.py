@@ -8,6 +8,7 @@ _R = "tests/test_rewriting.py"
 _RULES = "harness/check/readers/rewriting.py"
 _WRITTEN = "tests/test_check.py::test_written_batch_norm_is_read"
 _G = "tests/test_check_mx.py"
+_J = "tests/test_check_jax.py"
 _GLUON = "googlenet_mx/recording.py"
 _HANDLERS = "googlenet_mx/operators/handlers.py"
 _SYMBOL = f"{_G}::test_symbol_with_a_loss_and_a_batch_norm_of_fixed_scale_is_read"
@@ -40,6 +41,42 @@ FAULTS = [
         "share = ((running.flatten() - before[name].flatten()) / apart)",
         "share = ((batch.flatten() - running.flatten()) / apart)",
         (f"{_WRITTEN}[as in the paper]",),
+    ),
+    # ------------------------------------------------------------------------------------------------------ JAX
+    Fault(
+        "what a mask drops is what it keeps",
+        "googlenet_jax/jaxpr/masks.py",
+        "kept = 1 - share if above else share",
+        "kept = share",
+        (f"{_J}::test_masks_of_random_numbers_are_dropout_which_drops_nothing[product]",),
+    ),
+    Fault(
+        "a batch's mean of squares is its variance",
+        "googlenet_jax/jaxpr/reader.py",
+        'return arithmetic("add", spread, arithmetic("mul", one, other))',
+        "return spread",
+        (f"{_J}::test_training_is_read_with_the_statistics_of_the_batch_and_dropout[nnx]",),
+    ),
+    Fault(
+        "training is asked for where inference is",
+        "googlenet_jax/jaxpr/libraries.py",
+        "{name: _FLAGS[name] == training for",
+        "{name: _FLAGS[name] for",
+        (f"{_J}::test_training_is_read_with_the_statistics_of_the_batch_and_dropout[linen]",),
+    ),
+    Fault(
+        "the first batch of a training stands for all",
+        "googlenet_jax/jaxpr/libraries.py",
+        "    state = jax.tree.map(lambda x: jax.numpy.zeros_like(x) if x.dtype == bool else x, state)\n",
+        "",
+        (f"{_J}::test_running_statistics_that_blend_into_training_are_not_read_as_batch_norm",),
+    ),
+    Fault(
+        "weights of another shape are put into a layer",
+        "googlenet_jax/jaxpr/weights.py",
+        "if name in arrays and not _same_shape(arrays[name].shape, x.shape)",
+        "if name in arrays and arrays[name].size > x.size",
+        (f"{_J}::test_all_weights_that_do_not_fit_are_named",),
     ),
     # ---------------------------------------------------------------------------------------------------- MXNet
     Fault(

@@ -84,7 +84,7 @@ def _scaled_once(nodes: Sequence[Node], outputs: Sequence[int]) -> list[Node]:
     return made
 
 
-_ROUNDING = 1e-12
+_ROUNDING = 1e-7  # of float32, in which a factor and what takes it back may be
 Powers = tuple[tuple[int, float], ...]  # a product: nodes, each with its exponent
 
 

@@ -19,7 +19,7 @@ from spec import Array
 NUMBERS = "numbers"  # the role of what is computed with; the arrays that it comes from have their own names as roles
 # Of float64: in float32 an epsilon of 1e-5 is lost in the variances' rounding, and would be told as another one.
 _LEVEL, _CLOSE = 1e-12, 1e-9
-_OF_BATCH = "batch "
+OF_BATCH = "batch "
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class ByChannel(Unknown):
 
 def batch_mean(number: int) -> str:
     """The name of the mean of a node's output over the batch and the map."""
-    return f"{_OF_BATCH}mean {number}"
+    return f"{OF_BATCH}mean {number}"
 
 
 def batch_var(number: int) -> str:
     """The name of its variance, divided by the count."""
-    return f"{_OF_BATCH}var {number}"
+    return f"{OF_BATCH}var {number}"
 
 
 class _Affine(NamedTuple):
@@ -86,15 +86,32 @@ def _norm(node: Node, affine: _Affine, arrays: Mapping[str, Array]) -> Node | No
     found = read_norm(affine.factor, affine.shift, affine.inner, affine.outer, arrays)
     if found is None:
         return None
+    made = norm_of(found, batch_mean(affine.start), batch_var(affine.start), affine.momentum)
+    if made is None:
+        return None
+    op, roles = made
+    return replace(node, op=op, reads=(affine.start,), arrays=roles)
+
+
+def norm_of(
+    found: tuple[float, dict[str, str]], mean: str, var: str, momentum: float | None
+) -> tuple[Norm, dict[str, str]] | None:
+    """What `read_norm` has found as an operation and its arrays by role.
+
+    Args:
+        found: Its epsilon and its roles.
+        mean: The name of the batch's own mean, of what is normalized.
+        var: Of its variance.
+        momentum: The share of the batch in the running statistics.
+    """
     epsilon, roles = found
     statistics = roles["mean"], roles["var"]
-    of_batch = statistics == (batch_mean(affine.start), batch_var(affine.start))
+    of_batch = statistics == (mean, var)
     if of_batch:
         roles = {role: name for role, name in roles.items() if name not in statistics}
-    elif any(name.startswith(_OF_BATCH) for name in statistics):
+    elif any(name.startswith(OF_BATCH) for name in statistics):
         return None
-    op = Norm(epsilon, affine.momentum, "weight" in roles, "bias" in roles, of_batch=of_batch)
-    return replace(node, op=op, reads=(affine.start,), arrays=roles)
+    return Norm(epsilon, momentum, "weight" in roles, "bias" in roles, of_batch=of_batch), roles
 
 
 def read_norm(
