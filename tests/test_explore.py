@@ -444,7 +444,7 @@ def test_scripts_write_text_and_no_markup():
 def test_own_pictures_and_a_size(tmp_path):
     save_digits(tmp_path / "digits", 1)
     found = googlenet("explore", "digits/digit 3", "--preset", "lenet", "--backend", FIRST, cwd=tmp_path)
-    assert "1 pictures of 28 pixels" in found.stdout
+    assert "1 picture of 28 pixels" in found.stdout
     assert data_of(tmp_path / "explore.html")["pictures"][0]["name"] == "0.png"
 
 
@@ -467,6 +467,13 @@ def test_bad_input_is_refused_in_one_line(tmp_path):
     assert "nosuch" in _refused(tmp_path, "--preset", "nosuch")
     assert "cannot take" in _refused(tmp_path, "--preset", "lenet", "--size", "3")
     assert "tf" in _refused(tmp_path, "--backend", "tf")
+    save_digits(tmp_path / "digits", 1)
+    assert "at most 8 pictures" in _refused(tmp_path, "digits", "--preset", "lenet")
+    endless = {name: x.astype(np.float64) for name, x in weights_of("lenet").params.items()}
+    endless["fc5.weight"] = np.full_like(endless["fc5.weight"], 1e308)
+    preprocessing = weights_of("lenet").metadata["preprocessing"] | {"size": 28}
+    save(tmp_path / "endless.safetensors", endless, spec.preset("lenet"), {"preprocessing": preprocessing})
+    assert "not finite" in _refused(tmp_path, "--weights", "endless.safetensors", "--backend", FIRST)
 
 
 def test_a_page_that_was_there_stays_where_something_goes_wrong(tmp_path):

@@ -117,7 +117,7 @@ def explore(
         list[str] | None,
         typer.Argument(
             metavar="PICTURE",
-            help="Files or folders.",
+            help="Files or folders, at most 8 pictures.",
             show_default="some that are at hand: digits, photographs, of a run on Fashion-MNIST test images",
         ),
     ] = None,
@@ -172,7 +172,8 @@ def explore(
         print(json.dumps(told, indent=2))
     else:
         tell = console()
-        screen.say(tell, f"{subject.config}, {len(subject.names)} pictures of {subject.images.shape[2]} pixels")
+        pictures_of = f"{len(subject.names)} picture{'s' * (len(subject.names) > 1)} of"
+        screen.say(tell, f"{subject.config}, {pictures_of} {subject.images.shape[2]} pixels")
         screen.say(
             tell,
             f"{backend} in float64: no stage is off the referee by more than {facts.worst:.1e}, relatively",

@@ -297,7 +297,10 @@ def _fallen(name: str, right: Scene, wrong: Scene, expected: spec.Arrays, classe
         return None
     if spec.param_shapes(wrong.config) != spec.param_shapes(right.config) or _misfits(wrong):
         return None  # no file would load, or nothing run: nobody falls into this one unnoticed
-    stages = reference.activations(wrong.config, wrong.params, wrong.images)
+    with np.errstate(over="ignore", invalid="ignore"):
+        stages = reference.activations(wrong.config, wrong.params, wrong.images)
+    if not all(np.isfinite(x).all() for x in stages.values()):
+        return None
     misshapen = [stage for stage, x in expected.items() if stages[stage].shape != x.shape]
     errors = {
         stage: None if stage in misshapen else float(f"{relative_error(stages[stage], x):.3g}")

@@ -70,8 +70,13 @@ def explore(subject: Subject, backend: str, run_task: RunTask, path: StrPath, do
     scene = laboratory.Scene(subject.trunk, subject.params, subject.images)
     stages, facts = _computed(scene, backend, run_task)
     done(backend)
-    expected = reference.activations(scene.config, scene.params, scene.images)
+    with np.errstate(over="ignore", invalid="ignore"):  # it is said below
+        expected = reference.activations(scene.config, scene.params, scene.images)
     done("referee")
+    for who, found in (("the referee", expected), (backend, stages)):
+        if endless := [stage for stage, x in found.items() if not np.isfinite(x).all()]:
+            remedy = "googlenet inspect says whether the weights are" if subject.weights else "take other pictures"
+            raise InvalidInput(f"{who}: what {endless[0]} puts out is not finite; {remedy}")
     errors = {stage: relative_error(stages[stage], x) for stage, x in expected.items()}
     order = np.argsort(-expected[scene.config.logits], axis=1, kind="stable")[:, : laboratory.SHOWN]
     traps = []
@@ -141,7 +146,8 @@ def rendered(data: dict[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}  # the order counts
+    # In their own order, and with nothing that is no JSON.
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
     script = "\n".join((_FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(

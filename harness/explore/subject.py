@@ -11,14 +11,16 @@ import numpy as np
 import spec
 from harness.atomic import StrPath
 from harness.check.reference import Reference, usual_preparation
+from harness.images.pictures import pictures_in
 from harness.images.sources import load_batch, scikit_learn
 from harness.weights.checkpoint import Checkpoint
 from harness.weights.prediction import read_pictures
 from harness.weights.preprocessing import Preprocessing, chosen
-from spec import Array, Arrays
+from spec import Array, Arrays, InvalidInput
 from spec.shapes import find_misfit
 
 _COUNT = 4  # pictures, where none are given
+_MOST = 8  # that a page shows
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ def _pictures(
     if not pictures and config.in_channels == 1:
         batch = load_batch([dataset], config, prepare.size, _COUNT, data_dir, prepare.apply)
         return [f"{batch.source}, {i}" for i in range(1, _COUNT + 1)], batch.images, ()
+    count = sum(len(pictures_in(Path(name))[0]) if Path(name).is_dir() else 1 for name in pictures)
+    if count > _MOST:
+        raise InvalidInput(f"expected at most {_MOST} pictures, got {count:,}; name some of them")
     photographs = sorted(map(str, scikit_learn("images").glob("*.jpg")))
     names, images, lines = read_pictures(pictures or photographs, prepare)
     return [Path(name).name for name in names], images, lines

@@ -1,6 +1,6 @@
 // The network drawn: stages from top to bottom, branches side by side. Every box is a link to what it is.
 
-const COLUMN = 92; // widths and heights in units of the drawing, which are pixels where there is room
+const COLUMN = 95; // widths and heights in units of the drawing, which are pixels where there is room
 const GAP = 10;
 const LINE = 18; // between two boxes, for the line that joins them
 const SMALLEST = 34;

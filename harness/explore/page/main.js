@@ -20,6 +20,7 @@ function render(focus) {
   const map = document.getElementById("drawing");
   const scrolled = map.scrollTop;
   map.replaceChildren(...drawingPane(shown));
+  document.querySelector("main").style.setProperty("--wide", `${map.querySelector("svg").getAttribute("width")}px`);
   map.scrollTop = scrolled;
   document.getElementById("panel").replaceChildren(h("div", {}, shown.panel()));
   for (const box of map.querySelectorAll("a.node")) {
@@ -53,8 +54,8 @@ function arrive(view, map) {
 function header(view) {
   const { network } = DATA;
   const [channels, height, width] = network.input;
-  const views = [["", "network", ["overview", "operation"]], ["traps", "traps", ["traps"]]];
-  if (Object.keys(DATA.comparisons.networks).length > 1) views.push(["compare", "compare", ["compare"]]);
+  const views = [["", "network", ["overview", "operation"]], ["traps", "view_traps", ["traps"]]];
+  if (Object.keys(DATA.comparisons.networks).length > 1) views.push(["compare", "view_compare", ["compare"]]);
   const fact = (word, value) => h("div", {}, h("dt", {}, word), h("dd", {}, value));
   return [
     h(

@@ -1,7 +1,7 @@
 // The pictures on their way: the strongest maps of a stage or a branch, and where on the picture a unit looks.
 
 function mapsSection(name) {
-  const operation = DATA.network.operations[name] ?? lastOfHead(name);
+  const operation = DATA.network.operations[name] ?? headOf(name);
   if (operation.head) return section(t("way"), h("p", { class: "note" }, t("way_head")));
   const maps = DATA.maps[name]?.[state.picture];
   if (!maps) return section(t("way"), h("p", { class: "note" }, t("way_none")));

@@ -9,14 +9,15 @@ function operationPanel(name) {
     stage === name ? tableRow(name) : null,
     trapsHere(name),
     mapsSection(name),
+    name === lastStage() ? topClasses() : null,
     codeSection(name, stage),
     namesSection(name),
   ];
 }
 
 function heading(name) {
-  const order = Object.keys(DATA.network.operations);
-  for (const head of Object.keys(DATA.network.stages)) if (!order.includes(head)) order.push(head);
+  const inside = (stage) => Object.keys(DATA.network.operations).filter((x) => DATA.network.operations[x].stage === stage);
+  const order = Object.keys(DATA.network.stages).flatMap((stage) => (isHead(stage) ? [stage, ...inside(stage)] : inside(stage)));
   const at = order.indexOf(name);
   const near = (i, word) => order[i] && h("a", { href: `#${order[i]}`, class: "near" }, `${t(word)}: ${order[i]}`);
   return h(
@@ -31,7 +32,7 @@ function heading(name) {
 /** Names and values, in a grid. */
 function facts(name) {
   const { network } = DATA;
-  const operation = network.operations[name] ?? lastOfHead(name);
+  const operation = network.operations[name] ?? headOf(name);
   const costs = network.stages[name] ?? operation;
   const rows = [
     [t("output"), shapeText(operation.out)],
@@ -48,17 +49,28 @@ function facts(name) {
   );
 }
 
-function lastOfHead(head) {
-  return Object.values(DATA.network.operations).findLast((x) => x.stage === head);
+/** A whole head has no operation of its own. */
+function isHead(stage) {
+  return !(stage in DATA.network.operations);
+}
+
+/** What a whole head takes, puts out and sees. */
+function headOf(stage) {
+  const inside = Object.values(DATA.network.operations).filter((x) => x.stage === stage);
+  return { ...inside.at(-1), into: inside[0].into, settings: {} };
 }
 
 function counted(n, all) {
   return [count(n), n > 0 && h("small", {}, ` ${t("share", { share: percent(n / all) })}`)];
 }
 
+function fieldSize({ field }) {
+  return field ? t("field_is", { height: field[0], width: field[1] }) : t("field_whole");
+}
+
 function fieldText({ field }) {
-  if (!field) return t("field_whole");
-  const text = t("field_is", { height: field[0], width: field[1] });
+  const text = fieldSize({ field });
+  if (!field) return text;
   const beyond = field[0] > DATA.network.input[1] || field[1] > DATA.network.input[2];
   return beyond ? [text, h("small", {}, ` ${t("field_beyond")}`)] : text;
 }
@@ -73,7 +85,7 @@ const OF_OTHERS = ["order", "size", "alpha", "beta", "k", "scale", "shortcut"];
 
 function settingRows(settings) {
   return [...SHOWN_AS_ROWS, ...OF_OTHERS]
-    .filter((what) => what in settings)
+    .filter((what) => what in settings && (settings[what] !== null || what !== "dropout"))
     .map((what) => [t(what === "kernel" && settings.kind !== "convolution" ? "window" : what), settingText(what, settings[what])]);
 }
 
@@ -114,7 +126,7 @@ function tableRow(stage) {
     shapeText(x.out),
     x.parameters ? count(x.parameters) : "",
     x.multiply_adds ? count(x.multiply_adds) : "",
-    fieldText(x),
+    fieldSize(x),
   ]);
   return inside.length > 0 && section(t("table_row"), table(t("table_row"), headings, rows));
 }
