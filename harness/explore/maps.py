@@ -65,9 +65,9 @@ def feature_maps(stages: spec.Arrays, config: spec.Config, shape: spec.Shape) ->
         shape: (channels, height, width) of the pictures.
 
     Returns:
-        JSON values: numbers of ``channels``, the strongest first (by the mean of |x|), each one's largest |x| as
-        ``peaks`` and where it is, [row, column], as ``at``; the channels' ``count``, the ``size`` of a map as it is
-        shown, whether numbers are ``signed``, and all maps below one another as a PNG in base64.
+        JSON values: numbers of ``channels``, the strongest first (by the mean of |x|), each one's value with the
+        largest |x| as ``peaks`` and where it is, [row, column], as ``at``; the channels' ``count``, the ``size`` of a
+        map as it is shown, whether numbers are ``signed``, and all maps below one another as a PNG in base64.
     """
     parts = {stage: (stage, 0, x.shape[1], STAGE) for stage, x in stages.items()}
     parts |= {name: (*place, BRANCH) for name, place in branches(config, shape).items() if place[0] in stages}
@@ -83,10 +83,12 @@ def _strongest(x: Array, start: int, most: int) -> dict[str, Any]:
     """Of one picture's maps (C, H, W), whose first is the stage's channel `start`."""
     order = np.argsort(-np.abs(x).mean((1, 2)), kind="stable")[:most]
     chosen = x[order]
-    peaks = np.abs(chosen).max((1, 2))
-    places = [divmod(int(i), x.shape[2]) for i in np.abs(chosen).reshape(len(chosen), -1).argmax(1)]
+    flat = chosen.reshape(len(chosen), -1)
+    largest = np.abs(flat).argmax(1)
+    peaks = flat[np.arange(len(flat)), largest]
+    places = [divmod(int(i), x.shape[2]) for i in largest]
     signed = bool(chosen.min() < 0)
-    share = chosen / np.where(peaks > 0, peaks, 1)[:, None, None]
+    share = chosen / np.where(peaks == 0, 1, np.abs(peaks))[:, None, None]
     levels = np.rint(128 + 127 * share if signed else 255 * share)
     size = [min(side, _LARGEST) for side in x.shape[1:]]
     return {

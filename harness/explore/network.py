@@ -76,12 +76,13 @@ def drawn(config: spec.Config, size: int) -> dict[str, Any]:
     shape = (config.in_channels, size, size)
     costs, rows, seen = layer_costs(config, shape), table(config, shape), fields(config, shape)
     operations: dict[str, Any] = {}
+    taken = _taken(config, shape)
     for node in spec.walk(config, shape):
         cost, field = costs.get(node.name), seen[node.name]
         operations[node.name] = {
             "stage": node.stage,
             "settings": settings(node),
-            "into": node.into,
+            "into": taken[node.name],
             "out": node.out,
             "parameters": cost.parameters if cost else 0,
             "multiply_adds": cost.multiply_adds if cost else 0,
@@ -110,6 +111,19 @@ def drawn(config: spec.Config, size: int) -> dict[str, Any]:
         },
         "layout": [_laid(stage, stage, part) for stage, part in config.stages],
     }
+
+
+def _taken(config: spec.Config, shape: spec.Shape) -> dict[str, spec.Shape]:
+    """The shape of what each operation takes, by its name; of a block's end that of what all its branches read."""
+    outputs: dict[str, spec.Shape] = {IMAGES: shape}
+    ways: dict[str, tuple[str, ...]] = {IMAGES: (IMAGES,)}  # all that leads to an output, in forward order
+    taken = {}
+    for node in spec.walk(config, shape):
+        common = [name for name in ways[node.reads[0]] if all(name in ways[read] for read in node.reads)]
+        taken[node.name] = outputs[common[-1]] if isinstance(node.op, Concat) else node.into
+        ways[node.name] = (*common, node.name) if isinstance(node.op, Concat) else (*ways[node.reads[0]], node.name)
+        outputs[node.name] = node.out
+    return taken
 
 
 def _laid(name: str, stage: str, part: Any) -> dict[str, Any]:

@@ -50,7 +50,7 @@ function sources(names) {
     { class: "sources" },
     names.map((name) => {
       const network = DATA.comparisons.networks[name];
-      const size = `${count(network.parameters)} ${t("by_parameters")}, ${short(network.multiply_adds)} ${t("by_multiply_adds")}`;
+      const size = t("compare_size", { parameters: count(network.parameters), multiply_adds: short(network.multiply_adds) });
       return h(
         "div",
         {},

@@ -57,9 +57,10 @@ function short(n) {
   return unit ? `${Number((n / size).toPrecision(3))}${unit}` : String(n);
 }
 
-/** An error in two digits. */
+/** A number in two digits. */
 function digits(x) {
   if (x === 0) return "0";
+  if (x < 0) return `−${digits(-x)}`;
   if (x < 1e-3 || x >= 1e4) return x.toExponential(1);
   return x < 100 ? x.toPrecision(2) : String(Number(x.toPrecision(2)));
 }

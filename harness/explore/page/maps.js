@@ -53,7 +53,7 @@ class View {
     const { maps, units } = this;
     const smaller = maps.size[0] < units[0] || maps.size[1] < units[1];
     const note = [
-      t("way_note", { shown: maps.channels.length, count: count(maps.count) }),
+      t(units[0] * units[1] > 1 ? "way_note" : "way_numbers", { shown: maps.channels.length, count: count(maps.count) }),
       maps.signed && t("way_signed"),
       smaller && t("way_smaller", { height: maps.size[0], width: maps.size[1] }),
     ];
@@ -64,11 +64,19 @@ class View {
       h(
         "div",
         {},
-        h("div", { class: "maps" }, maps.channels.map((_, i) => this.map(i))),
+        units[0] * units[1] === 1 ? this.numbers() : h("div", { class: "maps" }, maps.channels.map((_, i) => this.map(i))),
         h("p", { class: "note" }, sentences(...note)),
-        h("p", { class: "note" }, t("way_unit")),
+        units[0] * units[1] > 1 && h("p", { class: "note" }, t("way_unit")),
       ),
     );
+  }
+
+  /** Of maps of one number each the numbers. */
+  numbers() {
+    const { channels, peaks } = this.maps;
+    const most = Math.max(...peaks.map(Math.abs)) || 1;
+    const bar = (x) => h("span", { class: x < 0 ? "measure hot" : "measure" }, h("span", { style: { width: `${(100 * Math.abs(x)) / most}%` } }));
+    return measures(t("way"), channels.map((channel, i) => [t("channel", { channel }), bar(peaks[i]), digits(peaks[i])]));
   }
 
   map(i) {
