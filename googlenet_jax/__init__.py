@@ -5,6 +5,7 @@ they flatten; there is no ceiling mode, so pools pad below and to the right; bat
 stores the biased running variance; float64 has to be switched on for the whole process.
 """
 
+import googlenet_jax.device  # noqa: F401 (first: it sees to what XLA needs before it is used)
 from googlenet_jax.ancestors import VGG, AlexNet, LeNet, NiN
 from googlenet_jax.build import build
 from googlenet_jax.device import describe, peak_memory, wait

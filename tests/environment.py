@@ -9,8 +9,8 @@ from pathlib import Path
 
 # Compiling is most of what JAX does here. Lightly optimized, and by XLA's older emitters, which make four times less
 # machine code, in one piece, it takes a third of the time, and computes the same: LLVM's level 0 would compile faster
-# still, and compute ten times as long. `googlenet compare` runs with XLA's own settings, in test_compare.py. Other
-# versions may not have these settings, and XLA ends the process at one that it does not know.
+# still, and compute ten times as long. `googlenet compare` runs with the package's own settings, in test_compare.py.
+# Other versions may not have these settings, and XLA ends the process at one that it does not know.
 with suppress(PackageNotFoundError):
     if version("jaxlib").startswith("0.7."):
         os.environ.setdefault(

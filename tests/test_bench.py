@@ -729,6 +729,10 @@ def test_threads_are_told_each_framework_its_own_way(tmp_path, monkeypatch):
     monkeypatch.setenv("MXNET_ENGINE_TYPE", "NaiveEngine")
     compiled = environment(tmp_path, Candidate("mx", "compiled", "infer", 1, "float32"), 4)
     assert (compiled["MXNET_ENGINE_TYPE"], compiled["OMP_NUM_THREADS"]) == ("NaiveEngine", "4")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    for variant, flags in (("textbook", ""), ("tuned", None)):
+        shutil.rmtree(tmp_path / "packages")
+        assert environment(tmp_path, Candidate("jax", variant, "infer", 1, "float32"), 4).get("XLA_FLAGS") == flags
 
 
 # --------------------------------------------------------------------------------------------------------- processes

@@ -76,7 +76,7 @@ def _assert_everything_agrees(report: dict[str, Any], config: spec.Config, image
 
 
 def _compared_as_users_do(folder: Path, *words: str) -> tuple[str, dict[str, Any]]:
-    """All tested backends in processes of their own, JAX with XLA's own settings: the table and the JSON."""
+    """All tested backends in processes of their own, JAX with the package's own settings: the table and the JSON."""
     file = folder / "report.json"
     done = googlenet_process("compare", "--backends", ",".join(TESTED), "--json", str(file), *words)
     report = json.loads(file.read_text())
@@ -105,8 +105,8 @@ def test_every_backend_agrees_with_all_defaults(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif("jax" not in TESTED, reason="JAX is not tested")
-def test_jax_agrees_by_the_emitters_that_users_have():
-    """What the other tests of JAX have compiled by the older ones, here with what `d2l` above has nothing of."""
+def test_jax_agrees_by_the_newer_emitters():
+    """By XLA's newer emitters, which other versions of JAX have, and who sets XLA's flags."""
     flags = "--xla_backend_optimization_level=1 --xla_backend_extra_options=xla_cpu_optimize_for_size=1"
     chosen = "float64 and (torchvision or bvlc)"
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_networks.py", "-k", chosen]

@@ -152,14 +152,17 @@ StartProcess = Callable[[Candidate], Process]
 def environment(folder: Path, candidate: Candidate, threads: int) -> dict[str, str]:
     """The environment of a candidate's process: every framework computes with that number of threads.
 
-    MXNet's textbook, compiled or not, runs by MXNet's own engine, and not compiled with half of the threads: what a
-    user's script does. It has to be told, because our package, which the textbook's module belongs to, chooses others.
+    The textbooks run as a user's script does: MXNet's, compiled or not, by MXNet's own engine, and not compiled with
+    half of the threads; JAX's by XLA's own flags. They have to be told, because our packages, which the textbooks'
+    modules belong to, choose others.
     """
     if (candidate.backend, candidate.variant) == ("mx", "textbook"):
         threads = max(1, threads // 2)
     variables = worker_environment(folder)
     if candidate.backend == "mx" and candidate.variant != "tuned":
         variables = MXNET_OWN_ENGINE | variables
+    if candidate.backend == "jax" and candidate.variant != "tuned":
+        variables = {"XLA_FLAGS": ""} | variables
     if "OMP_WAIT_POLICY" not in os.environ:
         del variables["OMP_WAIT_POLICY"]  # one process works at a time, so its threads may wait in busy loops
     if candidate.task:

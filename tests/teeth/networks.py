@@ -370,7 +370,7 @@ FAULTS = [
         "googlenet_mx/device.py",
         '_has_cuda() or processes("mx") > 1:',
         "_has_cuda():",
-        ("tests/test_mxnet_start.py::test_one_device_on_a_cpu_gets_the_synchronous_engine[given4-False-None-None]",),
+        ("tests/test_settings.py::test_one_device_on_a_cpu_gets_the_synchronous_engine[given4-False-None-None]",),
     ),
     Fault(
         "mx: float64's rate is rounded to float32",

@@ -1,4 +1,4 @@
-"""What MXNet is told before it is imported: its engine, and CUDA's libraries in an order that nobody writes down."""
+"""What frameworks are told before they are used: MXNet its engine and CUDA's libraries, XLA how to compile."""
 
 from __future__ import annotations
 
@@ -61,3 +61,23 @@ def test_the_engine_starts_without_a_word():
     )
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("[1. 1.] NaiveEngine\n", "")
+
+
+@pytest.mark.skipif("jax" not in TESTED, reason="JAX is not tested")
+@pytest.mark.parametrize(
+    ("version", "given", "flags"),
+    [
+        ("0.7.1", None, "--xla_cpu_use_fusion_emitters=false"),
+        ("0.7.1", "--xla_dump_to=a", "--xla_dump_to=a"),  # the user's own choice
+        ("0.7.1", "", ""),
+        ("0.10.2", None, None),  # which may end the process at a flag
+    ],
+)
+def test_xla_compiles_by_its_older_emitters_where_it_has_them(version, given, flags, monkeypatch):
+    from googlenet_jax.device import _choose_emitters
+
+    monkeypatch.setenv("XLA_FLAGS", given or "")
+    if given is None:
+        monkeypatch.delenv("XLA_FLAGS")
+    _choose_emitters(version)
+    assert os.environ.get("XLA_FLAGS") == flags
