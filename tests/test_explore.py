@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from support import FIRST, ROOT, googlenet, save_digits, traps, weights_of
 
+import harness.images.sources
 import spec
 from harness.agreement import probe_params, relative_error
 from harness.atomic import write_atomically
@@ -365,6 +366,9 @@ def test_page_asks_for_no_words_that_are_not_there():
     assert kinds | {f"short_{kind}" for kind in kinds} <= WORDS.keys()
     settings = {what for preset in spec.PRESETS for x in _operations(preset) for what in x["settings"]}
     assert settings <= WORDS.keys()
+    values = {"relu", "sigmoid", "ceil_true", "ceil_false", "count_pad_true", "count_pad_false"}
+    known = kinds | {f"short_{kind}" for kind in kinds} | settings | values | {"there", "in_channels", "input_size"}
+    assert {word for word in WORDS.keys() - known if f'"{word}"' not in scripts} == set()
 
 
 def test_every_trap_has_words():
@@ -455,6 +459,19 @@ def test_own_pictures_and_a_size(tmp_path):
     found = googlenet("explore", "digits/digit 3", "--preset", "lenet", "--backend", FIRST, cwd=tmp_path)
     assert "1 picture of 28 pixels" in found.stdout
     assert data_of(tmp_path / "explore.html")["pictures"][0]["name"] == "0.png"
+
+
+def test_a_run_on_fashion_mnist_shows_its_test_images(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    monkeypatch.setattr(harness.images.sources, "fashion_mnist", lambda part, folder: (pixels, np.arange(20) % 10))
+    recipe = {"size": 28, "mean": [0.0], "std": [1.0]}
+    run = {"data": "fashion-mnist", "recipe": recipe, "classes": [f"garment {i}" for i in range(10)]}
+    save(tmp_path / "run.safetensors", weights_of("lenet").params, spec.preset("lenet"), {"run": run})
+    googlenet("explore", "--weights", "run.safetensors", "--backend", FIRST, cwd=tmp_path)
+    pictures = data_of(tmp_path / "explore.html")["pictures"]
+    assert [picture["name"] for picture in pictures] == [f"Fashion-MNIST, test images, {i}" for i in (1, 2, 3, 4)]
+    assert pictures[0]["top"][0]["class"].startswith("garment")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(pictures[1]["png"])))), pixels[1])
 
 
 def _refused(tmp_path: Path, *words: str) -> str:

@@ -117,8 +117,9 @@ def test_logits_of_a_trap_are_those_of_the_referee(open_page, path):
 def test_every_trap_can_be_switched_on_and_off(open_page, path):
     page = open_page("traps")
     for number in range(1, len(data_of(path)["traps"]) + 1):
-        page.locator(".switches button").nth(number).click()
+        page.locator(".switches button").nth(number).press("Enter")
         page.wait_for_selector(".verdict")
+        assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
         assert page.locator(".switches [aria-pressed=true]").count() == 1
     page.locator(".switches button").first.click()
     page.wait_for_selector(".verdict", state="detached")
@@ -137,12 +138,18 @@ def test_differences_light_up(open_page):
 
 
 def test_keys_walk_through_boxes_tabs_and_maps(open_page):
-    page = open_page("inception3a")
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the details"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id + location.hash") == "heading"
     page.locator('a.node[data-name="conv1"]').focus()
     page.keyboard.press("ArrowDown")
     assert page.evaluate("document.activeElement.dataset.name") == "pool1"
     page.keyboard.press("Enter")
     page.wait_for_function("document.getElementById('heading').textContent === 'pool1'")
+    assert page.evaluate("document.activeElement.dataset.name") == "pool1"  # and the reader walks on from there
+    assert page.text_content("#status") == "pool1"
     page.locator("#tab0").focus()
     page.keyboard.press("ArrowRight")
     assert page.inner_text('[role=tab][aria-selected="true"]') == "Gluon"
@@ -165,11 +172,19 @@ def test_frame_on_the_picture_is_the_units_field(open_page, path):
     assert frame == [left, top, right - left, bottom - top]
 
 
+@pytest.mark.parametrize("where", ["%", "constructor", "nosuch.layer", "traps/nosuch", "compare/nosuch/d2l", "a/b/c"])
+def test_an_address_that_leads_nowhere_shows_the_network(open_page, where):
+    page = open_page(where)
+    assert page.locator("#drawing a.node").count() == len(spec.walk(spec.preset("d2l")))
+    assert page.inner_text("#heading") in ("How to walk through", "Trap laboratory", "Compare presets")
+
+
 def test_page_speaks_chinese(open_page):
     page = open_page("traps/relu-missing", locale="zh-CN")
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
     assert "漏掉了 ReLU" in page.inner_text(".verdict")
     page.click("text=English")
+    assert page.evaluate("document.activeElement.id") == "language"
     assert "A ReLU left out" in page.inner_text(".verdict")
     page.click("text=中文")
     page.evaluate("location.hash = 'pool1'")

@@ -224,7 +224,11 @@ def _kernel_square(right: Scene) -> Scene:
 
 @_trap
 def _kernel_reshaped(right: Scene) -> Scene:
-    return _with(right, lambda name, x: x.transpose(2, 3, 1, 0).reshape(x.shape) if x.ndim == 4 else None)
+    def reshaped(name: str, x: Array) -> Array | None:
+        flax = x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
+        return flax.reshape(x.shape) if x.ndim > 1 else None
+
+    return _with(right, reshaped)
 
 
 @_trap

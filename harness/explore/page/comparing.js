@@ -24,7 +24,7 @@ function comparingPanel([left, right]) {
       t(word),
       h(
         "select",
-        { onchange: (event) => go(event.target.value) },
+        { id: word, onchange: (event) => go(event.target.value) },
         Object.keys(DATA.comparisons.networks).map((name) => h("option", { value: name, selected: name === chosen }, name)),
       ),
     );

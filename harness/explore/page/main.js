@@ -3,6 +3,7 @@
 function render(focus) {
   const [view, route] = routed();
   document.documentElement.lang = LANGUAGES[state.language];
+  document.querySelector(".skip").textContent = t("skip");
   const own = { network: DATA.network, look: () => null, panel: () => overview() };
   const shown = {
     overview: () => own,
@@ -16,6 +17,7 @@ function render(focus) {
       return { network: DATA.comparisons.networks[pair[0]], look: comparingLook(...pair), panel: () => comparingPanel(pair) };
     },
   }[view]();
+  const focused = whereFocusIs();
   document.getElementById("header").replaceChildren(...header(view));
   const map = document.getElementById("drawing");
   const scrolled = map.scrollTop;
@@ -26,20 +28,31 @@ function render(focus) {
   for (const box of map.querySelectorAll("a.node")) {
     if (view === "operation" && box.dataset.name === route[0]) box.setAttribute("aria-current", "true");
   }
-  if (focus) arrive(view, map);
+  const again = focused && document.querySelector(focused);
+  again?.focus({ preventScroll: true });
+  if (focus) arrive(view, map, again);
+}
+
+/** A selector of what has the focus, which is made anew. */
+function whereFocusIs() {
+  const at = document.activeElement;
+  if (at.id) return `#${at.id}`;
+  if (at.dataset.name) return `a.node[data-name="${CSS.escape(at.dataset.name)}"]`;
+  const group = at.closest("[role=group]")?.getAttribute("aria-label");
+  return group && `[role=group][aria-label="${CSS.escape(group)}"] [aria-pressed=true]`;
 }
 
 /** The view and what follows in the address. */
 function routed() {
-  const [first, ...rest] = decodeURIComponent(location.hash.slice(1)).split("/");
+  const [first, ...rest] = location.hash.slice(1).split("/"); // no name needs an escape
   if (first === "traps") return ["traps", rest];
   if (first === "compare" && Object.keys(DATA.comparisons.networks).length > 1) return ["compare", rest];
-  const known = first in DATA.network.operations || first in DATA.network.stages;
+  const known = [DATA.network.operations, DATA.network.stages].some((all) => Object.hasOwn(all, first));
   return known ? ["operation", [first]] : ["overview", []];
 }
 
 /** After a change of the address: the panel from its start, and the box in sight. */
-function arrive(view, map) {
+function arrive(view, map, focused) {
   const panel = document.getElementById("panel");
   panel.scrollTop = 0;
   const box = map.querySelector("[aria-current], .made, .differs");
@@ -48,7 +61,9 @@ function arrive(view, map) {
     if (inner.top < outer.top || inner.bottom > outer.bottom) map.scrollTop += inner.top - outer.top - outer.height / 3;
   }
   if (getComputedStyle(map).position !== "sticky" && view !== "overview") panel.scrollIntoView();
-  if (!map.contains(document.activeElement)) document.getElementById("heading")?.focus({ preventScroll: true });
+  const heading = document.getElementById("heading");
+  document.getElementById("status").textContent = heading.textContent; // is read aloud
+  if (!focused) heading.focus({ preventScroll: true });
 }
 
 function header(view) {
@@ -78,7 +93,7 @@ function header(view) {
       views.map(([hash, word, of]) => h("a", { href: `#${hash}`, "aria-current": of.includes(view) && "page" }, t(word))),
       h(
         "button",
-        { type: "button", class: "quiet", lang: LANGUAGES[1 - state.language], onclick: () => change("language", 1 - state.language) },
+        { type: "button", id: "language", class: "quiet", lang: LANGUAGES[1 - state.language], onclick: () => change("language", 1 - state.language) },
         t("language"),
       ),
     ),
@@ -115,15 +130,16 @@ function overview() {
 function change(name, value) {
   const panel = document.getElementById("panel");
   const [top, page] = [panel.scrollTop, window.scrollY];
-  const at = document.activeElement?.closest("[role=group]")?.getAttribute("aria-label");
   if (name === "picture") state.picture = value;
   else keep(name, value);
   render(false);
   panel.scrollTop = top;
   window.scrollTo(0, page);
-  const group = at && document.querySelector(`[role=group][aria-label="${CSS.escape(at)}"] [aria-pressed=true]`);
-  group?.focus({ preventScroll: true });
 }
 
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // what stands behind the # is the view
+  document.getElementById("heading").focus();
+});
 window.addEventListener("hashchange", () => render(true));
 render(location.hash.length > 1);

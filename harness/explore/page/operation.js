@@ -168,7 +168,7 @@ function codeSection(name, stage) {
   const listing = (framework) => codeOf(DATA.listings[framework], name, stage);
   const beside = h(
     "button",
-    { type: "button", class: "quiet", onclick: () => change("beside", 1 - state.beside) },
+    { type: "button", id: "beside", class: "quiet", onclick: () => change("beside", 1 - state.beside) },
     t(state.beside ? "in_tabs" : "side_by_side"),
   );
   const body = state.beside
