@@ -40,7 +40,7 @@ from harness.bench.process import Died, Process, environment
 from harness.bench.profiles import Profile
 from harness.bench.proof import BATCH, Check, Referee
 from harness.bench.record import SCHEMA, Record, Row, Sample
-from harness.bench.report import page, plots, tables
+from harness.bench.report import markdown, page, plots, tables
 from harness.bench.report.page import write_folder, write_profile
 from harness.bench.rounds import Benchmark, enough, warm_up
 from harness.bench.worker import operations as worker_operations
@@ -823,20 +823,20 @@ def shown(referee, proof) -> Record:
     return record
 
 
-def _paths(value, path: str = "") -> set[str]:
+def paths(value, path: str = "") -> set[str]:
     """Every key in a JSON value: ``rows[].samples[].seconds``."""
     if isinstance(value, dict):
-        below = {key: _paths(item, f"{path}.{key}" if path else key) for key, item in value.items()}
+        below = {key: paths(item, f"{path}.{key}" if path else key) for key, item in value.items()}
         return {f"{path}.{key}" if path else key for key in value} | set().union(*below.values())
     if isinstance(value, list):
-        return set().union(*(_paths(item, f"{path}[]") for item in value)) if value else set()
+        return set().union(*(paths(item, f"{path}[]") for item in value)) if value else set()
     return set()
 
 
 _FREE = re.compile(r"(environment\.(versions|variables)|machine\.flops_per_second)\.")
 
 
-def _documented(section: str) -> set[str]:
+def documented(section: str) -> set[str]:
     text = (ROOT / "docs" / "bench-schema.md").read_text()
     part = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
     return set(re.findall(r"^\| `([^`]+)` \|", part, flags=re.MULTILINE))
@@ -853,17 +853,17 @@ def test_the_schema_is_documented_as_it_is_written(shown, tmp_path):
     earlier = json.dumps(shown.as_json())
     (tmp_path / "bench.json").write_text(earlier)
     shown.changes = changes(read_earlier(tmp_path / "bench.json", SCHEMA), shown)
-    written = {path for path in _paths(shown.as_json()) if not _FREE.match(path)}
-    assert written == _documented("bench.json") | _documented("An earlier benchmark")
+    written = {path for path in paths(shown.as_json()) if not _FREE.match(path)}
+    assert written == documented("bench.json") | documented("An earlier benchmark")
 
 
 def test_the_profile_schema_is_documented_as_it_is_written(referee, proof):
     found = profiled(Fakes(referee, proof))
     environment_keys = {
-        path for path in _documented("bench.json") if re.match(r"(environment|code|before|after)\.", path)
+        path for path in documented("bench.json") if re.match(r"(environment|code|before|after)\.", path)
     }
-    fixed = {path for path in _paths(found.as_json()) if not _FREE.match(path)} - environment_keys
-    assert {path for path in fixed if not re.match(r"(environment|code|before|after)\.", path)} == _documented(
+    fixed = {path for path in paths(found.as_json()) if not _FREE.match(path)} - environment_keys
+    assert {path for path in fixed if not re.match(r"(environment|code|before|after)\.", path)} == documented(
         "profile-BACKEND.json"
     )
 
@@ -1001,7 +1001,7 @@ def test_a_foreign_file_with_a_profiles_name_is_refused_before_anything_is_measu
 
 
 def test_markdown_holds_tables_environment_and_command(shown):
-    text = tables.markdown(shown)
+    text = markdown.markdown(shown)
     assert "lenet, 28 x 28, training, batch 2, float32, 2 threads, 5 rounds" in text
     assert "\n| pt textbook | 4 |" in text  # 2 images in 0.5 s
     assert "    $ googlenet bench" in text
@@ -1086,7 +1086,7 @@ def test_ratios_are_a_table_and_the_report_begins_with_the_verdict(tmp_path):
 
 def test_several_runs_go_into_one_markdown_file(shown, tmp_path):
     for _ in range(2):
-        tables.append_markdown(shown, tmp_path / "BENCHMARKS.md")
+        markdown.append_markdown(shown, tmp_path / "BENCHMARKS.md")
     text = (tmp_path / "BENCHMARKS.md").read_text()
     assert re.findall("^#.*", text, flags=re.MULTILINE) == [
         "# Benchmarks",

@@ -13,9 +13,9 @@ from harness.bench.analysis.roofline import stage_flops
 from harness.bench.analysis.statistics import summarize
 from harness.bench.candidates import Candidate
 from harness.bench.process import Died, Process, StartProcess
-from harness.bench.proof import BATCH, Check, Referee, refutation
+from harness.bench.proof import Check, Referee, refutation
 from harness.bench.record import Report
-from harness.bench.rounds import Progress, enough, no_progress, warm_up
+from harness.bench.rounds import Progress, computed, enough, no_progress, warm_up
 from spec import InvalidInput
 
 _MEASUREMENT = 0.05  # seconds, at least: there are some forty calls to measure
@@ -111,9 +111,7 @@ def measure(profile: Profile, referee: Referee, start: StartProcess, *, progress
 def _prove(profile: Profile, referee: Referee, start: StartProcess, progress: Progress) -> None:
     tasks = ["infer", "train"]
     progress("held against the referee", 0, 2 + profile.rounds)
-    with closing(start(profile.candidate.program)) as worker:
-        worker.ask("begin")
-        arrays = worker.ask("prove", images=str(referee.file(BATCH)), tasks=tasks)["arrays"]
+    arrays = computed(profile.candidate.program, tasks, referee, start)
     profile.proof = referee.judge(arrays, tasks, profile.candidate.dtype)
     profile.problem = refutation(profile.proof)
 

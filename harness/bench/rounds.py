@@ -19,7 +19,7 @@ from harness.bench.candidates import Candidate
 from harness.bench.process import Died, Process, StartProcess
 from harness.bench.proof import BATCH, Referee, refutation
 from harness.bench.record import Record, Row, Sample, WarmUp
-from spec import InvalidInput
+from spec import Arrays, InvalidInput
 
 MEASUREMENT = 0.3  # seconds, at least
 _WARM_UPS = 10  # measurements, at most
@@ -99,9 +99,8 @@ class Benchmark:
         rows = [row for row in self.record.rows if row.candidate.program == program]
         tasks = sorted({row.candidate.task for row in rows})
         self._step(f"{program.label}: held against the referee")
-        with _problems_of(rows), closing(self.start(program)) as worker:
-            worker.ask("begin")
-            arrays = worker.ask("prove", images=str(self.referee.file(BATCH)), tasks=tasks)["arrays"]
+        with _problems_of(rows):
+            arrays = computed(program, tasks, self.referee, self.start)
             for row in rows:
                 row.proof = self.referee.judge(arrays, [row.candidate.task], program.dtype)
                 row.problem = refutation(row.proof)
@@ -170,6 +169,19 @@ class Benchmark:
         row.peak_memory_bytes, row.last_loss = answer["peak_memory_bytes"], answer["last_loss"]
         if row.last_loss is not None and not math.isfinite(row.last_loss):
             row.problem = f"the loss of the last timed step is {row.last_loss}"
+
+
+def computed(program: Candidate, tasks: Sequence[str], referee: Referee, start: StartProcess) -> Arrays:
+    """What a program computes on the small batch, for `Referee.judge`, in a process that is not timed.
+
+    Raises:
+        InvalidInput: when the backend refuses.
+        Died: when its process ends.
+    """
+    with closing(start(program)) as worker:
+        worker.ask("begin")
+        arrays: Arrays = worker.ask("prove", images=str(referee.file(BATCH)), tasks=tasks)["arrays"]
+    return arrays
 
 
 @contextmanager

@@ -8,13 +8,27 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from harness import screen
-from harness.cli.options import DataDir, Device, Heads, Json, Python, console, interpreters, lines, notes, say, split
+from harness.cli.options import (
+    DataDir,
+    Device,
+    Heads,
+    Json,
+    Python,
+    console,
+    interpreters,
+    lines,
+    notes,
+    say,
+    split,
+    typed,
+)
 from harness.shown import shown
 
 if TYPE_CHECKING:
@@ -22,6 +36,7 @@ if TYPE_CHECKING:
     from harness.bench.process import StartProcess
     from harness.bench.proof import Referee
     from harness.bench.record import Report
+    from harness.training.runs import Settings
 
 Preset = Annotated[str, typer.Option(help="See `googlenet presets`.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=1, show_default="the preset's")]
@@ -33,11 +48,22 @@ Seed = Annotated[int, typer.Option(help="Seed of weights and order.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write data, pictures and report there.")]
 
 
+_RECIPE = "fast"  # of `--task accuracy`
+_OF_ACCURACY = frozenset("target seeds".split())
+_WITH_ACCURACY = _OF_ACCURACY | frozenset(
+    "backends task dtype device data data_dir seed python out markdown as_json".split()
+)
+
+
 def bench(
+    context: typer.Context,
     backends: Annotated[
         list[str] | None, typer.Argument(help="Some of pt, mx, jax, onnx, openvino.", show_default="pt mx jax")
     ] = None,
-    task: Annotated[Literal["train", "infer", "both"], typer.Option(help="What is measured.")] = "both",
+    task: Annotated[
+        Literal["train", "infer", "both", "accuracy"],
+        typer.Option(help=f"What is measured. accuracy: how long recipe {_RECIPE} trains until --target is reached."),
+    ] = "both",
     preset: Preset = "d2l",
     size: Size = None,
     batch: Annotated[str, typer.Option(help="Images a call; several separated by commas.")] = "32",
@@ -55,8 +81,15 @@ def bench(
         float, typer.Option(help="More rounds until every ratio is known to 3 %, or for so long in all.", min=0)
     ] = 5,
     heads: Heads = True,
-    data: Images = "digits",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, fashion-mnist, or a folder of pictures.", show_default="digits; fashion-mnist for accuracy"
+        ),
+    ] = None,
     data_dir: DataDir = None,
+    target: Annotated[float, typer.Option(help="Of accuracy: on the test images.", min=0, max=1)] = 0.88,
+    seeds: Annotated[int, typer.Option(help="Of accuracy: trainings of each backend, from --seed on.", min=1)] = 5,
     seed: Seed = 0,
     python: Python = None,
     against: Annotated[
@@ -80,6 +113,8 @@ def bench(
     googlenet bench pt mx jax onnx --task infer --batch 1,32,128 --variant both --out bench
 
     googlenet bench --against before/bench.json
+
+    googlenet bench pt jax --task accuracy --target 0.88 --seeds 5
     """
     from harness.backends.registry import check_names
     from harness.backends.textbook import check_config
@@ -87,10 +122,20 @@ def bench(
     from harness.bench.candidates import DTYPES, ENGINES, TASKS, VARIANTS, candidates, with_twins
     from harness.bench.record import SCHEMA, Record, Row
     from harness.bench.report import tables
+    from harness.bench.report.markdown import append_markdown
     from harness.bench.report.page import write_folder
     from harness.bench.rounds import Benchmark
     from spec import InvalidInput
 
+    words = typed(context).items()
+    if task == "accuracy":
+        if refused := [word for name, word in words if name not in _WITH_ACCURACY]:
+            raise InvalidInput(f"--task accuracy trains by recipe {_RECIPE}: leave out {', '.join(refused)}")
+        data = data or "fashion-mnist"
+        _accuracy(backends, split(dtype), device, data, data_dir, target, seeds, seed, python, out, markdown, as_json)
+    elif refused := [word for name, word in words if name in _OF_ACCURACY]:
+        raise InvalidInput(f"{', '.join(refused)}: only with --task accuracy")
+    data = data or "digits"
     names = check_names(backends or ["pt", "mx", "jax"], ENGINES)
     batches = _batches(batch)
     config, size = _network(preset, size, heads=heads)
@@ -123,9 +168,65 @@ def bench(
         if not as_json:
             screen.say(console(), f"report: {shown(out / 'report.html')}")
     if markdown is not None:
-        tables.append_markdown(record, markdown)
+        append_markdown(record, markdown)
     regressed = record.changes is not None and record.changes.regressed
     raise typer.Exit(130 if not record.complete else 0 if record.passed and not regressed else 1)
+
+
+def _accuracy(
+    backends: list[str] | None,
+    dtypes: Sequence[str],
+    device: str,
+    data: str,
+    data_dir: Path | None,
+    target: float,
+    seeds: int,
+    seed: int,
+    python: list[str] | None,
+    out: Path | None,
+    markdown: Path | None,
+    as_json: bool,
+) -> NoReturn:
+    """Measure how long the backends train until they reach an accuracy."""
+    from harness.backends.process import run_worker
+    from harness.backends.registry import BACKENDS, check_names
+    from harness.bench.accuracy import Accuracy, Contender, Trainings
+    from harness.bench.candidates import DTYPES, Candidate
+    from harness.bench.report import tables
+    from harness.bench.report.markdown import append_markdown
+    from harness.bench.report.page import write_accuracy
+    from harness.images.prepared import prepare
+    from harness.training.recipe import recipe
+    from harness.training.train import settings_for
+
+    names = check_names(backends or list(BACKENDS))
+    chosen = recipe(_RECIPE)
+    dtypes = _dtypes(dtypes, DTYPES, device)
+    _check_outputs(out, markdown)
+    source = f"folder:{data}" if Path(data).is_dir() else data
+    dataset = prepare(source, chosen.config().in_channels, chosen.size, data_dir).resolve()
+
+    def settings(seed: int, dtype: str) -> Settings:
+        return settings_for(chosen, dataset, seed, dtype, device)
+
+    first = settings(seed, dtypes[0])
+    candidates = [Candidate(name, "tuned", "accuracy", chosen.batch, dtype) for dtype in dtypes for name in names]
+    config = replace(first.config, dropout=0.0)  # of the proof: no two frameworks drop alike
+    contenders = [Contender(candidate) for candidate in candidates]
+    report = Accuracy(config, chosen.size, seeds, seed, first, _RECIPE, target, contenders)
+    pythons = dict.fromkeys(names, sys.executable) | interpreters(python or [], names)
+    with _conditions(report, None), _referee(report, data, data_dir, []) as referee, _bar("accuracy") as progress:
+        start = _starter(report, referee, device, pythons)
+        Trainings(report, dataset, settings, referee, start, run_worker, pythons, progress=progress).go()
+    if as_json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        tables.render(report, console())
+    if out is not None:
+        write_accuracy(report, out)
+    if markdown is not None:
+        append_markdown(report, markdown)
+    raise typer.Exit(130 if not report.complete else 0 if report.passed else 1)
 
 
 def profile(

@@ -110,6 +110,13 @@ def split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
+def typed(context: typer.Context) -> dict[str, str]:
+    """The options that stand on the command line: their words by their names."""
+    words = {option.name: option.opts[0] for option in context.command.params if option.name is not None}
+    sources = {name: context.get_parameter_source(name) for name in words}
+    return {name: words[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
 def interpreters(options: list[str], backends: list[str]) -> dict[str, str]:
     """``{"mx": "/path"}`` of the values ``["mx=/path"]`` of --python.
 

@@ -28,6 +28,7 @@ from harness.cli.options import (
     say,
     task_runner,
     tell_pictures,
+    typed,
 )
 from harness.shown import shown
 
@@ -150,10 +151,7 @@ def train(
         folder = run or default_name(name, data)
         parts = create(folder, names, settings, params)
     else:
-        sources = {option.opts[0]: context.get_parameter_source(option.name) for option in context.command.params}
-        allowed = {option.opts[0] for option in context.command.params if option.name in _WITH_RESUME}
-        typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-        if refused := [name for name in typed if name not in allowed]:
+        if refused := [word for name, word in typed(context).items() if name not in _WITH_RESUME]:
             raise InvalidInput(f"--resume goes on with a run as it is: leave out {', '.join(refused)}")
         parts = reopen(resume, backend)
         folder = parts[0].folder.parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from teeth.fault import Fault
 
-BENCH, CHANGES = "tests/test_bench.py::", "tests/test_changes.py::"
+BENCH, CHANGES, ACCURACY = (f"tests/test_{name}.py::" for name in ("bench", "changes", "accuracy"))
 COLUMNS = [f"{BENCH}test_a_row_is_shown_in_the_units_of_its_columns"]
 PROFILE = [f"{BENCH}test_a_profile_measures_every_stage_both_ways_in_every_round"]
 ROUNDS = [f"{BENCH}test_every_round_measures_every_candidate_once_in_a_new_random_order"]
@@ -163,6 +163,38 @@ _changes = [
         [f"{CHANGES}test_a_file_that_is_no_benchmark_is_refused_before_any_work"],
     ),
 ]
+_accuracy = [
+    (
+        "a training goes on after it has reached the target",
+        "                    raise _Reached\n",
+        "                    trial.reached = True\n",
+        [f"{ACCURACY}test_the_clock_ends_with_the_evaluation_that_reaches_the_target"],
+    ),
+    (
+        "importing and compiling are not counted",
+        "trial.ends.append(self.clock() - began)",
+        "trial.ends.append(self.clock() - began - 3)",
+        [f"{ACCURACY}test_the_clock_ends_with_the_evaluation_that_reaches_the_target"],
+    ),
+    (
+        "seeds that never reach the target are left out of the median",
+        "median(trial.seconds for trial in self.trials)",
+        "median(trial.seconds for trial in self.reached)",
+        [f"{ACCURACY}test_where_most_seeds_never_reach_it_the_median_is_never"],
+    ),
+    (
+        "every seed has the same order of backends",
+        "enumerate(random.permutation(len(report.contenders)))",
+        "enumerate(range(len(report.contenders)))",
+        [f"{ACCURACY}test_every_backend_trains_once_with_every_seed_in_a_random_order"],
+    ),
+    (
+        "what is not proven trains all the same",
+        "            contender.problem = refutation(contender.proof)\n",
+        "",
+        [f"{ACCURACY}test_what_is_not_proven_does_not_train"],
+    ),
+]
 _candidates = [
     (
         "a twin is held against the referee once more",
@@ -246,6 +278,7 @@ FAULTS = [
         "harness/bench/machine.py": _machine,
         "harness/bench/analysis/statistics.py": _statistics,
         "harness/bench/analysis/changes.py": _changes,
+        "harness/bench/accuracy.py": _accuracy,
         "harness/bench/rounds.py": _rounds,
         "harness/bench/candidates.py": _candidates,
         "harness/bench/record.py": _record,

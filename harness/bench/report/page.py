@@ -10,10 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.atomic import StrPath, check_target, write_atomically
+from harness.bench.accuracy import Accuracy
 from harness.bench.profiles import Profile
 from harness.bench.record import Record
 from harness.bench.report import plots
-from harness.bench.report.tables import LEGEND, RATIOS, Line, circumstances, facts, sections, verdict
+from harness.bench.report.tables import RATIOS, Line, circumstances, facts, legend, sections, verdict
 from spec import InvalidInput
 
 _DATA, _PAGE = "bench.json", "report.html"
@@ -34,6 +35,14 @@ def write_folder(record: Record, folder: StrPath) -> None:
         write_atomically(folder / f"{name}.svg", svg.encode())
     shown = [(name.capitalize(), svg) for name, svg in pictures.items()]
     write_atomically(folder / _PAGE, page(record, [*shown, *_profiles(folder)]).encode())
+
+
+def write_accuracy(report: Accuracy, folder: StrPath) -> None:
+    """Write the data of trainings, and their curves."""
+    folder = Path(folder)
+    _write_json(folder / "accuracy.json", report.as_json())
+    if any(contender.trials for contender in report.contenders):
+        write_atomically(folder / "accuracy.svg", plots.draw_accuracy(report).encode())
 
 
 def check_folder(folder: StrPath) -> None:
@@ -98,7 +107,7 @@ def page(record: Record, pictures: list[tuple[str, str]]) -> str:
         record=record,
         sections=sections(record),
         circumstances=circumstances(record),
-        legend=LEGEND[0].upper() + LEGEND[1:],
+        legend=legend(record),
         verdict=verdict(record),
         ratio_columns=RATIOS,
         pictures=[(name, Markup(plots.inline(svg))) for name, svg in pictures],

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.bench.accuracy import Accuracy
 from harness.bench.record import Record, Row
 from harness.bench.report.tables import TASKS, label
 
@@ -183,6 +184,25 @@ def draw_roofline(record: Record) -> str:
         axis.set(xlabel="operations a byte (a model: see the schema)", ylabel="GFLOP/s")
         axis.grid(alpha=0.3, which="both")
         axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    return str(picture.svg)
+
+
+def draw_accuracy(report: Accuracy) -> str:
+    """Test accuracy over the seconds, a line for each training, up to the target."""
+    several = len({contender.candidate.dtype for contender in report.contenders}) > 1
+    with _drawing("accuracy", 1, (7, 4.2)) as picture:
+        (axis,) = picture.axes
+        for contender in report.contenders:
+            c = contender.candidate
+            name = c.backend + (f" {c.dtype}" if several else "")
+            for number, trial in enumerate(contender.trials):
+                line = {"color": _COLORS[c.backend], "marker": _MARKERS[c.dtype], "alpha": 0.7}
+                axis.plot(trial.ends, trial.accuracies, label=None if number else name, **line)
+        axis.axhline(report.target, color="0.4", linestyle="--", linewidth=1)
+        axis.set(xlabel="seconds, all in", ylabel="test accuracy")
+        axis.set_xlim(left=0)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small", loc="lower right")
     return str(picture.svg)
 
 

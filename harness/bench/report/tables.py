@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.atomic import StrPath
+from harness.bench.accuracy import Accuracy
 from harness.bench.analysis.changes import Changes
+from harness.bench.analysis.statistics import Ratio
 from harness.bench.profiles import Profile
 from harness.bench.record import Record, Report, Row, compared
 from harness.screen import new_table, print_table, say
@@ -29,6 +30,13 @@ LEGEND = (
     "its own: what the two differ by is noise. slower, faster: than in an earlier run, by more than the noise."
 )
 RATIOS = ("times", "as fast as", "95 %")
+ACCURACY = ("reached", "seconds", "from", "to", "epochs", "best accuracy")
+_ACCURACY_LEGEND = (
+    "seconds: from the start of the process to the end of the evaluation that found the target reached, one an epoch; "
+    "importing, compiling, evaluations, checkpoints count. The median over the seeds, of which one that never reached it "
+    "took longer than all others. from, to: of those that reached it. times: of the speeds, seed by seed; 95 %: an "
+    "interval over the seeds; =: it holds 1, no difference was shown."
+)
 CHANGES = ("times as fast", "95 %", "noise", "")
 COLUMNS = ("images/s", "spread", "ms a call", "% of peak", "error", "threads", "cold start s", "peak GiB")
 LATENCY = ("p50 ms", "p95 ms", "p99 ms")
@@ -53,8 +61,73 @@ class Section:
     ratios: list[Line]  # a figure for each of `RATIOS`
 
 
-def sections(record: Record) -> list[Section]:
-    """A table for each task and batch, and one of what has changed."""
+Reported = Record | Accuracy
+
+
+def title(report: Reported) -> str:
+    """``d2l at 96 pixels: training and inference, batch 128, float32``."""
+    place = f"{report.config.preset} at {report.size} pixels"
+    if isinstance(report, Accuracy):
+        return f"{place}: seconds to a test accuracy of {report.target:g}, {shown(report.settings.data)}"
+    tasks = " and ".join(dict.fromkeys(TASKS[row.candidate.task] for row in report.rows))
+    batches = ", ".join(dict.fromkeys(str(row.candidate.batch) for row in report.rows))
+    dtypes = ", ".join(dict.fromkeys(row.candidate.dtype for row in report.rows))
+    return f"{place}: {tasks}, batch {batches}, {dtypes}"
+
+
+def legend(report: Reported) -> str:
+    """The meaning of the columns, as a paragraph."""
+    text = _ACCURACY_LEGEND if isinstance(report, Accuracy) else LEGEND
+    return text[0].upper() + text[1:]
+
+
+def sections(report: Reported) -> list[Section]:
+    """A table for each task and batch, and one of what has changed; of an accuracy one in all."""
+    return [_trainings(report)] if isinstance(report, Accuracy) else _sections(report)
+
+
+def _trainings(report: Accuracy) -> Section:
+    several = len({contender.candidate.dtype for contender in report.contenders}) > 1
+    names = [c.candidate.backend + (f" {c.candidate.dtype}" if several else "") for c in report.contenders]
+    lines, ratios = [], []
+    for name, contender in zip(names, report.contenders, strict=True):
+        trials, reached = contender.trials, [trial.seconds for trial in contender.reached]
+        cells = []
+        if trials:
+            middle = contender.median_seconds
+            epochs = sorted({len(trial.ends) for trial in contender.reached})
+            cells = [
+                f"{len(reached)} of {len(trials)}",
+                f"{middle:,.1f}" if math.isfinite(middle) else "never",
+                f"{min(reached):,.1f}" if reached else "",
+                f"{max(reached):,.1f}" if reached else "",
+                " to ".join(dict.fromkeys(str(n) for n in (epochs[0], epochs[-1]))) if epochs else "",
+                f"{max(max(trial.accuracies, default=0.0) for trial in trials):.4f}",
+            ]
+        lines.append(Line(name, cells, contender.problem if contender.problem or trials else "not trained"))
+        if contender is not report.contenders[0] and trials:
+            ratio = contender.over(report.contenders[0])
+            problem = f"not compared with {names[0]}, since not every seed reached the target"
+            ratios.append(_ratio(name, names[0], ratio, problem))
+    recipe = report.settings.recipe
+    dtypes = ", ".join(dict.fromkeys(contender.candidate.dtype for contender in report.contenders))
+    heading = (
+        f"{shown(report.recipe)} on {shown(report.settings.data)}, {recipe.size} x {recipe.size}, batch "
+        f"{recipe.batch}, at most {recipe.epochs} epochs, {dtypes}, to a test accuracy of {report.target:g}, "
+        f"{report.rounds} seeds"
+    )
+    return Section(heading, ACCURACY, lines, ratios)
+
+
+def _ratio(name: str, other: str, ratio: Ratio | None, problem: str) -> Line:
+    """A line under `RATIOS`."""
+    if ratio is None:
+        return Line(name, [], problem)
+    times = f"{ratio.ratio:.2f}" if ratio.difference_shown else f"{ratio.ratio:.2f} ="
+    return Line(name, [times, other, ratio.interval], None)
+
+
+def _sections(record: Record) -> list[Section]:
     threads = len(record.about["environment"]["used_processors"])
     place = f"{record.config.preset}, {record.size} x {record.size}"
     found = []
@@ -90,8 +163,10 @@ def cells(record: Record, row: Row) -> list[str]:
     ]
 
 
-def verdict(record: Record) -> list[str]:
+def verdict(record: Reported) -> list[str]:
     """What came of it, a sentence for each task and batch."""
+    if isinstance(record, Accuracy):
+        return []
     return [
         f"{TASKS[task].capitalize()}, batch {batch}: {_verdict(record, [row for row in rows if row.samples])}."
         for (task, batch), rows in record.groups().items()
@@ -128,14 +203,10 @@ def _and(names: Sequence[str]) -> str:
 def _ratios(record: Record, rows: Sequence[Row]) -> list[Line]:
     """The comparisons of these rows under `RATIOS`."""
     lines = []
-    for comparison in record.comparisons(rows):
-        ratio, other = comparison.ratio, label(record, comparison.other)
-        if ratio is None:
-            cells, problem = [], f"not measured against {other}, {comparison.starved}"
-        else:
-            times = f"{ratio.ratio:.2f}" if ratio.difference_shown else f"{ratio.ratio:.2f} ="
-            cells, problem = [times, other, ratio.interval], None
-        lines.append(Line(label(record, comparison.row), cells, problem))
+    for found in record.comparisons(rows):
+        name, other = label(record, found.row), label(record, found.other)
+        problem = "" if found.ratio else f"not measured against {other}, {found.starved}"
+        lines.append(_ratio(name, other, found.ratio, problem))
     return lines
 
 
@@ -151,9 +222,9 @@ def _changed(changes: Changes) -> Section:
     return Section(heading, CHANGES, lines, [])
 
 
-def circumstances(record: Record) -> list[str]:
+def circumstances(record: Reported) -> list[str]:
     """Of two benchmarks: the rows that only one of them has, and what else is not as it was."""
-    changes = record.changes
+    changes = record.changes if isinstance(record, Record) else None
     if changes is None:
         return []
     return [
@@ -193,7 +264,7 @@ def label(record: Record, row: Row) -> str:
     return " ".join(filter(None, parts))
 
 
-def render(record: Record, console: Console) -> None:
+def render(record: Reported, console: Console) -> None:
     """Print the verdict, the sections, every problem, the ratios, the peaks and the warnings."""
     for sentence in verdict(record):
         say(console, sentence)
@@ -210,10 +281,10 @@ def render(record: Record, console: Console) -> None:
         console.print()
     for text in circumstances(record):
         say(console, text)
-    for peak in record.peaks:
-        say(console, describe_peak(peak), "dim")
+    for text in _peaks(record):
+        say(console, text, "dim")
     _say_warnings(record, console)
-    console.print(Text(LEGEND, style="dim"))
+    console.print(Text(legend(record), style="dim"))
 
 
 def render_profile(profile: Profile, console: Console) -> None:
@@ -266,45 +337,11 @@ def describe_peak(peak: dict[str, Any]) -> str:
     return f"{peak['backend']}, {peak['dtype']}, {peak['name']}: {_giga(peak['per_second'])} {unit}"
 
 
-def markdown(record: Record) -> str:
-    """A section of a Markdown file: the tables, the environment and the command."""
-    tasks = " and ".join(dict.fromkeys(TASKS[row.candidate.task] for row in record.rows))
-    batches = ", ".join(dict.fromkeys(str(row.candidate.batch) for row in record.rows))
-    dtypes = ", ".join(dict.fromkeys(row.candidate.dtype for row in record.rows))
-    lines = [f"## {record.config.preset} at {record.size} pixels: {tasks}, batch {batches}, {dtypes}", ""]
-    lines += [*map(_escaped, verdict(record)), ""]
-    for section in sections(record):
-        lines += [f"{section.heading}:", "", *_markdown_table(section.columns, section.lines), ""]
-        if section.ratios:
-            lines += [*_markdown_table(RATIOS, section.ratios), ""]
-    lines += [f"- {_escaped(line)}" for line in circumstances(record)]
-    lines += [f"- warning: {_escaped(warning)}" for warning in record.warnings]
-    lines += ["", *[f"    {fact}" for fact in facts(record)], ""]
-    return "\n".join(lines)
+def _peaks(record: Reported) -> list[str]:
+    return [describe_peak(peak) for peak in record.peaks] if isinstance(record, Record) else []
 
 
-def _markdown_table(columns: Sequence[str], lines: Sequence[Line]) -> list[str]:
-    rows = [f"| | {' | '.join(columns)} |", "|---" + "|---:" * len(columns) + "|"]
-    for line in lines:
-        cells = line.cells or [line.problem or "", *[""] * (len(columns) - 1)]
-        rows.append(f"| {line.label} | {' | '.join(map(_escaped, cells))} |")
-    return rows
-
-
-def _escaped(text: str) -> str:
-    return shown(" ".join(text.split())).replace("|", "\\|")
-
-
-def append_markdown(record: Record, path: StrPath) -> None:
-    """Add the record's section to a file, which gets a title if it is new."""
-    path = Path(path)
-    with path.open("a") as file:
-        if file.tell() == 0:
-            file.write(f"# Benchmarks\n\nWritten by `googlenet bench --markdown`. {LEGEND[0].upper()}{LEGEND[1:]}\n\n")
-        file.write(markdown(record) + "\n")
-
-
-def facts(record: Record) -> list[str]:
+def facts(record: Reported) -> list[str]:
     """Command, code, machine, versions and peaks, a line each."""
     about = record.about
     place = about["environment"]
@@ -324,5 +361,5 @@ def facts(record: Record) -> list[str]:
         ],
         f"Python {place['python']}, {', '.join(f'{name} {version}' for name, version in place['versions'].items())}",
         *[f"{name}={shown(value)}" for name, value in place["variables"].items()],
-        *[describe_peak(peak) for peak in record.peaks],
+        *_peaks(record),
     ]
