@@ -324,7 +324,7 @@ _command = [
     ),
     (
         "--resume takes settings, and ignores them",
-        "if refused := [name for name in typed if name not in allowed]:",
+        "if refused := [word for name, word in typed(context).items() if name not in _WITH_RESUME]:",
         "if refused := []:",
         [f"{TRAIN}TestFailures::test_wrong_usage_is_refused"],
     ),

@@ -33,9 +33,9 @@ RATIOS = ("times", "as fast as", "95 %")
 ACCURACY = ("reached", "seconds", "from", "to", "epochs", "best accuracy")
 _ACCURACY_LEGEND = (
     "seconds: from the start of the process to the end of the evaluation that found the target reached, one an epoch; "
-    "importing, compiling, evaluations, checkpoints count. The median over the seeds, of which one that never reached it "
-    "took longer than all others. from, to: of those that reached it. times: of the speeds, seed by seed; 95 %: an "
-    "interval over the seeds; =: it holds 1, no difference was shown."
+    "importing, compiling, evaluations and checkpoints count. The median over the seeds, of which one that never "
+    "reached it took longer than all others. from, to: of those that reached it. times: of the speeds, seed by seed; "
+    "95 %: an interval over the seeds; =: it holds 1, no difference was shown."
 )
 CHANGES = ("times as fast", "95 %", "noise", "")
 COLUMNS = ("images/s", "spread", "ms a call", "% of peak", "error", "threads", "cold start s", "peak GiB")
