@@ -85,9 +85,10 @@ def autocast(model: nn.Module, x: torch.Tensor) -> torch.autocast:
 def precision(tf32: bool) -> Iterator[None]:
     """A context in which a GPU rounds both convolutions and products of float32 to TF32, or neither.
 
-    By default PyTorch lets it round convolutions only. A backward pass needs the context too.
+    By default PyTorch lets it round convolutions only. A backward pass needs the context too. Where nothing is on a GPU,
+    no setting is touched.
     """
-    settings = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    settings = (torch.backends.cudnn, torch.backends.cuda.matmul) if torch.cuda.is_initialized() else ()
     before = [setting.allow_tf32 for setting in settings]
     try:
         for setting in settings:

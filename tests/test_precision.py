@@ -47,13 +47,14 @@ def _flags() -> tuple[bool, bool]:
 
 @only_pt
 @pytest.mark.parametrize("tf32", [False, True])
-def test_pytorch_rounds_both_or_neither_in_every_pass_and_leaves_its_flags_alone(tf32, backend):
+def test_pytorch_rounds_both_or_neither_in_every_pass_and_leaves_its_flags_alone(tf32, backend, monkeypatch):
     model = backend.build(SMALL, device="cpu")
     model.tf32 = tf32  # as on a GPU
     optimizer = backend.make_optimizer(model, spec.SGD())
     seen = {"forward": set(), "backward": set()}
     model.fc4.register_forward_hook(lambda *_: seen["forward"].add(_flags()))
     model.fc4.register_full_backward_hook(lambda *_: seen["backward"].add(_flags()))
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
     before = _flags()
     x, y = backend.to_device(model, IMAGES, LABELS)
 
@@ -66,7 +67,7 @@ def test_pytorch_rounds_both_or_neither_in_every_pass_and_leaves_its_flags_alone
     assert seen["forward"] == {(tf32, tf32)}
     with pytest.raises(RuntimeError):
         model(x[:, :, :1])
-    assert _flags() == before
+    assert _flags() == before == (True, False)  # PyTorch's defaults, which are neither
 
 
 @only_jax
