@@ -85,6 +85,15 @@ def peak_memory(device: str = "auto") -> int | None:
     return selected.memory_stats()["peak_bytes_in_use"] if selected.platform == "gpu" else None
 
 
+def free_memory(device: str = "auto") -> int | None:
+    """The bytes that are free on the GPU, of what JAX may have; None for the CPU."""
+    selected = select_device(device)
+    if selected.platform != "gpu":
+        return None
+    memory = selected.memory_stats()
+    return memory["bytes_limit"] - memory["bytes_in_use"]
+
+
 def describe(device: str = "auto") -> Description:
     """Version and devices as JAX itself reports them; it does not tell its threads."""
     gpus = _gpus()

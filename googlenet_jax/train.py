@@ -109,6 +109,27 @@ def to_device(model: Network, images: spec.Array, labels: spec.Array) -> tuple[j
     return x, jax.device_put(labels.astype(np.int32), model.device)
 
 
+def dataset_to_device(
+    model: Network, images: spec.Array, labels: spec.Array, table: spec.Array
+) -> Callable[[spec.Array], tuple[jax.Array, jax.Array]]:
+    """A dataset, kept on the model's device: a function from rows (n,) to their batch, which is that of `to_device`.
+
+    Args:
+        model: Whose batches they are.
+        images: (N, C, H, W), uint8.
+        labels: (N,) classes.
+        table: The number for each value of a pixel, (1 or C, 256): see `harness.images.batches.pixel_table`.
+    """
+    arrays = np.ascontiguousarray(images.transpose(0, 2, 3, 1)), np.asarray(labels, np.int32), table
+    placed = [jax.device_put(x, model.device) for x in arrays]
+    return lambda rows: _batch(*placed, jax.device_put(rows.astype(np.int32), model.device))
+
+
+@jax.jit
+def _batch(pixels: jax.Array, labels: jax.Array, table: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return table[np.arange(len(table)), pixels[rows]], labels[rows]
+
+
 def images_to_device(model: Network, images: spec.Array) -> jax.Array:
     """Images (N, C, H, W) as an (N, H, W, C) array of the parameters' dtype on the model's device."""
     return jax.device_put(np.array(images.transpose(0, 2, 3, 1), model.stored_dtype), model.device)

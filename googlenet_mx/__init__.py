@@ -8,7 +8,7 @@ optimizers are written out, since MXNet's differ from the textbook.
 import googlenet_mx.device  # noqa: F401 (first: it sees to what MXNet needs before it is imported)
 from googlenet_mx.ancestors import VGG, AlexNet, LeNet, NiN
 from googlenet_mx.build import build
-from googlenet_mx.device import describe, peak_memory, wait
+from googlenet_mx.device import describe, free_memory, peak_memory, wait
 from googlenet_mx.googlenet import GoogLeNet
 from googlenet_mx.inception import InceptionBN, InceptionResNetV2, InceptionV3, InceptionV4
 from googlenet_mx.network import Network
@@ -16,7 +16,14 @@ from googlenet_mx.optimizer import dump_optimizer, load_optimizer, make_optimize
 from googlenet_mx.params import dump_params, load_params
 from googlenet_mx.predict import predict, predictor
 from googlenet_mx.probe import activations, loss_and_grads
-from googlenet_mx.train import images_to_device, masks_to_device, to_device, train_step, update
+from googlenet_mx.train import (
+    dataset_to_device,
+    images_to_device,
+    masks_to_device,
+    to_device,
+    train_step,
+    update,
+)
 
 __all__ = [
     "VGG",
@@ -31,9 +38,11 @@ __all__ = [
     "NiN",
     "activations",
     "build",
+    "dataset_to_device",
     "describe",
     "dump_optimizer",
     "dump_params",
+    "free_memory",
     "images_to_device",
     "load_optimizer",
     "load_params",

@@ -157,6 +157,12 @@ def peak_memory(device: str = "auto") -> int | None:
     return total - free
 
 
+def free_memory(device: str = "auto") -> int | None:
+    """The bytes that are free on the GPU; None for the CPU."""
+    selected = select_device(device)
+    return mx.context.gpu_memory_info(selected.device_id)[0] if selected.device_type == "gpu" else None
+
+
 def describe(device: str = "auto") -> Description:
     """Version, devices and threads as MXNet itself reports them."""
     with_cuda = mx.runtime.Features().is_enabled("CUDA")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 from mxnet import autograd, gluon, nd
 
 import spec
@@ -70,6 +73,29 @@ def to_device(model: Network, images: spec.Array, labels: spec.Array) -> tuple[n
     """The batch as arrays of the model's dtype on its device."""
     x = images_to_device(model, images)
     return x, nd.array(labels, x.ctx, x.dtype)
+
+
+def dataset_to_device(
+    model: Network, images: spec.Array, labels: spec.Array, table: spec.Array
+) -> Callable[[spec.Array], tuple[nd.NDArray, nd.NDArray]]:
+    """A dataset, kept on the model's device: a function from rows (n,) to their batch, which is that of `to_device`.
+
+    Args:
+        model: Whose batches they are.
+        images: (N, C, H, W), uint8.
+        labels: (N,) classes.
+        table: The number for each value of a pixel, (1 or C, 256): see `harness.images.batches.pixel_table`.
+    """
+    like = model.parameter
+    pixels, classes = nd.array(images, like.ctx, "uint8"), nd.array(labels, like.ctx, like.dtype)
+    numbers = nd.array(table.reshape(-1), like.ctx, like.dtype)
+    first = nd.array(256 * np.arange(len(table)).reshape(1, -1, 1, 1), like.ctx, "int32")  # each channel's numbers
+
+    def batch(rows: spec.Array) -> tuple[nd.NDArray, nd.NDArray]:
+        chosen = nd.array(rows, like.ctx, "int32")
+        return numbers.take(nd.broadcast_add(pixels.take(chosen).astype("int32"), first)), classes.take(chosen)
+
+    return batch
 
 
 def images_to_device(model: Network, images: spec.Array) -> nd.NDArray:

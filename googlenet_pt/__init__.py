@@ -6,7 +6,7 @@ canonical ones; batch norm stores the unbiased running variance by itself; SGD a
 
 from googlenet_pt.ancestors import VGG, AlexNet, LeNet, NiN
 from googlenet_pt.build import build
-from googlenet_pt.device import describe, peak_memory, wait
+from googlenet_pt.device import describe, free_memory, peak_memory, wait
 from googlenet_pt.googlenet import GoogLeNet
 from googlenet_pt.inception import InceptionBN, InceptionResNetV2, InceptionV3, InceptionV4
 from googlenet_pt.network import Network
@@ -14,7 +14,14 @@ from googlenet_pt.optimizer import dump_optimizer, load_optimizer, make_optimize
 from googlenet_pt.params import dump_params, load_params
 from googlenet_pt.predict import predict, predictor
 from googlenet_pt.probe import activations, loss_and_grads
-from googlenet_pt.train import images_to_device, masks_to_device, to_device, train_step, update
+from googlenet_pt.train import (
+    dataset_to_device,
+    images_to_device,
+    masks_to_device,
+    to_device,
+    train_step,
+    update,
+)
 
 __all__ = [
     "VGG",
@@ -29,9 +36,11 @@ __all__ = [
     "NiN",
     "activations",
     "build",
+    "dataset_to_device",
     "describe",
     "dump_optimizer",
     "dump_params",
+    "free_memory",
     "images_to_device",
     "load_optimizer",
     "load_params",

@@ -85,8 +85,8 @@ def autocast(model: nn.Module, x: torch.Tensor) -> torch.autocast:
 def precision(tf32: bool) -> Iterator[None]:
     """A context in which a GPU rounds both convolutions and products of float32 to TF32, or neither.
 
-    By default PyTorch lets it round convolutions only. A backward pass needs the context too. Where nothing is on a GPU,
-    no setting is touched.
+    By default PyTorch lets it round convolutions only. A backward pass needs the context too. While nothing is on a
+    GPU, no setting is touched.
     """
     settings = (torch.backends.cudnn, torch.backends.cuda.matmul) if torch.cuda.is_initialized() else ()
     before = [setting.allow_tf32 for setting in settings]
@@ -109,6 +109,12 @@ def peak_memory(device: str = "auto") -> int | None:
     """The most memory that PyTorch's tensors have taken at once on the GPU, bytes; None for the CPU."""
     selected = select_device(device)
     return torch.cuda.max_memory_allocated(selected) if selected.type == "cuda" else None
+
+
+def free_memory(device: str = "auto") -> int | None:
+    """The bytes that are free on the GPU; None for the CPU."""
+    selected = select_device(device)
+    return torch.cuda.mem_get_info(selected)[0] if selected.type == "cuda" else None
 
 
 def describe(device: str = "auto") -> Description:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,6 +90,28 @@ def to_device(model: Network, images: spec.Array, labels: spec.Array) -> tuple[T
     """The batch as tensors of the model's dtype on its device."""
     x = images_to_device(model, images)
     return x, torch.as_tensor(labels).to(x.device)
+
+
+def dataset_to_device(
+    model: Network, images: spec.Array, labels: spec.Array, table: spec.Array
+) -> Callable[[spec.Array], tuple[Tensor, Tensor]]:
+    """A dataset, kept on the model's device: a function from rows (n,) to their batch, which is that of `to_device`.
+
+    Args:
+        model: Whose batches they are.
+        images: (N, C, H, W), uint8.
+        labels: (N,) classes.
+        table: The number for each value of a pixel, (1 or C, 256): see `harness.images.batches.pixel_table`.
+    """
+    device = model.parameter.device
+    pixels, classes, numbers = (torch.from_numpy(np.array(x)).to(device) for x in (images, labels, table))
+    first = 256 * torch.arange(len(table), device=device)[:, None, None]  # the place of each channel's numbers
+
+    def batch(rows: spec.Array) -> tuple[Tensor, Tensor]:
+        chosen = torch.from_numpy(rows).to(device)
+        return numbers.take(pixels[chosen].long() + first), classes[chosen]
+
+    return batch
 
 
 def images_to_device(model: Network, images: spec.Array) -> Tensor:

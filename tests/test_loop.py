@@ -245,6 +245,16 @@ def test_a_resumed_run_ends_with_the_same_bytes(step, straight, dataset, backend
     assert [start["from_step"] for start in json.loads((folder / ENVIRONMENT).read_text())] == [0, step]
 
 
+def test_a_run_whose_images_live_on_the_device_ends_with_the_same_bytes(
+    straight, dataset, backend, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "fits_device", lambda team, split, device: True)
+    monkeypatch.setattr(loop, "training_batches", None)
+    run(backend, dataset, tmp_path, stop_after=3)
+    assert run(backend, dataset, tmp_path)
+    assert (tmp_path / CHECKPOINT).read_bytes() == (straight / CHECKPOINT).read_bytes()
+
+
 def test_steps_after_the_last_checkpoint_are_trained_again(first, whole, dataset, tmp_path):
     """As after a SIGKILL: the records are ahead of the checkpoint, and the last of them is torn."""
     folder = tmp_path / "run"

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 import spec
-from harness.backends.registry import PACKAGES, Backend, Model, Optimizer
+from harness.backends.registry import PACKAGES, Backend, Model, Optimizer, Tensor
 from spec import Array, Arrays
 
 # Variables with the number of processes, where torchrun or several machines started them.
@@ -67,7 +67,12 @@ class Team:
         self, model: Model, optimizer: Optimizer, images: Array, labels: Array, masks: Arrays, scale: float = 1.0
     ) -> spec.Step:
         """One step on a batch, shared by the devices; loss and hits are the whole batch's. Checks nothing."""
-        x, y = self.package.to_device(model, images, labels)
+        return self.update(model, optimizer, *self.package.to_device(model, images, labels), masks, scale)
+
+    def update(
+        self, model: Model, optimizer: Optimizer, x: Tensor, y: Tensor, masks: Arrays, scale: float = 1.0
+    ) -> spec.Step:
+        """`train_step` of a single device, on a batch that it has already."""
         return self.package.update(model, optimizer, x, y, self.package.masks_to_device(model, masks), scale)
 
     def predict(self, model: Model, images: Array) -> Array:

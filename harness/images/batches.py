@@ -139,7 +139,7 @@ def pixels(images: Array, dtype: str, mean: Numbers, std: Numbers) -> Array:
         InvalidInput: unless images are uint8, `dtype` is a floating type, and the numbers are finite with std > 0, one
             of each or as many as channels.
     """
-    table = _table(dtype, mean, std)
+    table = pixel_table(dtype, mean, std)
     if images.dtype != np.uint8:
         raise InvalidInput(f"images: expected uint8, got {images.dtype}; pixels are turned into numbers only once")
     if len(table) == 1:
@@ -149,8 +149,12 @@ def pixels(images: Array, dtype: str, mean: Numbers, std: Numbers) -> Array:
     return np.asarray(table[np.arange(len(table))[:, None, None], images])
 
 
-def _table(dtype: str, mean: Numbers, std: Numbers) -> Array:
-    """The numbers for each of the 256 values of a pixel, (1 or C, 256)."""
+def pixel_table(dtype: str, mean: Numbers, std: Numbers) -> Array:
+    """What `pixels` makes of each of the 256 values of a pixel, (1 or C, 256).
+
+    Raises:
+        InvalidInput: unless `dtype` is a floating type, and the numbers are finite with std > 0.
+    """
     problems = []
     if dtype not in ("float32", "tf32", "float64", "bfloat16"):
         problems.append(f"dtype: expected float32, tf32, float64 or bfloat16, got {dtype!r}")
@@ -184,39 +188,52 @@ def training_batches(
     Raises:
         InvalidInput: at once, for settings out of range.
     """
-    return _batches(split, batch, shuffled(len(split), seed, epoch), first, dtype, mean, std)
+    rows = training_rows(len(split), batch, seed=seed, epoch=epoch, first=first)
+    return _batches(split, rows, dtype, mean, std)
+
+
+def training_rows(count: int, batch: int, *, seed: int, epoch: int, first: int = 0) -> list[Array]:
+    """The rows of each batch of `training_batches`, (batch,), int64, of a split with so many images.
+
+    Raises:
+        InvalidInput: for settings out of range.
+    """
+    return _rows(shuffled(count, seed, epoch), batch, first)
 
 
 def evaluation_batches(split: Split, batch: int, *, dtype: str, mean: Numbers, std: Numbers) -> _Batches:
     """All images in stored order; the rest is as in `training_batches`."""
-    return _batches(split, batch, np.arange(len(split)), 0, dtype, mean, std)
+    return _batches(split, _rows(np.arange(len(split)), batch, 0), dtype, mean, std)
 
 
-def _batches(split: Split, batch: int, order: Array, first: int, dtype: str, mean: Numbers, std: Numbers) -> _Batches:
+def _rows(order: Array, batch: int, first: int) -> list[Array]:
     problems = [f"batch: expected at least 1, got {batch}"] if batch < 1 else []
     number = math.ceil(len(order) / max(batch, 1))
     if not 0 <= first <= number:
         problems.append(f"first: expected a batch from 0 to {number}, the end of the epoch, got {first}")
     if problems:
         raise InvalidInput("; ".join(problems))
-    _table(dtype, mean, std)  # refuses wrong settings now, and not in the thread
+    return [order[start : start + batch] for start in range(first * batch, len(order), batch)]
 
-    def prepared(start: int) -> tuple[Array, Array]:
-        chosen = order[start : start + batch]
+
+def _batches(split: Split, rows: Sequence[Array], dtype: str, mean: Numbers, std: Numbers) -> _Batches:
+    pixel_table(dtype, mean, std)  # refuses wrong settings now, and not in the thread
+
+    def prepared(chosen: Array) -> tuple[Array, Array]:
         return pixels(split.images[chosen], dtype, mean, std), np.asarray(split.labels[chosen])
 
-    return _ahead(prepared, range(first * batch, len(order), batch))
+    return _ahead(prepared, rows)
 
 
-def _ahead(prepare: Callable[[int], tuple[Array, Array]], starts: Iterable[int]) -> _Batches:
-    """The batches that begin at `starts`. A thread prepares up to `_AHEAD` of them before they are asked for."""
-    unprepared = iter(starts)
+def _ahead(prepare: Callable[[Array], tuple[Array, Array]], rows: Iterable[Array]) -> _Batches:
+    """The batches of those rows. A thread prepares up to `_AHEAD` of them before they are asked for."""
+    unprepared = iter(rows)
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
-        ready = deque(thread.submit(prepare, start) for start in islice(unprepared, _AHEAD))
+        ready = deque(thread.submit(prepare, chosen) for chosen in islice(unprepared, _AHEAD))
         try:
             while ready:
                 batch = ready.popleft().result()
-                ready.extend(thread.submit(prepare, start) for start in islice(unprepared, 1))
+                ready.extend(thread.submit(prepare, chosen) for chosen in islice(unprepared, 1))
                 yield batch
         finally:
             for future in ready:

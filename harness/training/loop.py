@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -26,11 +26,12 @@ import spec
 from harness.atomic import write_atomically
 from harness.backends.registry import Backend, processors
 from harness.backends.team import Team, assemble
-from harness.images.batches import Dataset, open_dataset, training_batches
+from harness.images.batches import Dataset, Split, open_dataset, pixel_table, training_batches, training_rows
 from harness.training import runs
 from harness.training.evaluate import evaluate
 from harness.training.runs import CHECKPOINT, CONFIG, METRICS, Position, Settings, Tally
 from harness.weights import checkpoint
+from spec import Array
 
 Record = dict[str, Any]
 Tell = Callable[[dict[str, Any]], None]
@@ -129,8 +130,18 @@ def open_run(team: Team, backend: str, task: dict[str, Any], tell: Tell, stopped
     if not position.lineage or position.lineage[-1]["backend"] != backend:
         position.lineage.append({"backend": backend, "from_step": position.step})
     dataset = open_dataset(Path(task["dataset"]))
+    resident = None
+    if fits_device(team, dataset.train, settings.device):
+        table = pixel_table(**settings.normalization)
+        resident = team.package.dataset_to_device(model, dataset.train.images, dataset.train.labels, table)
     folder = Path(task["folder"])
-    return Run(team, folder, settings, dataset, model, optimizer, position, records, stop_step, tell, stopped)
+    return Run(team, folder, settings, dataset, model, optimizer, position, records, stop_step, tell, stopped, resident)
+
+
+def fits_device(team: Team, split: Split, device: str) -> bool:
+    """Whether the images are to live on the device, a single GPU: they take a quarter of its free memory at most."""
+    free = team.package.free_memory(device) if team.devices == 1 else None
+    return free is not None and 4 * split.images.nbytes <= free
 
 
 def _check_processes(team: Team, settings: Settings, position: Position, stop_step: int) -> None:
@@ -194,6 +205,7 @@ class Run:
     stop_step: int  # the step to stop after
     tell: Tell
     stopped: Callable[[], bool]
+    resident: Callable[[Array], tuple[Any, Any]] | None = None  # where the dataset is on the device: a batch, by rows
     metrics: TextIO | None = None
     unread: list[tuple[spec.Step, int]] = field(default_factory=list)  # steps with results to read, and their images
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=_PATIENCE))  # of the latest steps
@@ -232,17 +244,18 @@ class Run:
         position = self.position
         epoch, first = divmod(position.step, per_epoch)
         dataset = self.dataset.train
-        batches = training_batches(
-            dataset, recipe.batch, seed=settings.seed, epoch=epoch, first=first, **settings.normalization
-        )
+        batches = self._batches(epoch, first)
+        compute = self.team.train_step if self.resident is None else self.team.update
+        shape = dataset.images.shape[1:]
         begun = time.monotonic()
         try:
             for images, labels in islice(batches, per_epoch - first):  # a smaller one may be left out
-                masks = spec.dropout_masks(settings.config, images.shape, settings.seed, position.step)
+                count = len(labels)
+                masks = spec.dropout_masks(settings.config, (count, *shape), settings.seed, position.step)
                 self.team.package.set_rate(self.optimizer, recipe.rate(position.step, per_epoch))
-                scale = recipe.gradient_scale(len(images))
-                step = self.team.train_step(self.model, self.optimizer, images, labels, masks, scale)
-                self.unread.append((step, len(images)))
+                scale = recipe.gradient_scale(count)
+                step = compute(self.model, self.optimizer, images, labels, masks, scale)
+                self.unread.append((step, count))
                 position.step += 1
                 now = time.monotonic()
                 due = position.step % LOG_EVERY == 0
@@ -261,6 +274,14 @@ class Run:
         finally:
             batches.close()
         self._collect()
+
+    def _batches(self, epoch: int, first: int) -> Generator[tuple[Any, Any], None, None]:
+        """The batches of an epoch from that one on: on the device where the dataset lives there, else NumPy's."""
+        settings, dataset = self.settings, self.dataset.train
+        order: dict[str, Any] = {"seed": settings.seed, "epoch": epoch, "first": first}
+        if self.resident is None:
+            return training_batches(dataset, settings.recipe.batch, **order, **settings.normalization)
+        return (self.resident(rows) for rows in training_rows(len(dataset), settings.recipe.batch, **order))
 
     def _collect(self) -> None:
         """Read the results of the steps so far, which waits for the device, and tell the progress."""

@@ -1572,8 +1572,8 @@ FAULTS = [
     Fault(
         "loader: training sees the stored order",
         _LOAD,
-        "_batches(split, batch, shuffled(len(split), seed, epoch), first,",
-        "_batches(split, batch, np.arange(len(split)), first,",
+        "_rows(shuffled(count, seed, epoch), batch, first)",
+        "_rows(np.arange(count), batch, first)",
         (f"{_set}::test_training_batches_follow_the_order_and_end_with_a_smaller_one",),
     ),
     Fault(

@@ -11,6 +11,7 @@ FLAGS = tuple(
 )
 GRAPHS = "tests/test_graphs.py::"
 REPLAYED = f"{GRAPHS}test_replayed_steps_are_the_plain_ones_bit_for_bit"
+BATCHES = "tests/test_resident.py::test_batches_of_the_device_are_those_of_the_host"
 
 FAULTS = [
     Fault(
@@ -89,5 +90,33 @@ FAULTS = [
         "((bias - norm.running_mean) * scale + shift)",
         "(bias * scale + shift)",
         (f"{GRAPHS}test_a_captured_predictor_computes_what_the_model_does[float64]",),
+    ),
+    Fault(
+        "jax: a dataset on the device is normalized as its first channel",
+        "googlenet_jax/train.py",
+        "table[np.arange(len(table)), pixels[rows]]",
+        "table[0, pixels[rows]]",
+        (f"{BATCHES}[jax-3-mean1-std1-float64]", f"{BATCHES}[jax-3-mean1-std1-float32]"),
+    ),
+    Fault(
+        "pt: a dataset on the device is normalized as its first channel",
+        "googlenet_pt/train.py",
+        "numbers.take(pixels[chosen].long() + first)",
+        "numbers.take(pixels[chosen].long())",
+        (f"{BATCHES}[pt-3-mean1-std1-float64]", f"{BATCHES}[pt-3-mean1-std1-float32]"),
+    ),
+    Fault(
+        "a dataset on the device is gone through in the first epoch's order",
+        "harness/training/loop.py",
+        'order: dict[str, Any] = {"seed": settings.seed, "epoch": epoch, "first": first}',
+        'order: dict[str, Any] = {"seed": settings.seed, "epoch": 0, "first": first}',
+        ("tests/test_loop.py::test_a_run_whose_images_live_on_the_device_ends_with_the_same_bytes[pt]",),
+    ),
+    Fault(
+        "a dataset fills the device",
+        "harness/training/loop.py",
+        "4 * split.images.nbytes <= free",
+        "split.images.nbytes <= free",
+        ("tests/test_resident.py::test_images_live_on_a_single_gpu_that_has_room_for_four_times_as_many",),
     ),
 ]

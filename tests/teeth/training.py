@@ -50,7 +50,7 @@ _loop = [
     ),
     (
         "a partial batch counts as a whole one, whatever the recipe says",
-        "scale = recipe.gradient_scale(len(images))",
+        "scale = recipe.gradient_scale(count)",
         "scale = 1.0",
         _partial("nominal"),
     ),
@@ -60,7 +60,7 @@ _loop = [
         "batches",
         _partial("drop"),
     ),
-    ("a resumed run begins its epoch anew", "first=first,", "first=0,", _resumed("mid-epoch")),
+    ("a resumed run begins its epoch anew", '"first": first}', '"first": 0}', _resumed("mid-epoch")),
     (
         "a resumed run starts with a fresh optimizer",
         "    if state is not None:",
@@ -69,14 +69,14 @@ _loop = [
     ),
     (
         "dropout has the mask of the next step",
-        "images.shape, settings.seed, position.step)",
-        "images.shape, settings.seed, position.step + 1)",
+        "(count, *shape), settings.seed, position.step)",
+        "(count, *shape), settings.seed, position.step + 1)",
         MASKS,
     ),
     (
         "dropout's masks come again in every epoch",
-        "images.shape, settings.seed, position.step)",
-        "images.shape, settings.seed, position.step % per_epoch)",
+        "(count, *shape), settings.seed, position.step)",
+        "(count, *shape), settings.seed, position.step % per_epoch)",
         MASKS,
     ),
     (
