@@ -80,7 +80,7 @@ def record(model: Function, images: spec.Array, *, training: bool) -> Recording:
     if any(isinstance(node.op, Norm) and node.op.of_batch for node in seen.graph.nodes):
         moved = put_out(jax.numpy.asarray(_nudged(np.asarray(x))))
         nudge = max(map(relative_error, moved, outputs), default=0.0)
-    return rewritten(Recording(seen.graph, outputs, [np.zeros(0)] * len(seen.graph.nodes), nudge))
+    return rewritten(Recording(seen.graph, outputs, [np.zeros(0)] * len(seen.graph.nodes), nudge=nudge))
 
 
 def _nudged(x: spec.Array) -> spec.Array:

@@ -39,7 +39,15 @@ def settle(model: gluon.Block, dtype: str, seed: int | None, images: spec.Array)
 
     With a seed nothing trained and no statistic stays neutral: what ignores one would pass. Arrays whose shapes only a
     pass shows are moved once they are made.
+
+    Raises:
+        spec.InvalidInput: for convolutions that MXNet does not run on a CPU.
     """
+    if last := [name for name, block in _named_blocks("", model) if _kernel_layout(block) == "NHWC"]:
+        raise spec.InvalidInput(
+            f"MXNet runs convolutions whose channels are last on GPUs alone, {last[0]} among them: "
+            "build the model with layout='NCHW'"
+        )
     mx.random.seed(0)
     rng = None if seed is None else np.random.default_rng(seed)
     for parameter in model.collect_params().values():
@@ -55,6 +63,17 @@ def settle(model: gluon.Block, dtype: str, seed: int | None, images: spec.Array)
         elif rng is not None and not fixed:
             parameter.set_data(_moved(parameter.data(), rng))
     return model
+
+
+def _named_blocks(name: str, block: gluon.Block) -> Iterator[tuple[str, gluon.Block]]:
+    yield name, block
+    for key, child in block._children.items():
+        yield from _named_blocks(f"{name}.{key}" if name else key, child)
+
+
+def _kernel_layout(block: gluon.Block) -> str:
+    """Of a convolution."""
+    return str(block._kwargs["layout"]) if isinstance(block, gluon.nn.Conv2D) else ""
 
 
 def _moved(x: NDArray, rng: np.random.Generator) -> NDArray:
@@ -121,16 +140,17 @@ def parameters(model: gluon.Block) -> int:
 class Symbol(gluon.SymbolBlock):
     """A graph that was exported, ``NAME-symbol.json``, with the parameters beside it, ``NAME-0000.params``.
 
-    Labels, which a loss in it reads, are zeros.
+    `weights` is another file of its parameters. Labels, which a loss in it reads, are zeros.
 
     Raises:
         spec.InvalidInput: when a file cannot be read, an array is missing or has another shape, or it reads more than
             images.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, weights: Path | None = None) -> None:
         stem = re.escape(path.name.removesuffix(SYMBOL))
         files = [file for file in path.parent.iterdir() if re.fullmatch(rf"{stem}-\d{{4}}\.params", file.name)]
+        files = files if weights is None else [weights]
         if len(files) != 1:
             expected = path.name.replace(SYMBOL, "-0000.params")
             raise spec.InvalidInput(
@@ -187,7 +207,7 @@ def record(model: gluon.Block, images: spec.Array, *, training: bool) -> Recordi
     drops = any(isinstance(node.op, Dropout) and node.op.always for node in recorder.nodes)
     outputs = [numbers_of(ends[i]) if training or drops else usual[i] for i in known]
     graph = Graph(tuple(recorder.nodes), tuple(recorder.known[id(ends[i])] for i in known), recorder.arrays)
-    return rewritten(Recording(graph, outputs, recorder.samples))
+    return rewritten(Recording(graph, outputs, recorder.samples, single=recorder.single))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import nn
 
 import spec
 from googlenet_pt.files import read_file
-from googlenet_pt.functions.recorder import Recorder, leaves
+from googlenet_pt.functions.recorder import Recorder, leaves, plain_tensors, statistics
 from googlenet_pt.programs import run_program, trains
 from harness.check.graph import Graph, Node, NotSeen, Recording
 from harness.check.readers.rewriting import rewritten
@@ -38,10 +38,13 @@ def settle(model: nn.Module, dtype: str, seed: int | None, images: spec.Array) -
     """
     if dtype == "float64" and not any(True for _ in model.parameters()):
         raise spec.InvalidInput("its numbers are constants, which stay what they are")
-    model.to(torch.float64 if dtype == "float64" else torch.float32)
+    numbers = torch.float64 if dtype == "float64" else torch.float32
+    model.to(numbers)
+    for module in model.modules():
+        vars(module).update({key: x.to(numbers) for key, x in plain_tensors(module).items()})
     rng = np.random.default_rng(seed)
     with torch.no_grad():
-        for x in (*model.parameters(), *model.buffers()) if seed is not None else ():
+        for x in (*model.parameters(), *statistics(model).values()) if seed is not None else ():
             if x.is_floating_point() and not isinstance(x, nn.parameter.UninitializedTensorMixin) and x.numel():
                 if bool((x == x.flatten()[0]).all()):
                     x += torch.from_numpy(0.1 * rng.random(tuple(x.shape))).to(x.dtype)
@@ -82,7 +85,7 @@ def parameters(model: nn.Module) -> int:
 def record(model: nn.Module, images: spec.Array, *, training: bool) -> Recording:
     """Run a model once on images (N, C, H, W), with dropout that drops nothing.
 
-    The modules' flags are set, since `train` may be overridden.
+    The modules' flags are set, since `train` may be overridden; some ask whether there are gradients instead.
 
     Raises:
         NotSeen: for a training pass of a program that knows no training.
@@ -94,19 +97,19 @@ def record(model: nn.Module, images: spec.Array, *, training: bool) -> Recording
         module.training = training
     dtype = next((x.dtype for x in model.parameters()), torch.float32)
     x = torch.from_numpy(images).to(dtype)
-    with torch.no_grad(), _places(model) as places:
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.set_grad_enabled(training), _places(model) as places:
+        before = {name: x.clone() for name, x in statistics(model).items()}
         mode = Recorder(model, x, places, training=training)
         with mode:
             y = run_program(model, x, places) if program else model(x)
-        mode.measure_momentum(model, buffers)
+        mode.measure_momentum(model, before)
     ends = [(mode.known[id(end)], end) for end in leaves(y) if id(end) in mode.known]
     graph = Graph(_placed(mode.nodes, model), tuple(number for number, _ in ends), mode.arrays)
-    outputs = [end.to(torch.float64).numpy().copy() for _, end in ends]
+    outputs = [end.detach().to(torch.float64).numpy().copy() for _, end in ends]
     if program and not training:  # in training it drops
         with torch.no_grad():
             outputs = [end.to(torch.float64).numpy() for end in leaves(model(torch.from_numpy(images).to(dtype)))]
-    return rewritten(Recording(graph, outputs, mode.samples))
+    return rewritten(Recording(graph, outputs, mode.samples, single=mode.single))
 
 
 def _placed(nodes: list[Node], model: nn.Module) -> tuple[Node, ...]:

@@ -32,6 +32,7 @@ from harness.check.graph import (
     Norm,
     NotUnderstood,
     Padding,
+    Scale,
     Unknown,
     enlarged,
     probe_images,
@@ -1083,6 +1084,68 @@ def test_written_batch_norm_is_read(form):
     assert last["training"].op == Norm(epsilon, 0.25, scale, shift, of_batch=True)
     assert last["training"].arrays == learned
     assert understood(done.recordings["training"], probe_images((1, 8, 8)), "float64", heads=True)[1] < 1e-12
+
+
+def book_norm(x, gamma, beta, mean, var, momentum):
+    """As textbooks write it: no module says what mode it is in, and new statistics are what comes back."""
+    if not torch.is_grad_enabled():
+        y = (x - mean) / torch.sqrt(var + 1e-5)
+    else:
+        axes, kept = (0 if x.dim() == 2 else (0, 2, 3)), x.dim() == 4
+        own = x.mean(dim=axes, keepdim=kept)
+        spread = ((x - own) ** 2).mean(dim=axes, keepdim=kept)
+        y = (x - own) / torch.sqrt(spread + 1e-5)
+        mean, var = (1.0 - momentum) * mean + momentum * own, (1.0 - momentum) * var + momentum * spread
+    return gamma * y + beta, mean.data, var.data
+
+
+class BookNorm(nn.Module):
+    """Its statistics are plain attributes."""
+
+    def __init__(self, channels, axes, momentum):
+        super().__init__()
+        shape = (1, channels, 1, 1)[:axes]
+        self.gamma, self.beta = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+        self.mean, self.var, self.momentum = torch.zeros(shape), torch.ones(shape), momentum
+
+    def forward(self, x):
+        y, self.mean, self.var = book_norm(x, self.gamma, self.beta, self.mean, self.var, self.momentum)
+        return y
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.25])
+def test_batch_norm_that_asks_for_gradients_is_read(momentum):
+    """And keeps its statistics beside the module's state."""
+    convolutions = [
+        part
+        for into, out in ((1, 6), (6, 16))
+        for part in (nn.Conv2d(into, out, 5), BookNorm(out, 4, momentum), nn.Sigmoid(), nn.MaxPool2d(2, 2))
+    ]
+    dense = [
+        part
+        for into, out in ((256, 120), (120, 84))
+        for part in (nn.Linear(into, out), BookNorm(out, 2, momentum), nn.Sigmoid())
+    ]
+    report = check(
+        trial(nn.Sequential(*convolutions, nn.Flatten(), *dense, nn.Linear(84, 10)), (1, 28, 28)),
+        "lenet-bn",
+        inference=False,
+    )
+    lines = [] if momentum == 0.1 else [("momentum 0.25, lenet-bn has momentum 0.1", "training only")]
+    assert [(line.text, line.effect) for line in report.lines] == lines
+    assert (report.not_understood, report.parameters) == (None, spec.parameter_count(spec.preset("lenet-bn")))
+    assert {"conv1.norm.running_mean", "fc4.norm.running_var"} <= report.arrays.keys()
+
+
+@pytest.mark.parametrize("divisor", [9, 4])
+@pytest.mark.parametrize("settings", [{"padding": 1}, {"padding": 1, "ceil_mode": True}, {"ceil_mode": True}], ids=str)
+def test_average_with_a_divisor_of_its_own_is_read(divisor, settings):
+    """Every window is divided by it, those at the edge too."""
+    pool = nn.AvgPool2d(3, 2, **settings, divisor_override=divisor)
+    done = trial(nn.Sequential(nn.Conv2d(1, 2, 1), pool), (1, 6, 6), passes=("inference",)).recordings["inference"]
+    factor = [node.op.factor for node in done.graph.nodes if isinstance(node.op, Scale)]
+    assert factor == [9 / divisor]
+    assert understood(done, probe_images((1, 6, 6)), "float64", heads=False)[1] < 1e-12
 
 
 def test_written_batch_norm_is_not_read_in_float32():

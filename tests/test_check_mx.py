@@ -23,7 +23,7 @@ from harness.check.conversion import converted
 from harness.check.graph import Norm, enlarged, probe_images
 from harness.check.reference import Effects, Reference
 from harness.check.tree import read
-from harness.check.trial import LARGER, Trial
+from harness.check.trial import LARGER, Task, Trial, attempt
 from harness.weights.checkpoint import Checkpoint
 from harness.weights.formats import FORMATS, gluon
 
@@ -319,6 +319,28 @@ def test_weights_are_loaded_by_the_names_of_attributes_and_by_those_with_prefixe
         recording.load(lenet(), tmp_path / "narrow.params")
 
 
+def test_part_in_float32_is_held_to_what_float32_can_do():
+    """MXNet's own LRN refuses float64, so people cast around it."""
+    net = nn.HybridSequential()
+    cast = nn.HybridLambda(lambda F, x: F.cast(F.LRN(F.cast(x, "float32"), nsize=5), "float64"))
+    net.add(nn.Conv2D(4, 3), cast, nn.Dense(3))
+    task = Task("net", "", {}, ((1, 8, 8),), training=True, memory=8)
+    with mock.patch("harness.check.trial._found", return_value=net):
+        done = attempt(task)
+    assert done.dtype == "float32"
+    for kind, seen in done.recordings.items():
+        images = probe_images(done.shape_of(kind))
+        assert 1e-12 < understood(seen, images, done.dtype, heads=kind == "training")[1] < 1e-5
+
+
+def test_convolution_with_the_channels_last_is_refused_in_one_line():
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3, layout="NHWC"), nn.Dense(3))
+    expected = "MXNet runs convolutions whose channels are last on GPUs alone, 0 among them: build the model with"
+    with pytest.raises(spec.InvalidInput, match=expected):
+        recording.settle(net, "float64", 0, IMAGES)
+
+
 # --------------------------------------------------------------------------------------------------------- symbols
 
 
@@ -384,6 +406,19 @@ def test_symbol_with_a_loss_and_a_batch_norm_of_fixed_scale_is_read(tmp_path):
         assert error < 1e-14
         assert [type(step.op).__name__ for step in tree] == ["Convolution", "Norm", "Linear", "Softmax"]
         assert tree[1].op == Norm(pytest.approx(1e-3), 0.1, scale=False, of_batch=kind == "training")
+
+
+def test_symbol_takes_weights_from_another_file(tmp_path):
+    """Whether there is one beside it or not."""
+    path = tmp_path / "n-symbol.json"
+    mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=2, name="f").save(str(path))
+    arrays = {"arg:f_weight": np.arange(18.0).reshape(2, 9), "arg:f_bias": np.ones(2)}
+    gluon.write(tmp_path / "trained.params", arrays, {})
+    task = Task(path.name, str(tmp_path), {}, ((1, 3, 3),), training=False, memory=8, weights="trained.params")
+    seen = attempt(task).recordings["inference"]
+    assert np.array_equal(seen.graph.arrays["f_weight"], arrays["arg:f_weight"])
+    gluon.write(tmp_path / "n-0000.params", {name: 0 * x for name, x in arrays.items()}, {})
+    assert np.array_equal(attempt(task).recordings["inference"].graph.arrays["f_bias"], np.ones(2))
 
 
 def test_symbol_without_its_arrays_is_refused(tmp_path):

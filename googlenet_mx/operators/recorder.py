@@ -61,6 +61,7 @@ class Recorder:
         self.samples: list[spec.Array] = []
         self.known: dict[int, int] = {}  # nodes by the identity of their arrays
         self.kept: list[NDArray] = []  # an identity is an array's own as long as it lives
+        self.single = False  # whether a part is computed in float32
         self.random: set[int] = set()  # arrays of random numbers from 0 to 1
         self.masks: dict[int, float] = {}  # the share that is dropped by masks, which have their mean everywhere here
         self.unmoved: list[Unmoved] = []
@@ -72,6 +73,7 @@ class Recorder:
         """From now on this array is what that node puts out."""
         self.known[id(y)] = number
         self.kept.append(y)
+        self.single = self.single or y.dtype == np.float32
 
     def node(
         self,

@@ -86,19 +86,20 @@ def _settings(pool: Any) -> tuple[Any, ...]:
 def _avg_pool2d(
     r, y, input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
 ) -> Made:
-    kernel = _pair(kernel_size)
+    kernel, padding = _pair(kernel_size), _pair(padding)
     op = AveragePool(kernel, _pair(stride or kernel), _pads(padding), bool(count_include_pad))
-    if divisor_override is not None:
-        return None
+    sizes = zip(y.shape[2:], op.strides, op.sides, padding, input.shape[2:], strict=True)
+    # A last window may hang over the edge.
+    over = [max((count - 1) * step + side - pad - size, pad) for count, step, side, pad, size in sizes]
+    pads = ((padding[0], over[0]), (padding[1], over[1]))
+    if divisor_override is not None:  # of every window
+        area = math.prod(kernel)
+        mean = r.node(AveragePool(kernel, op.stride, pads), [r.known[id(input)]], y * (divisor_override / area))
+        return r.node(Scale(area / divisor_override), [mean], y)
     if op.output_sizes(tuple(input.shape[1:])) == tuple(y.shape[2:]):
         return (op,)
-    if _pair(padding) != (0, 0):
-        return None
-    over = [
-        (count - 1) * step + side - size
-        for count, step, side, size in zip(y.shape[2:], op.strides, op.sides, input.shape[2:], strict=True)
-    ]  # a last window that hangs over the edge is divided by its pixels
-    return (AveragePool(kernel, op.stride, ((0, max(over[0], 0)), (0, max(over[1], 0))), count_pad=False),)
+    # It is divided by its pixels then.
+    return (AveragePool(kernel, op.stride, pads, count_pad=False),) if padding == (0, 0) else None
 
 
 def _adaptive_avg_pool2d(r, y, input, output_size) -> Made:

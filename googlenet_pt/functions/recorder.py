@@ -33,6 +33,21 @@ def leaves(y: Any) -> Iterator[Tensor]:
         yield from leaves(vars(y))
 
 
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    """What a model has beside its parameters, by name: buffers, and tensors that are plain attributes."""
+    plain = {
+        f"{name}.{key}" if name else key: x
+        for name, module in model.named_modules()
+        for key, x in plain_tensors(module).items()
+    }
+    return dict(model.named_buffers()) | plain
+
+
+def plain_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of floats that are a module's plain attributes, as running statistics are in textbooks."""
+    return {key: x for key, x in vars(module).items() if isinstance(x, Tensor) and x.is_floating_point()}
+
+
 class Recorder(TorchFunctionMode):
     """Notes each of PyTorch's functions that is called from outside PyTorch on what comes from the images."""
 
@@ -40,19 +55,21 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.training = training
         self.places = places
-        self.names = {id(array): name for name, array in (*model.named_parameters(), *model.named_buffers())}
+        self.names = {id(array): name for name, array in (*model.named_parameters(), *statistics(model).items())}
         self.arrays: dict[str, spec.Array] = {}
         self.nodes: list[Node] = []
         self.samples: list[spec.Array] = []
         self.known: dict[int, int] = {}  # nodes by the identity of their tensors
         self.sources: dict[int, dict[str, Tensor]] = {}  # the named tensors that others are computed from
         self.kept: list[Tensor] = []  # an identity is a tensor's own as long as it lives
+        self.single = False  # whether a part is computed in float32
         self.end(x, self.node(Input(), [], x))
 
     def end(self, y: Tensor, number: int) -> None:
         """From now on this tensor is what that node puts out."""
         self.known[id(y)] = number
         self.kept.append(y)
+        self.single = self.single or y.dtype == torch.float32
 
     def node(self, op: Any, reads: list[int], y: Tensor, arrays: Mapping[str, Tensor] | None = None) -> int:
         """Note an operation and what it puts out."""
@@ -124,9 +141,10 @@ class Recorder(TorchFunctionMode):
             return batch_var(centered.reads[0]) if mean in centered.arrays else None
         return batch_mean(number)
 
+    @torch.no_grad()
     def measure_momentum(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """The share of batches' means in the running means, which are computed from them."""
-        for name, running in model.named_buffers():
+        for name, running in statistics(model).items():
             for source, batch in self.sources.get(id(running), {}).items() if name in before else ():
                 users = [i for i, node in enumerate(self.nodes) if source in node.arrays]
                 if not users or source != batch_mean(self.nodes[users[0]].reads[0]):

@@ -84,11 +84,13 @@ class Run:
         """Batch norm."""
         shape = x.shape
         x = x.reshape(*shape, *[1] * (4 - x.ndim))
-        mean, var = self.role(step, "mean"), self.role(step, "var")
+        mean, var, weight, bias = (  # textbooks' have axes one number long beside the channels
+            None if (array := self.role(step, role)) is None else array.reshape(-1)
+            for role in ("mean", "var", "weight", "bias")
+        )
         if step.op.of_batch or mean is None or var is None:
             mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3))
             self.statistics |= {step.arrays[r]: a for r, a in (("mean", mean), ("var", var)) if r in step.arrays}
-        weight, bias = self.role(step, "weight"), self.role(step, "bias")
         weight = np.ones_like(mean) if weight is None else weight
         bias = np.zeros_like(mean) if bias is None else bias
         return reference.batch_norm(x, weight, bias, mean, var, step.op.epsilon, of_batch=False)[0].reshape(shape)

@@ -206,6 +206,7 @@ class Recording:
     graph: Graph
     outputs: list[Array]  # in the order of the graph's
     samples: list[Array]  # of each node's output; empty ones where they cost too much
+    single: bool = False  # a part of a model of float64 is computed in float32
     nudge: float = 0.0  # how far the outputs move where each pixel is moved by one rounding, where that was measured
 
 

@@ -164,7 +164,7 @@ def _recording(kind: str, graph: Any, arrays: Mapping[str, spec.Array]) -> Recor
     named = {key.removeprefix(f"{kind}/array/"): x for key, x in arrays.items() if key.startswith(f"{kind}/array/")}
     outputs = [arrays[f"{kind}/output/{i}"] for i in range(len(graph["outputs"]))]
     samples = [arrays[f"{kind}/sample/{i}"] for i in range(len(graph["nodes"]))]
-    return Recording(graph_of(graph, named), outputs, samples, graph["nudge"])
+    return Recording(graph_of(graph, named), outputs, samples, nudge=graph["nudge"])
 
 
 # ------------------------------------------------------------------------------------------------- from the inside
@@ -236,7 +236,8 @@ def attempt(task: Task) -> Trial:
         with told("it was read"):
             return read_onnx(Path(task.folder, task.target), task.shapes, exactly=task.exactly)
     if task.target.endswith(SYMBOL):
-        task = replace(task, arguments={"path": Path(task.folder, task.target)})
+        weights = Path(task.folder, task.weights) if task.weights else None
+        task = replace(task, arguments={"path": Path(task.folder, task.target), "weights": weights})
     made = _found(task)
     reasons: dict[str, str] = {}
     for shape in task.shapes:
@@ -264,8 +265,9 @@ def attempt(task: Task) -> Trial:
             parameters = recorder.parameters(model)
             if not parameters and task.target.endswith(PROGRAMS):  # it is frozen
                 parameters, framework = inference.graph.trained(), "torchscript"
-            return Trial(shape, framework, dtype, parameters, recordings, failed)
-    if len(reasons) == 1:
+            single = any(recording.single for recording in recordings.values())
+            return Trial(shape, framework, "float32" if single else dtype, parameters, recordings, failed)
+    if len(set(reasons.values())) == 1:
         raise Refused(next(iter(reasons.values())))
     raise Refused("; ".join(f"at {shape} {reason}" for shape, reason in reasons.items()) + "; --input says the shape")
 

@@ -42,6 +42,27 @@ FAULTS = [
         "share = ((batch.flatten() - running.flatten()) / apart)",
         (f"{_WRITTEN}[as in the paper]",),
     ),
+    Fault(
+        "a training pass without gradients",
+        "googlenet_pt/recording.py",
+        "torch.set_grad_enabled(training)",
+        "torch.no_grad()",
+        ("tests/test_check.py::test_batch_norm_that_asks_for_gradients_is_read[0.1]",),
+    ),
+    Fault(
+        "statistics that are plain attributes stay in float32",
+        "googlenet_pt/recording.py",
+        "        vars(module).update({key: x.to(numbers) for key, x in plain_tensors(module).items()})\n",
+        "        pass\n",
+        ("tests/test_check.py::test_batch_norm_that_asks_for_gradients_is_read[0.1]",),
+    ),
+    Fault(
+        "an average's own divisor is left out",
+        "googlenet_pt/functions/handlers.py",
+        "return r.node(Scale(area / divisor_override), [mean], y)",
+        "return mean",
+        ("tests/test_check.py::test_average_with_a_divisor_of_its_own_is_read[{'padding': 1}-4]",),
+    ),
     # ------------------------------------------------------------------------------------------------------ JAX
     Fault(
         "what a mask drops is what it keeps",
@@ -79,6 +100,13 @@ FAULTS = [
         (f"{_J}::test_all_weights_that_do_not_fit_are_named",),
     ),
     # ---------------------------------------------------------------------------------------------------- MXNet
+    Fault(
+        "what MXNet computes in float32 is held to float64",
+        "googlenet_mx/operators/recorder.py",
+        "self.single = self.single or y.dtype == np.float32",
+        "self.single = False",
+        (f"{_G}::test_part_in_float32_is_held_to_what_float32_can_do",),
+    ),
     Fault(
         "MXNet's momentum is read as everybody else's",
         _HANDLERS,
