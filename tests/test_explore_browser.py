@@ -82,6 +82,14 @@ def test_clicks_reach_every_stage_and_every_operation(open_page):
     assert page.get_attribute("#drawing a.node[aria-current]", "data-name") == "inception3a.branch5x5"
 
 
+def test_what_opens_is_seen_from_its_beginning(open_page):
+    page = open_page("inception3a")
+    page.evaluate("window.scrollTo(0, 900)")
+    page.click('#drawing a.node[data-name="inception3a.pool"]')
+    page.wait_for_function("document.getElementById('heading').textContent === 'inception3a.pool'")
+    assert 0 <= page.locator("#heading").bounding_box()["y"] < 200
+
+
 def test_numbers_are_those_of_the_spec(open_page):
     page, config = open_page(), spec.preset("d2l")
     costs = layer_costs(config, (1, SIZE, SIZE))

@@ -54,13 +54,15 @@ function routed() {
 /** After a change of the address: the panel from its start, and the box in sight. */
 function arrive(view, map, focused) {
   const panel = document.getElementById("panel");
-  panel.scrollTop = 0;
+  const beside = getComputedStyle(map).position === "sticky";
+  const top = document.querySelector("main").offsetTop;
+  if (beside && window.scrollY > top) window.scrollTo(0, top);
   const box = map.querySelector("[aria-current], .made, .differs");
   if (box) {
     const [inner, outer] = [box.getBoundingClientRect(), map.getBoundingClientRect()];
     if (inner.top < outer.top || inner.bottom > outer.bottom) map.scrollTop += inner.top - outer.top - outer.height / 3;
   }
-  if (getComputedStyle(map).position !== "sticky" && view !== "overview") panel.scrollIntoView();
+  if (!beside && view !== "overview") panel.scrollIntoView();
   const heading = document.getElementById("heading");
   document.getElementById("status").textContent = heading.textContent; // is read aloud
   if (!focused) heading.focus({ preventScroll: true });
@@ -128,13 +130,11 @@ function overview() {
 
 /** Change a choice, and show it where the reader is. */
 function change(name, value) {
-  const panel = document.getElementById("panel");
-  const [top, page] = [panel.scrollTop, window.scrollY];
+  const at = window.scrollY;
   if (name === "picture") state.picture = value;
   else keep(name, value);
   render(false);
-  panel.scrollTop = top;
-  window.scrollTo(0, page);
+  window.scrollTo(0, at);
 }
 
 document.querySelector(".skip").addEventListener("click", (event) => {
