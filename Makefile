@@ -5,7 +5,7 @@ READY := .venv/ready
 # In the order, and in the groups, that tests/conftest.py has them in.
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup compare test test-slow test-all test-large test-teeth bench notebooks lint clean
+.PHONY: help setup compare test test-slow test-all test-large test-teeth bench gpu notebooks lint clean
 help:
 	@echo 'make compare    hold the three backends against the referee on real images'
 	@echo 'make test       run the tests (those that take minutes: make test-slow)'
@@ -14,8 +14,9 @@ help:
 	@echo 'make test-teeth put each known fault into a copy of the code: a quick test has to find it'
 	@echo 'make bench      measure the backends and write BENCHMARKS.md, on a quiet machine'
 	@echo 'make notebooks  run the notebooks and write their pages, in English and in Chinese'
+	@echo 'make gpu        test and measure on a GPU for 8 minutes, and write BENCHMARKS-GPU.md'
 	@echo 'make lint       ruff and mypy'
-	@echo 'make clean      remove the virtual environment'
+	@echo 'make clean      remove the virtual environments'
 
 setup: $(READY)
 
@@ -51,6 +52,16 @@ bench: $(READY)
 notebooks: $(READY)
 	$(BIN)/python docs/notebooks/render.py
 
+# In an environment of its own; with the frameworks that a machine has already: make gpu GPU_PYTHON=python3
+GPU_PYTHON := .venv-gpu/bin/python
+gpu: $(if $(filter .venv-gpu/%,$(GPU_PYTHON)),.venv-gpu/ready)
+	$(GPU_PYTHON) -m harness.gpu
+
+.venv-gpu/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --editable '.[cuda,gpu,dev]'
+	touch $@
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,4 +74,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-gpu

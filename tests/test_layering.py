@@ -72,7 +72,7 @@ FLOORS = [
     {"training"},
     {"check", "compare"},
     {"bench", "exercises", "explore", "worker"},
-    {"cli"},
+    {"cli", "gpu"},
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 

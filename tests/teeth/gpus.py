@@ -12,6 +12,7 @@ FLAGS = tuple(
 GRAPHS = "tests/test_graphs.py::"
 REPLAYED = f"{GRAPHS}test_replayed_steps_are_the_plain_ones_bit_for_bit"
 BATCHES = "tests/test_resident.py::test_batches_of_the_device_are_those_of_the_host"
+RUN = "tests/test_gpu_run.py::"
 
 FAULTS = [
     Fault(
@@ -110,7 +111,7 @@ FAULTS = [
         "harness/training/loop.py",
         'order: dict[str, Any] = {"seed": settings.seed, "epoch": epoch, "first": first}',
         'order: dict[str, Any] = {"seed": settings.seed, "epoch": 0, "first": first}',
-        ("tests/test_loop.py::test_a_run_whose_images_live_on_the_device_ends_with_the_same_bytes[pt]",),
+        ("tests/test_loop.py::test_the_loop_trains_as_the_referee_does[pt]",),
     ),
     Fault(
         "a dataset fills the device",
@@ -118,5 +119,26 @@ FAULTS = [
         "4 * split.images.nbytes <= free",
         "split.images.nbytes <= free",
         ("tests/test_resident.py::test_images_live_on_a_single_gpu_that_has_room_for_four_times_as_many",),
+    ),
+    Fault(
+        "make gpu does again what has passed",
+        "harness/gpu/plan.py",
+        'if result["status"] == "passed"}',
+        "if False}",
+        (f"{RUN}test_what_time_does_not_suffice_for_is_done_by_the_next_run",),
+    ),
+    Fault(
+        "make gpu takes another machine's results for this one's",
+        "harness/gpu/plan.py",
+        "if alike and not about",
+        "if not about",
+        (f"{RUN}test_another_machine_and_other_code_begin_anew",),
+    ),
+    Fault(
+        "a part of make gpu that takes too long loses what it has measured",
+        "harness/gpu/plan.py",
+        "process.send_signal(signal.SIGINT)",
+        "process.kill()",
+        (f"{RUN}test_a_part_that_takes_too_long_is_told_to_stop",),
     ),
 ]
