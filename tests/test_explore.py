@@ -27,6 +27,7 @@ from harness.explore.listings import FRAMEWORKS, listings
 from harness.explore.maps import BRANCH, STAGE, branches, feature_maps
 from harness.explore.network import comparisons, differences, drawn, names
 from harness.weights.checkpoint import save
+from harness.weights.formats import FORMATS
 from spec import reference
 from spec.network import AdaptiveAverage, AveragePool, Block, Conv, Dense, MaxPool, named
 from spec.shapes import layer_costs
@@ -162,6 +163,9 @@ def test_names_are_those_of_other_peoples_files():
     found = names(spec.preset("torchvision"))
     by_scheme = {scheme["name"]: scheme["names"] for scheme in found["schemes"]}
     assert by_scheme["torchvision"]["inception4c.branch5x5.weight"] == "inception4c.branch3.1.conv.weight"
+    assert {form: scheme["name"] for scheme in found["schemes"] for form in scheme["formats"]} == {
+        form: written.scheme for form, written in FORMATS.items() if written.scheme in by_scheme
+    }
     assert by_scheme["canonical"].keys() == spec.param_shapes(spec.preset("torchvision")).keys()
 
 

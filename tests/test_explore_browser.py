@@ -200,6 +200,22 @@ def test_page_speaks_chinese(open_page):
     assert "最大汇聚层" in page.inner_text("#panel")
 
 
+def test_code_stands_side_by_side(open_page):
+    page = open_page("inception4c.branch5x5")
+    page.click("#beside")
+    assert page.locator(".beside h4").all_inner_texts() == ["PyTorch", "Gluon", "Flax"]
+    for package in ("googlenet_pt", "googlenet_mx", "googlenet_jax"):
+        assert f"{package}/googlenet.py" in page.inner_text(".beside")
+    assert page.locator(".beside .marked").count() == 6  # where it is made and where it is called
+
+
+def test_names_of_files_open(open_page):
+    page = open_page("inception4c.branch5x5")
+    page.click("summary")
+    names = page.locator("details td code").all_inner_texts()
+    assert {"inception4c.branch5x5.weight", "3.2.p3_2.weight", "Inception_4.Conv_4.kernel"} <= set(names)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("where", ["", "inception3a.branch5x5", "traps/same-padding", "compare/d2l/torchvision"])
 def test_accessibility_check_finds_nothing_serious(open_page, where, scheme):

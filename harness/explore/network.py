@@ -9,6 +9,7 @@ from typing import Any
 
 import spec
 from harness.explore.fields import fields
+from harness.weights.formats import FORMATS
 from harness.weights.names import SCHEMES, foreign_names
 from spec.network import (
     IMAGES,
@@ -147,7 +148,8 @@ def names(config: spec.Config) -> dict[str, Any]:
     """The arrays by canonical name with their shapes; and whose files have them, under which name and in which layout.
 
     Returns:
-        JSON values: ``{"shapes": {name: shape}, "schemes": [{"name", "kind", "names": {name: theirs}, "layout"}]}``.
+        JSON values: ``{"shapes": {name: shape}, "schemes": [...]}``, each with its ``name``, the ``kind`` of library
+        whose files have it, the ``formats`` that are written in it, ``names`` by canonical name, and the ``layout``.
     """
     alone = replace(config, aux=False)
     schemes = []
@@ -155,7 +157,9 @@ def names(config: spec.Config) -> dict[str, Any]:
         whole = config if scheme.heads else alone
         if scheme.names_all_of(whole):
             theirs = dict(foreign_names(scheme, whole))
-            schemes.append({"name": scheme.name, "kind": scheme.kind, "names": theirs, "layout": scheme.layout})
+            formats = [form for form, written in FORMATS.items() if written.scheme == scheme.name]
+            facts = {"name": scheme.name, "kind": scheme.kind, "formats": formats}
+            schemes.append({**facts, "names": theirs, "layout": scheme.layout})
     return {"shapes": spec.param_shapes(config), "schemes": schemes}
 
 

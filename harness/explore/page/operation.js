@@ -172,7 +172,7 @@ function codeSection(name, stage) {
     t(state.beside ? "in_tabs" : "side_by_side"),
   );
   const body = state.beside
-    ? h("div", { class: "beside" }, frameworks.map((x, i) => h("div", {}, h("h4", {}, titles[i]), listing(x))))
+    ? h("div", { class: "beside", tabindex: 0, role: "region", "aria-label": t("code") }, frameworks.map((x, i) => h("div", {}, h("h4", {}, titles[i]), listing(x))))
     : [
         h(
           "div",
@@ -257,9 +257,9 @@ function namesSection(name) {
   const rows = arrays.flatMap((array) => {
     const shape = DATA.names.shapes[array];
     const schemes = DATA.names.schemes.filter(({ names }) => array in names);
-    return schemes.map(({ name: scheme, kind, names, layout }, i) => [
+    return schemes.map(({ name: scheme, kind, formats, names, layout }, i) => [
       i === 0 ? array.slice(name.length + 1) : "",
-      [LIBRARIES[kind], h("small", {}, ` ${scheme}`)],
+      formats.length > 0 ? [t("names_ours"), h("small", {}, ` ${formats.join(", ")}`)] : [LIBRARIES[kind], h("small", {}, ` ${scheme}`)],
       h("code", {}, names[array]),
       turned(shape, layout[shape.length]),
     ]);
