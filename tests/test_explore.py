@@ -32,7 +32,7 @@ from spec import reference
 from spec.network import AdaptiveAverage, AveragePool, Block, Conv, Dense, MaxPool, named
 from spec.shapes import layer_costs
 
-PAGE = ROOT / "harness" / "explore" / "page"
+PAGE = ROOT / "harness" / "explore" / "web"
 WORDS = json.loads((PAGE / "words.json").read_text(encoding="utf-8"))
 TRAP_WORDS = json.loads((PAGE / "traps.json").read_text(encoding="utf-8"))
 

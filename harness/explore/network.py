@@ -29,7 +29,7 @@ from spec.network import (
 from spec.shapes import layer_costs
 from spec.table import table
 
-_KINDS: dict[type, str] = {  # as `page/words.js` has them
+_KINDS: dict[type, str] = {  # as `web/words.json` has them
     Conv: "convolution",
     Dense: "dense",
     MaxPool: "max_pool",

@@ -32,7 +32,7 @@ from harness.weights.preprocessing import Preprocessing
 from spec import Array, InvalidInput, reference
 from spec.tolerances import TOLERANCES
 
-_FOLDER = Path(__file__).parent / "page"
+_FOLDER = Path(__file__).parent / "web"
 # One module in the page, in this order.
 _SCRIPTS = ("elements", "drawing", "operation", "maps", "laboratory", "comparing", "main")
 _CLASSES = 5  # that are shown for a picture

@@ -37,7 +37,7 @@ FAULTS = [
     ),
     Fault(
         "names from outside end the script that they stand in",
-        "harness/explore/page/page.html",
+        "harness/explore/web/page.html",
         "{{ data | tojson }}",
         "{{ data | safe }}",
         (f"{_E}::test_nothing_from_outside_is_markup",),
