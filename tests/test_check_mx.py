@@ -415,10 +415,12 @@ def test_symbol_takes_weights_from_another_file(tmp_path):
     arrays = {"arg:f_weight": np.arange(18.0).reshape(2, 9), "arg:f_bias": np.ones(2)}
     gluon.write(tmp_path / "trained.params", arrays, {})
     task = Task(path.name, str(tmp_path), {}, ((1, 3, 3),), training=False, memory=8, weights="trained.params")
-    seen = attempt(task).recordings["inference"]
-    assert np.array_equal(seen.graph.arrays["f_weight"], arrays["arg:f_weight"])
-    gluon.write(tmp_path / "n-0000.params", {name: 0 * x for name, x in arrays.items()}, {})
-    assert np.array_equal(attempt(task).recordings["inference"].graph.arrays["f_bias"], np.ones(2))
+    for _ in range(2):
+        graph = attempt(task).recordings["inference"].graph
+        kept = {role: graph.arrays[name] for role, name in graph.nodes[-1].arrays.items()}
+        assert np.array_equal(kept["weight"], arrays["arg:f_weight"])
+        assert np.array_equal(kept["bias"], arrays["arg:f_bias"])
+        gluon.write(tmp_path / "n-0000.params", {name: 0 * x for name, x in arrays.items()}, {})
 
 
 def test_symbol_without_its_arrays_is_refused(tmp_path):
