@@ -22,6 +22,7 @@ from harness.shown import shown
 
 if TYPE_CHECKING:
     from harness.check.checking import Line, Report
+    from harness.check.trial import Task, Trial
     from harness.weights.convert import Verification
 
 
@@ -82,66 +83,36 @@ def check(
     googlenet check capture.safetensors --against d2l
     """
     import spec
-    from harness.atomic import check_target
     from harness.check.checking import check as judged
-    from harness.check.conversion import TRANSFERRED, accepted, converted, transferred, with_names
+    from harness.check.conversion import accepted, with_names
     from harness.check.report.page import write_page
-    from harness.check.trial import Task, run_trial
-    from harness.weights.formats import format_for
+    from harness.check.trial import Task
 
     if model.endswith(".safetensors"):
         if any((arg, images, weights, target, html, accept, inference)):
             raise spec.InvalidInput(f"{model}: --against and --json alone are for captures")
         check_capture(Path(model), against, as_json=as_json)
-    file, name = _file(model), against
     other = against if against is not None and _is_model(against) else None
-    sources = [path for path in (file, weights, None if other is None else _file(other)) if path and path.exists()]
+    sources = _sources(model, other, weights)
+    if model.endswith(FILES) and (arg or (weights and not model.endswith(SYMBOL))):
+        raise spec.InvalidInput("--arg and --weights are for code, and --weights for a symbol; a file has its weights")
     for option, number in (("--time", time), ("--memory", memory)):
         if not number > 0:
             raise spec.InvalidInput(f"{option}: expected a number above 0, got {number:g}")
-    if images is not None:
-        shapes = [_shape(images)]
-    elif against is not None and other is None:
-        config = spec.preset(against)
-        channels = dict.fromkeys((config.in_channels, 3, 1))
-        shapes = [(number, config.input_size, config.input_size) for number in channels]
-    else:
-        shapes = [(3, 224, 224), (1, 96, 96), (1, 224, 224), (1, 28, 28), (3, 299, 299)]
-    if weights is not None and not weights.exists():
-        raise spec.InvalidInput(f"--weights {weights}: there is no such file")
-    for option, path in (("--convert", target), ("--html", html)):
-        if path is not None:
-            check_target(path)
-            if path.exists() and any(map(path.samefile, sources)):
-                raise spec.InvalidInput(f"{option} {path}: expected a new name, got that of a source; choose another")
-    if target is not None:
-        if other is None:
-            format_for(target)  # refuse before any work is done
-        elif target.suffix not in TRANSFERRED:
-            raise spec.InvalidInput(
-                f"--convert {target}: another model's weights are written as a state dict; expected a name that ends "
-                f"in one of {', '.join(TRANSFERRED)}"
-            )
-    if model.endswith(FILES) and (arg or (weights and not model.endswith(SYMBOL))):
-        raise spec.InvalidInput("--arg and --weights are for code, and --weights for a symbol; a file has its weights")
+    _check_targets(target, html, sources, other)
     task = Task(
         target=model,
         folder=str(Path.cwd()),
         arguments=_arguments(arg or []),
-        shapes=tuple(shapes),
+        shapes=_shapes(images, None if other else against),
         training=not inference,
         memory=memory,
         weights=None if weights is None else str(weights),
         as_it_is=target is not None,
         exactly=images is not None,
     )
-    second, its_task = None, replace(task, target=other or "", arguments={}, weights=None)
-    if other is not None:
-        second = run_trial(its_task, time)
-        its_task = replace(its_task, shapes=(second.shape,), exactly=True)
-        task = replace(task, shapes=(second.shape,), exactly=True)
-        name = shown(other if _name(other) == _name(model) else _name(other))
-    trial = run_trial(task, time)
+    trial, second = _run(task, other, time)
+    name = against if other is None else shown(other if _name(other) == _name(model) else _name(other))
     report = with_names(judged(trial, name, inference=inference, other=second), trial)
     facts, status = report.as_json(), report.status
     if html is not None:
@@ -154,19 +125,93 @@ def check(
         screen.say(notes, f"nothing was written to {shown(target)}: {remedy}", "red")
         status = status or 1
     elif target is not None:
-        if second is None:
-            source = weights or file
-            verification = converted(report, source if source.exists() else Path.cwd(), target, task_runner(None))
-        else:
-            rerun = partial(run_trial, seconds=time)
-            verification = transferred(report, trial, second, its_task, target, rerun, task_runner(None))
-        status = 0 if verification is None or verification.passed else 1
+        source, its_task = weights or _file(model), None if other is None else _of(other, task)
+        verification = _converted(report, trial, target, source, second, its_task, time)
         facts["converted"] = None if verification is None else verification.as_json()
         if not as_json:
             _print_conversion(verification, target)
+        status = 0 if verification is None or verification.passed else 1
     if as_json:
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")
     raise typer.Exit(status)
+
+
+def _sources(model: str, other: str | None, weights: Path | None) -> list[Path]:
+    """The files that are read, as far as they are there; a module's may not be."""
+    from spec import InvalidInput
+
+    if weights is not None and not weights.exists():
+        raise InvalidInput(f"--weights {weights}: there is no such file")
+    return [path for path in (_file(model), weights, _file(other) if other else None) if path and path.exists()]
+
+
+def _check_targets(target: Path | None, html: Path | None, sources: Sequence[Path], other: str | None) -> None:
+    """Refuse what cannot be written, or would replace what is read, before any work is done."""
+    from harness.atomic import check_target
+    from harness.check.conversion import TRANSFERRED
+    from harness.weights.formats import format_for
+    from spec import InvalidInput
+
+    for option, path in (("--convert", target), ("--html", html)):
+        if path is not None:
+            check_target(path)
+            if path.exists() and any(map(path.samefile, sources)):
+                raise InvalidInput(f"{option} {path}: expected a new name, got that of a source; choose another")
+    if target is not None and other is None:
+        format_for(target)
+    elif target is not None and target.suffix not in TRANSFERRED:
+        raise InvalidInput(
+            f"--convert {target}: another model's weights are written as a state dict; expected a name that ends "
+            f"in one of {', '.join(TRANSFERRED)}"
+        )
+
+
+def _shapes(images: str | None, preset: str | None) -> tuple[tuple[int, int, int], ...]:
+    """Of an image, to try in this order."""
+    import spec
+
+    if images is not None:
+        return (_shape(images),)
+    if preset is None:
+        return (3, 224, 224), (1, 96, 96), (1, 224, 224), (1, 28, 28), (3, 299, 299)
+    config = spec.preset(preset)
+    channels = dict.fromkeys((config.in_channels, 3, 1))
+    return tuple((number, config.input_size, config.input_size) for number in channels)
+
+
+def _of(other: str, task: Task) -> Task:
+    """The other model's task."""
+    return replace(task, target=other, arguments={}, weights=None)
+
+
+def _run(task: Task, other: str | None, seconds: float) -> tuple[Trial, Trial | None]:
+    """The passes of a model, and of the other one, at the size that this takes."""
+    from harness.check.trial import run_trial
+
+    if other is None:
+        return run_trial(task, seconds), None
+    second = run_trial(_of(other, task), seconds)
+    return run_trial(replace(task, shapes=(second.shape,), exactly=True), seconds), second
+
+
+def _converted(
+    report: Report,
+    trial: Trial,
+    target: Path,
+    source: Path,
+    second: Trial | None,
+    its_task: Task | None,
+    seconds: float,
+) -> Verification | None:
+    """Write the weights by canonical names, or by those of the other model, and prove them."""
+    from harness.check.conversion import converted, transferred
+    from harness.check.trial import run_trial
+
+    if second is None or its_task is None:
+        return converted(report, source if source.exists() else Path.cwd(), target, task_runner(None))
+    its_task = replace(its_task, shapes=(second.shape,), exactly=True)
+    rerun = partial(run_trial, seconds=seconds)
+    return transferred(report, trial, second, its_task, target, rerun, task_runner(None))
 
 
 def _is_model(text: str) -> bool:
