@@ -15,13 +15,14 @@ import pytest
 from networks import thin
 from safetensors.numpy import save_file
 from stranger_table import small, small_with_norm
-from support import TESTED
+from support import TESTED, here
 
 import spec
 from harness.agreement import relative_error
 from harness.check.align import align, weights
 from harness.check.arithmetic import Run
 from harness.check.checking import Report, check, understood
+from harness.check.conversion import converted
 from harness.check.differences import differences
 from harness.check.graph import (
     Activation,
@@ -42,7 +43,7 @@ from harness.check.graph import (
 from harness.check.readers.rewriting import rewritten
 from harness.check.reference import Effects, Reference
 from harness.check.tree import read
-from harness.check.trial import LARGER, Trial
+from harness.check.trial import LARGER, Refused, Task, Trial, attempt
 from harness.weights import names
 from harness.weights.checkpoint import save
 from harness.weights.formats import flax
@@ -438,6 +439,28 @@ def test_all_weights_that_do_not_fit_are_named(lenet, tmp_path):
     with pytest.raises(spec.InvalidInput, match=re.escape(expected)):
         recording.load(model, tmp_path / "w.safetensors")
     assert model.arrays == before
+
+
+def test_a_users_weights_come_out_by_canonical_names(tmp_path):
+    """What `check --weights w.msgpack --convert out.npz` does."""
+    path = written(tmp_path / "w", "msgpack")
+    task = Task("strangers_flax:NamedLeNet", str(tmp_path), {}, ((1, 28, 28),), True, 8, weights=str(path))
+    report = check(attempt(task), None, inference=False)
+    assert (report.status, report.preset) == (0, "lenet")
+    assert converted(report, path, tmp_path / "out.npz", here).passed
+    with np.load(tmp_path / "out.npz") as file:
+        assert all(np.array_equal(file[name], x) for name, x in PARAMS.items())
+
+
+def test_weights_of_another_network_are_refused_whatever_the_size(tmp_path):
+    """And not tried at the next one."""
+    save_file({"conv1.weight": PARAMS["conv1.weight"]}, tmp_path / "w.safetensors")
+    shapes = (1, 28, 28), (1, 32, 32)
+    task = Task(
+        "strangers_flax:NamedLeNet", str(tmp_path), {}, shapes, True, 8, weights=str(tmp_path / "w.safetensors")
+    )
+    with pytest.raises(Refused, match=r"^--weights .*: it does not hold the model's own arrays: 10 are missing, "):
+        attempt(task)
 
 
 @slow

@@ -138,7 +138,7 @@ FAULTS = [
     ),
     Fault(
         "JAX: a sum divided by any map of numbers is an average",
-        "googlenet_jax/jaxpr/operations.py",
+        "googlenet_jax/jaxpr/layers.py",
         "    return r.instead(x, replace(before.average, count_pad=False)) if same else None",
         "    return r.instead(x, before.average)",
         (f"{_READ}[not counted]",),
