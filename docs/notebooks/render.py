@@ -48,6 +48,7 @@ def executed(name: str) -> NotebookNode:
         client = NotebookClient(
             notebook,
             timeout=_SECONDS,
+            coalesce_streams=True,
             extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": folder}},
         )

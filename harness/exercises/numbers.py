@@ -141,9 +141,10 @@ def find_block(got: list[Value]) -> Iterator[Finding]:
         return
     counts = [float(number) for number in numbers if number is not None]
     right = [float(block_parameters(*widths)) for widths in BLOCK_CALLS]
-    for name, count, expected in zip(_BLOCKS, counts, right, strict=False):
-        if count != expected:
-            yield Finding(name, "too many parameters" if count > expected else "too few parameters")
+    for text, sign in {"too many parameters": 1, "too few parameters": -1}.items():
+        off = [name for name, x, y in zip(_BLOCKS, counts, right, strict=False) if (x > y) - (x < y) == sign]
+        if off:
+            yield Finding(", ".join(off) if len(off) < len(_BLOCKS) else f"all {len(off)} blocks", text)
     rises = [count - counts[0] for count in counts[len(_BLOCKS) :]]
     expected_rises = [count - right[0] for count in right[len(_BLOCKS) :]]
     for argument, rise, expected in zip(_ARGUMENTS, rises, expected_rises, strict=True):
