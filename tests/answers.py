@@ -524,6 +524,7 @@ def Block(rngs):
     return Inception(192, 64, (96, 128), (16, 32), 32, rngs=rngs)
 """,
     ("epsilon=1e-3", "epsilon=1e-5", _not(_ALL, "epsilon 1e-05")),
+    ("momentum=0.9, ", "", _not(_ALL, "momentum 0.01")),
     (
         "return nnx.relu(self.norm(self.conv(x)))",
         "return self.norm(nnx.relu(self.conv(x)))",

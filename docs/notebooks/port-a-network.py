@@ -197,16 +197,20 @@ class Net(nnx.Module):
 
 
 # %% language="bash"
-# googlenet check in_flax.py:Net --against lenet-bn --inference
+# googlenet check in_flax.py:Net --against lenet-bn
 # echo "exit status $?"
 
 # %% [markdown] tags=["en"]
+# It tells one more, which nobody made on purpose: left alone, Flax takes a hundredth of the new statistics.
+#
 # ## The third: a default that is another one elsewhere
 #
 # Keras has an epsilon of 0.001 in its batch norm, and PyTorch one of 0.00001. Whoever ports from Keras and writes the layer
 # without its settings gets this, or here the other way round. No name, shape or count shows it.
 
 # %% [markdown] tags=["zh"]
+# 它还指出了一个并非故意的差别：不写明的话，Flax只采用百分之一的新统计量。
+#
 # ## 第三个错误：别处的默认值不一样
 #
 # Keras的批量规范化层里epsilon是0.001，PyTorch则是0.00001。从Keras移植过来、没有写明参数的人，就会遇到这个差别；这里我们反过来做。名字、形状、参数个数，都看不出来。
