@@ -689,7 +689,9 @@ def test_no_ratio_is_made_of_a_row_that_other_programs_starved(referee, proof):
     assert "no difference shown" in str(record.comparisons()[0])
     _taking(record, "pt textbook", [47.0, 0.3, 20.0])
     (comparison,) = record.comparisons()
-    assert "not measured against pt textbook, the machine was busy: pt textbook took 0.3 to 47 s" in str(comparison)
+    assert "not measured against pt textbook, the machine was busy: pt textbook in float32 took 0.3 to 47 s" in str(
+        comparison
+    )
     assert record.uncertainty(record.rows) == np.inf  # so that more rounds are worth their time
     (ratio,) = record.as_json()["ratios"]
     assert (ratio["ratio"], ratio["low"], ratio["high"], ratio["difference_shown"]) == (None, None, None, False)
@@ -817,6 +819,7 @@ def shown(referee, proof) -> Record:
     given = candidates(["pt", "mx"], ["textbook", "tuned"], ["train", "infer"], [2, 1], ["float32"])
     record = run(fakes, with_twins(given), rounds=5)
     for row in record.rows:
+        row.proof = [replace(check, error=max(check.error, 1e-7)) for check in row.proof]  # which is 0 in a fake
         row.latencies *= 20  # 200 calls, of which two are beyond the last percentile
     record.about = ABOUT | {"command": "googlenet bench --data '<script>alert(1)</script>'"}
     record.warnings.append("a <b>busy</b> machine & more")
@@ -947,6 +950,14 @@ def test_pictures_show_what_was_measured(shown, drawn):
     ]
     points = [line for line in drawn["samples"][0].lines if line.get_marker() == "."]
     assert [line.get_xdata().tolist() for line in points] == [[500.0] * 5, *[[250.0] * 5] * 3, [500.0] * 5]
+    training, inference = drawn["correctness"]
+    errors = {line.get_label(): line.get_xydata().tolist() for line in training.lines}
+    textbook = next(row for row in shown.rows if str(row.candidate) == "pt textbook, train, batch 2, float32")
+    assert errors["pt textbook float32, 2"] == [[textbook.error, 4]]
+    assert len(errors) == 8  # no twin among them
+    assert training.get_xscale() == "log"
+    assert all(text.get_text() in errors for text in training.texts)
+    assert len(inference.lines) == 6  # nor mx tuned, which was refused
     work = shown.work(shown.rows[0])
     (point,) = _lines(drawn["roofline"][0])["pt textbook, training, 2"]
     assert point == [work["intensity"], work["flops_per_second"] / 1e9]

@@ -114,12 +114,12 @@ class Comparison:
 
     @property
     def starved(self) -> str:
-        """The rounds that no ratio is made of: ``the machine was busy: pt textbook took 0.2 to 31 s a call``."""
-        took = [
-            f"{row.candidate.label} took {min(row.seconds):.2g} to {max(row.seconds):.2g} s a call"
-            for row in (self.row, self.other)
-            if row.summary.starved
-        ]
+        """Why no ratio is made of the rounds: ``the machine was busy: pt tuned in float32 took 0.2 to 31 s a call``."""
+        took = []
+        for row in (self.row, self.other):
+            if row.summary.starved:
+                name = f"{row.candidate.label} in {row.candidate.dtype}"
+                took.append(f"{name} took {min(row.seconds):.2g} to {max(row.seconds):.2g} s a call")
         return f"the machine was busy: {', '.join(took)}"
 
     def __str__(self) -> str:

@@ -235,6 +235,18 @@ _profiles = [
 ]
 _plots = [
     (
+        "speed is drawn over the smallest error",
+        "max(row.error or 0.0, np.finfo(float).eps)",
+        "min(row.error or 0.0, np.finfo(float).eps)",
+        [f"{BENCH}test_pictures_show_what_was_measured"],
+    ),
+    (
+        "twins are drawn as rows of their own",
+        "if row.samples and not row.candidate.again:",
+        "if row.samples:",
+        [f"{BENCH}test_pictures_show_what_was_measured"],
+    ),
+    (
         "bars of a stage overlap",
         "left=forward, color=_COLORS",
         "color=_COLORS",

@@ -135,6 +135,8 @@ def _sections(record: Record) -> list[Section]:
         dtypes = ", ".join(dict.fromkeys(row.candidate.dtype for row in rows))
         rounds = max(len(row.samples) for row in rows)
         heading = f"{place}, {TASKS[task]}, batch {batch}, {dtypes}, {threads} threads, {rounds} rounds"
+        known = record.uncertainty(rows)
+        heading += f", ratios known to {known:.1%}" if 0 < known < math.inf else ""
         columns = COLUMNS + (LATENCY if (task, batch) == ("infer", 1) else ())
         found.append(Section(heading, columns, [_line(record, row) for row in rows], _ratios(record, rows)))
     return found + ([_changed(record.changes)] if record.changes else [])
