@@ -13,6 +13,8 @@ import numpy as np
 
 import spec
 from harness.agreement import relative_error
+from harness.check.kits.mistakes import same
+from harness.check.tree import Step
 from spec import Array, reference
 from spec.network import (
     IMAGES,
@@ -103,18 +105,14 @@ def _settings(kind: Any, having: dict[str, Any], **other: Any) -> Callable[[Node
 
 @_trap
 def _same_padding(right: Scene) -> Scene:
-    def same(node: Node) -> Operation | None:
+    def halving(node: Node) -> Operation | None:
         op = node.op
         if not isinstance(op, Conv | MaxPool) or op.strides == (1, 1):
             return None
-        pads = []
-        for size, side, stride in zip(node.into[1:], op.sides, op.strides, strict=True):
-            total = max((-(-size // stride) - 1) * stride + side - size, 0)
-            pads.append((total // 2, total - total // 2))
-        rounding = {"ceil": False} if isinstance(op, MaxPool) else {}
-        return replace(op, pad=(pads[0], pads[1]), **rounding)  # type: ignore[arg-type]  # of a pool alone
+        pad = same(Step(op, node.name, node.into, node.out))
+        return replace(op, pad=pad, ceil=False) if isinstance(op, MaxPool) else replace(op, pad=pad)
 
-    return _edited(right, same)
+    return _edited(right, halving)
 
 
 @_trap
