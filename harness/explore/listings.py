@@ -22,12 +22,11 @@ _ROOT = Path(spec.__file__).parent.parent
 
 @dataclass(frozen=True)
 class Listing:
-    """Lines of a file, and which of them matter."""
+    """Lines of a file."""
 
     file: str  # from the project's root
     first: int  # the number of the first line
     lines: tuple[str, ...]  # without the indentation that all have
-    marked: tuple[int, ...] = ()  # numbers of lines
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,16 @@ class Source:
     text: tuple[str, ...]
     definitions: dict[str, ast.ClassDef | ast.FunctionDef]
 
-    def whole(self, name: str, marked: tuple[int, ...] = ()) -> Listing:
+    def whole(self, name: str) -> Listing:
         """A class or a function."""
         node = self.definitions[name]
-        return self.cut(list(range(node.lineno, (node.end_lineno or node.lineno) + 1)), marked)
+        return self.cut(list(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
 
-    def cut(self, numbers: list[int], marked: tuple[int, ...] = ()) -> Listing:
+    def cut(self, numbers: list[int]) -> Listing:
         """The lines of these numbers, which follow one another."""
         lines = [self.text[number - 1] for number in numbers]
         margin = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
-        return Listing(self.path, numbers[0], tuple(line[margin:].rstrip() for line in lines), marked)
+        return Listing(self.path, numbers[0], tuple(line[margin:].rstrip() for line in lines))
 
 
 @lru_cache
@@ -75,36 +74,40 @@ class _Cut:
         self.config = config
         self.network = next(source for source in sources if config.family in source.definitions)
         self.layers = _source(package, _LAYERS)
+        self.stages: dict[str, list[Listing]] = {}
+        self.nodes: dict[str, list[str]] = {}
+        self.marks: dict[str, dict[str, list[int]]] = {}
         self.definitions: dict[str, Listing] = {}
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
-        stages: dict[str, list[Any]] = {}
-        nodes: dict[str, list[str]] = {}
-        marks: dict[str, dict[str, list[int]]] = {}
         family = self.network.definitions[self.config.family]
         for stage, part in self.config.stages:
-            found = [node for node in _statements(family) if _mentions(node, stage)]
-            stages[stage] = [asdict(self.network.cut(numbers)) for numbers in map(_numbers, found)]
-            made = self.made_by(found)
-            nodes[stage] = made
-            if isinstance(part, Operation) or not made or (source := self.source(made[0])) is None:
-                continue
-            block = source.definitions[made[0]]
-            for node in spec.walk(self.config):
-                leaf = node.name.removeprefix(f"{stage}.")
-                if node.stage != stage or leaf == node.name:
-                    continue
-                lines = [statement for statement in _statements(block) if _mentions(statement, leaf)]
-                nodes[node.name] = [made[0], *self.made_by(lines)]
-                mentioned = {number for line in lines for number in _lines_with(source, line, leaf)}
-                marks[node.name] = {made[0]: sorted(mentioned)}
+            found = [statement for statement in _statements(family) if _mentions(statement, stage)]
+            self.stages[stage] = [self.network.cut(_numbers(statement)) for statement in found]
+            self.nodes[stage] = self.made_by(found)
+            if not isinstance(part, Operation):
+                self.inside(stage, self.nodes[stage][0])
         return {
-            "stages": stages,
-            "nodes": nodes,
-            "marks": marks,
+            "stages": {stage: [asdict(listing) for listing in found] for stage, found in self.stages.items()},
+            "nodes": self.nodes,
+            "marks": self.marks,
             "definitions": {name: asdict(listing) for name, listing in self.definitions.items()},
         }
+
+    def inside(self, stage: str, name: str) -> None:
+        """The operations in a block, a residual or a head, which that class makes."""
+        source = self.source(name)
+        if source is None:
+            return
+        statements = list(_statements(source.definitions[name]))
+        for node in spec.walk(self.config):
+            if node.stage == stage and node.name != stage:
+                leaf = node.name.removeprefix(f"{stage}.")
+                found = [statement for statement in statements if _mentions(statement, leaf)]
+                self.nodes[node.name] = [name, *self.made_by(found)]
+                lines = {number for statement in found for number in _lines_with(source, statement, leaf)}
+                self.marks[node.name] = {name: sorted(lines)}
 
     def source(self, name: str) -> Source | None:
         """Where a class or a function is defined."""
@@ -121,7 +124,7 @@ class _Cut:
 
 
 def _statements(definition: ast.AST) -> Iterator[ast.stmt]:
-    """The statements in a definition, of loops and conditions the whole where they say the names in turn."""
+    """The statements in a definition, in its functions and conditions; a loop is one."""
     for node in ast.iter_child_nodes(definition):
         if isinstance(node, ast.FunctionDef | ast.If | ast.With):
             yield from _statements(node)
@@ -130,7 +133,7 @@ def _statements(definition: ast.AST) -> Iterator[ast.stmt]:
 
 
 def _mentions(statement: ast.stmt, name: str) -> bool:
-    """Whether an attribute or a text in it is the name; a number may be put in, as in ``block35_{i}``."""
+    """Whether an attribute in it is the name, or a text into which something is put, as ``block35_{i}``."""
     for node in ast.walk(statement):
         if isinstance(node, ast.Attribute) and node.attr == name:
             return True

@@ -68,7 +68,7 @@ def explore(subject: Subject, backend: str, run_task: RunTask, path: StrPath, do
         InvalidInput: when the backend refuses or ends, or the page cannot be written.
     """
     scene = laboratory.Scene(subject.trunk, subject.params, subject.images)
-    stages, facts = _computed(scene, backend, run_task)
+    stages, computed = _computed(scene, backend, run_task)
     done(backend)
     with np.errstate(over="ignore", invalid="ignore"):  # it is said below
         expected = reference.activations(scene.config, scene.params, scene.images)
@@ -78,31 +78,37 @@ def explore(subject: Subject, backend: str, run_task: RunTask, path: StrPath, do
             remedy = "googlenet inspect says whether the weights are" if subject.weights else "take other pictures"
             raise InvalidInput(f"{who}: what {endless[0]} puts out is not finite; {remedy}")
     errors = {stage: relative_error(stages[stage], x) for stage, x in expected.items()}
-    order = np.argsort(-expected[scene.config.logits], axis=1, kind="stable")[:, : laboratory.SHOWN]
+    logits, right = stages[scene.config.logits], expected[scene.config.logits]
+    order = np.argsort(-right, axis=1, kind="stable")[:, : laboratory.SHOWN]
     traps = []
     for number, (_, fallen) in enumerate(laboratory.fall(scene, expected, order.tolist()), 1):
         traps += [fallen] if fallen else []
         done("traps", number, len(laboratory.TRAPS))
-    size = subject.images.shape[2]
-    words = {name: json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in ("words", "traps")}
-    data = {
-        "words": words["words"],
-        "trap_words": words["traps"],
-        "network": network.drawn(subject.config, size),
-        "names": network.names(subject.config),
-        "listings": listings.listings(subject.config),
-        "frameworks": listings.FRAMEWORKS,
-        "pictures": _pictures(subject, stages[scene.config.logits], expected[scene.config.logits], order),
+    data = _of_the_network(subject) | {
+        "pictures": _pictures(subject, logits, right, order),
         "maps": feature_maps(stages, scene.config, scene.images.shape[1:]),
         "errors": {stage: float(f"{error:.2g}") for stage, error in errors.items()},
-        "computed": facts | {"backend": backend, "dtype": DTYPE, "weights": shown(subject.weights)},
+        "computed": computed | {"backend": backend, "dtype": DTYPE, "weights": shown(subject.weights)},
         "traps": [asdict(trap) for trap in traps],
-        "comparisons": network.comparisons(subject.config),
     }
     content = rendered(data).encode()
     write_atomically(path, content)
-    preset = subject.config.preset
-    return Facts(preset, backend, errors, {x.name: x.stages[scene.config.logits] for x in traps}, len(content))
+    made = {trap.name: trap.stages[scene.config.logits] for trap in traps}
+    return Facts(subject.config.preset, backend, errors, made, len(content))
+
+
+def _of_the_network(subject: Subject) -> dict[str, Any]:
+    """What nobody has to compute: table, code and names, and the page's words."""
+    words, traps = (json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in ("words", "traps"))
+    return {
+        "words": words,
+        "trap_words": traps,
+        "network": network.drawn(subject.config, subject.images.shape[2]),
+        "names": network.names(subject.config),
+        "listings": listings.listings(subject.config),
+        "frameworks": listings.FRAMEWORKS,
+        "comparisons": network.comparisons(subject.config),
+    }
 
 
 def _computed(scene: laboratory.Scene, backend: str, run_task: RunTask) -> tuple[dict[str, Array], dict[str, Any]]:
