@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.bench.accuracy import Accuracy
+from harness.bench.candidates import Candidate
 from harness.bench.record import Record, Row
 from harness.bench.report.tables import TASKS, label
 
@@ -72,19 +73,23 @@ def draw_correctness(record: Record) -> str:
         for axis, (task, rows) in zip(picture.axes, tasks.items(), strict=True):
             several = len({row.candidate.batch for row in rows}) > 1
             for row in rows:
-                name = f"{row.candidate.label} {row.candidate.dtype}"
-                if several:
-                    name += f", {row.candidate.batch}"
+                c = row.candidate
+                name = f"{c.label} {c.dtype}" + (f", batch {c.batch}" if several else "")
                 # A logarithmic axis has no 0, and nothing here is more exact than float64.
-                point = (max(row.error or 0.0, np.finfo(float).eps), row.images_per_second)
-                axis.plot(*point, _MARKERS[row.candidate.dtype], color=_COLORS[row.candidate.backend], label=name)
-                axis.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize="x-small")
+                error = max(row.error or 0.0, np.finfo(float).eps)
+                axis.plot(error, row.images_per_second, _MARKERS[c.dtype], label=name, linestyle="", **_style(c))
             axis.set(xscale="log", title=TASKS[task])
             axis.set(xlabel="largest error against the referee (relative)", ylabel="images a second (median)")
             axis.set_ylim(bottom=0)
-            axis.margins(x=0.3)
             axis.grid(alpha=0.3)
+            axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     return str(picture.svg)
+
+
+def _style(candidate: Candidate) -> dict[str, str]:
+    """A framework's color, filled for what is tuned."""
+    color = _COLORS[candidate.backend]
+    return {"color": color, "markerfacecolor": color if candidate.variant in ("tuned", "session") else "none"}
 
 
 def draw_throughput(record: Record) -> str:
@@ -177,9 +182,8 @@ def draw_roofline(record: Record) -> str:
                 (work["flops_per_second"] or 0) / 1e9,
                 "o" if c.task == "train" else "s",
                 linestyle="",
-                color=_COLORS[c.backend],
-                markerfacecolor=_COLORS[c.backend] if c.variant in ("tuned", "session") else "none",
                 label=f"{label(record, row)}, {TASKS[c.task]}, {c.batch}",
+                **_style(c),
             )
         axis.set(xlabel="operations a byte (a model: see the schema)", ylabel="GFLOP/s")
         axis.grid(alpha=0.3, which="both")

@@ -194,7 +194,7 @@ def _verdict(record: Record, rows: Sequence[Row]) -> str:
         text += f"; of {_and(starved)} nothing can be said, the machine was busy"
     for twins in record.comparisons(rows):
         if twins.row.candidate.again and twins.ratio:
-            text += f"; the same twice differed by {twins.ratio.interval}"
+            text += f"; the same twice came out {twins.ratio.interval} times as fast"
     return text
 
 
