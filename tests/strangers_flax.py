@@ -174,6 +174,17 @@ class NormedLinen(linen.Module):
         return linen.Dense(10)(linen.Dropout(0.3)(x.mean((1, 2)), deterministic=deterministic))
 
 
+class FieldLinen(linen.Module):
+    """One whose field says what it is for."""
+
+    train: bool = False
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = linen.BatchNorm(not self.train, epsilon=1e-3, momentum=0.8)(linen.Conv(4, (3, 3), padding="VALID")(x))
+        return linen.Dense(10)(linen.Dropout(0.3, deterministic=not self.train)(x.mean((1, 2))))
+
+
 class NamedLeNet(nnx.Module):
     """LeNet in NNX, whose layers have the canonical names."""
 

@@ -300,6 +300,7 @@ NORMED_MODELS = {
     "nnx": ("strangers_flax", "NormedNnx", {}, ("conv.kernel", "norm.mean", "norm.var")),
     "nnx slowly": ("strangers_flax", "NormedNnx", {"fast": False}, ("conv.kernel", "norm.mean", "norm.var")),
     "linen": ("strangers_flax", "NormedLinen", {}, ("Conv_0.kernel", "BatchNorm_0.mean", "BatchNorm_0.var")),
+    "linen field": ("strangers_flax", "FieldLinen", {}, ("Conv_0.kernel", "BatchNorm_0.mean", "BatchNorm_0.var")),
     "equinox": ("strangers_equinox", "Normed", {}, ("conv.weight", "state.1.0", "state.1.1")),
     "keras": ("strangers_keras", "normed", {}, ("conv.kernel", "norm.moving_mean", "norm.moving_variance")),
 }
