@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +29,7 @@ from harness.exercises.values import compute
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {name: ("pt", "mx", "jax") if isinstance(row, Network) else ("numpy",) for name, row in EXERCISES.items()}
+FRAMEWORKS["port-the-stem"] += ("equinox", "keras")  # for all: that these are read too
 SLOW = {"factorization", "residual-connection", "port-the-network"}  # and all but the first in other frameworks
 QUICK = {("port-the-stem", "mx"), ("port-the-stem", "jax")}
 QUICK |= {(name, kinds[0]) for name, kinds in FRAMEWORKS.items() if name not in SLOW}
@@ -34,6 +38,10 @@ QUICK |= {(name, kinds[0]) for name, kinds in FRAMEWORKS.items() if name not in 
 @pytest.fixture(scope="module")
 def frameworks() -> None:
     """All that are tested, imported apart from the tests."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    os.environ.setdefault(
+        "KERAS_HOME", str(Path(tempfile.gettempdir(), "keras"))
+    )  # it writes there when it is imported
     for name in TESTED:
         load(name)
 
@@ -43,7 +51,7 @@ def here(frameworks, monkeypatch) -> None:
     """Answers run in this process, which has its frameworks already."""
 
     def run_trial(task: Task, seconds: float) -> Trial:
-        with refusals(task.target):
+        with refusals(task.target), warnings.catch_warnings(action="ignore"):  # which end no process of its own
             return attempt(task)
 
     def run_apart(module: str, task: dict, seconds: float) -> tuple[dict, dict]:
@@ -68,7 +76,7 @@ def cases(*, wrong: bool) -> list:
     """An exercise, a framework and, of the wrong ones, the number of a mistake."""
     made = []
     for (name, framework), answers in ANSWERS.items():
-        if framework not in (*TESTED, "numpy"):
+        if {"equinox": "jax", "keras": "jax"}.get(framework, framework) not in (*TESTED, "numpy"):
             continue
         marks = [] if (name, framework) in QUICK else [pytest.mark.slow]
         for number in range(len(answers.wrong)) if wrong else [None]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jupytext.cli import jupytext
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from support import TESTED
@@ -70,6 +71,16 @@ def test_page_is_small_and_names_what_to_try_next(name):
     for language, heading in {"en": "## What to try next", "zh": "## 接下来可以试试"}.items():
         assert len(page(name, language).encode()) + pictures < LARGEST
         assert heading in page(name, language)
+
+
+def test_shown_command_makes_a_notebook(tmp_path):
+    text = (FOLDER / "README.md").read_text()
+    (words,) = (line.split()[2:] for line in text.splitlines() if line.startswith("$ jupytext"))
+    assert words[-1] == "docs/notebooks/one-network.py"
+    assert jupytext(["--output", str(tmp_path / "a.ipynb"), *words[:-1], str(FOLDER / "one-network.py")]) == 0
+    assert all(
+        f"({name}{ending})" in text for name in render.NOTEBOOKS for ending in (".py", *render.LANGUAGES.values())
+    )
 
 
 @pytest.mark.slow
