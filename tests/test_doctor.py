@@ -81,6 +81,7 @@ def test_machine_code_runs_on_gpus_of_its_major_number_from_its_minor_one_on(gpu
     if not runs:
         assert gpu["name"] in found["problems"][0]
         assert f"its machine code is for {', '.join(capabilities)}; use --device cpu" in found["problems"][0]
+        assert "github.com/smolix/mxnet and which was not tried here" in found["problems"][0]
 
 
 def test_remedy_for_missing_machine_code_is_another_build_where_there_is_one():

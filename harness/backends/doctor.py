@@ -64,13 +64,17 @@ def finding(name: str, answer: Answer, gpus: list[dict[str, str]]) -> dict[str, 
             unseen.append(f"does not see {which}; built for: {facts['built_for']}; pip install '.[{_EXTRAS[name]}]'")
         elif not _runs_on(gpu["compute_capability"], facts["compute_capabilities"]):
             known = ", ".join(facts["compute_capabilities"])
-            remedy = "use --device cpu" if name == "mx" else f"install a build of {facts['framework']} for it"
+            remedy = _CONTINUED if name == "mx" else f"install a build of {facts['framework']} for it"
             unfit.append(f"cannot run on {which}: its machine code is for {known}; {remedy}")
     usable = max(len(facts["devices"]) - 1 - len(unfit), 0)
     return {"works": True, **facts, "problems": problems + unseen + unfit, "gpu": _outlook(name, usable)}
 
 
 _EXTRAS = {"pt": "cuda", "mx": "mx-cuda", "jax": "cuda"}
+_CONTINUED = (
+    "use --device cpu; MXNet 2.0, which a community goes on with at github.com/smolix/mxnet and which was not tried "
+    "here, has wheels for newer GPUs"
+)
 _FOR = {"mx": " of compute capability 5.0 to 8.9"}  # the machine code in MXNet's last CUDA wheel
 
 
