@@ -168,6 +168,8 @@ BAD = {
     "named": ("def loss(*_): return {'a': None}", "expected numbers for a, got None"),
     "constant": ("loss = 4.0", "expected a function of 3 arguments, got float"),
     "arguments": ("def loss(): pass", "it ran and raised TypeError"),
+    "many": ("def loss(*_): return dict.fromkeys(range(101), 1)", "expected at most 100 names, got 101"),
+    "large": ("def loss(*_): return range(10**6 + 1)", "expected at most 1,000,000 numbers, got 1,000,001"),
     "ends": ("exit(3)", "the code ended the process, with exit status 3"),
 }
 

@@ -39,7 +39,7 @@ class Numbers(Exercise):
 
 
 def _named(got: Value, expected: Mapping[str, Any]) -> Iterator[Finding]:
-    """What is missing, what nobody asked for, and what is no single number; `expected` has the names."""
+    """What is missing, and what nobody asked for; `expected` has the names."""
     yield from (Finding(name, "it is missing") for name in expected if name not in got)
     yield from (Finding(name or "the whole", "nobody asked for it") for name in got if name not in expected)
 

@@ -17,6 +17,7 @@ from harness.exercises.exercise import Answer
 from harness.shown import shown
 from spec import Array
 
+MOST, LARGEST = 100, 10**6  # names, and numbers of one, that an answer may have
 Value = Mapping[str, Array]  # numbers by name; a value that has no names is under ""
 
 
@@ -71,6 +72,8 @@ def compute(task: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
             with told("it ran and raised"):
                 value = made(*map(_read, call))
         found = value if isinstance(value, Mapping) else {"": value}
+        if len(found) > MOST:
+            raise Refused(f"expected at most {MOST} names, got {len(found):,}")
         keys.append([str(key) for key in found])
         arrays |= {f"{i}/{key}": _numbers(str(key), x) for key, x in found.items()}
     return {"keys": keys}
@@ -79,6 +82,8 @@ def compute(task: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
 def _numbers(key: str, value: Any) -> Array:
     with told("its numbers cannot be read"):
         array = np.asarray(value)
+    if array.size > LARGEST:
+        raise Refused(f"expected at most {LARGEST:,} numbers, got {array.size:,}")
     if array.dtype.kind not in "iuf":
         where = f"for {shown(key)}" if key else "from it"
         raise Refused(f"expected numbers {where}, got {shown(repr(value)[:60])}")
