@@ -193,10 +193,11 @@ def test_shown_command_of_porting_runs(command, frameworks, tmp_path):
 @pytest.mark.parametrize("command", [c for c in SHOWN if c.split()[1] in MEASURING_VERBS])
 def test_shown_command_of_measuring_runs(command, monkeypatch, tmp_path):
     """Up to the point where a backend's process would start; test_bench.py goes through with it."""
+    monkeypatch.setattr(harness.images.sources, "fashion_mnist", _few_of_fashion_mnist)
     monkeypatch.setattr(harness.bench.process, "Process", _reached)
     monkeypatch.setattr(harness.bench.machine, "_WATCHED", 0.01)  # seconds
     with pytest.raises(_Reached):
-        googlenet(*shlex.split(command)[1:], cwd=tmp_path)
+        googlenet(*shlex.split(command)[1:], cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
 
 
 @pytest.fixture(scope="module")
