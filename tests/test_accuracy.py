@@ -133,6 +133,7 @@ def test_a_seed_that_never_reaches_the_target_is_counted_and_said():
     assert mx.over(report.contenders[0]) is None
     (section,) = tables.sections(report)
     assert section.lines[1].cells == ["3 of 5", "43.0", "43.0", "43.0", "4", "0.8900"]
+    assert tables.verdict(report) == ["pt in float32 reached a test accuracy of 0.88 first, after 43.0 s."]
     assert section.ratios[0].problem == "not compared with pt, since not every seed reached the target"
 
 
@@ -141,6 +142,7 @@ def test_where_most_seeds_never_reach_it_the_median_is_never():
     report = trained(fakes, made(["pt"], seeds=3))
     assert report.contenders[0].median_seconds == math.inf
     assert tables.sections(report)[0].lines[0].cells[:4] == ["1 of 3", "never", "43.0", "43.0"]
+    assert tables.verdict(report) == ["None reached a test accuracy of 0.88 with most of its seeds."]
     (row,) = json.loads(json.dumps(report.as_json(), allow_nan=False))["rows"]
     assert row["median_seconds"] is None
     assert [trial["seconds"] for trial in row["trials"]] == [pytest.approx(43), None, None]

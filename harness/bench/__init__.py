@@ -8,6 +8,6 @@ Read in this order:
 - `process.py`: a candidate's process, seen from outside; `worker` is what runs in it.
 - `analysis`, `machine.py`: the meaning of the figures, and the conditions that they were measured under.
 - `record.py`: all of it as data, which `report` shows.
-- `accuracy.py`: whole trainings, until they reach an accuracy.
 - `profiles.py`: the same for the stages of one backend.
+- `accuracy.py`: whole trainings, until they reach an accuracy.
 """

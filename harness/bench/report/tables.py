@@ -168,11 +168,23 @@ def cells(record: Record, row: Row) -> list[str]:
 def verdict(record: Reported) -> list[str]:
     """What came of it, a sentence for each task and batch."""
     if isinstance(record, Accuracy):
-        return []
+        return _first(record)
     return [
         f"{TASKS[task].capitalize()}, batch {batch}: {_verdict(record, [row for row in rows if row.samples])}."
         for (task, batch), rows in record.groups().items()
     ]
+
+
+def _first(report: Accuracy) -> list[str]:
+    """Who reached the target first, by the medians."""
+    trained = [contender for contender in report.contenders if contender.trials]
+    if not trained:
+        return ["Nothing was trained."]
+    first = min(trained, key=lambda contender: contender.median_seconds)
+    if first.median_seconds == math.inf:
+        return [f"None reached a test accuracy of {report.target:g} with most of its seeds."]
+    name = f"{first.candidate.backend} in {first.candidate.dtype}"
+    return [f"{name} reached a test accuracy of {report.target:g} first, after {first.median_seconds:,.1f} s."]
 
 
 def _verdict(record: Record, rows: Sequence[Row]) -> str:
@@ -193,7 +205,7 @@ def _verdict(record: Record, rows: Sequence[Row]) -> str:
     if starved := [label(record, row) for row in rows if row.summary.starved]:
         text += f"; of {_and(starved)} nothing can be said, the machine was busy"
     for twins in record.comparisons(rows):
-        if twins.row.candidate.again and twins.ratio:
+        if twins.row.candidate.again and twins.ratio and math.isfinite(twins.ratio.high):
             text += f"; the same twice came out {twins.ratio.interval} times as fast"
     return text
 
