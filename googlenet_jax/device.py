@@ -15,7 +15,7 @@ from harness.backends.registry import Description, check_tf32, uses_gpu
 def _choose_emitters(version: str) -> None:
     """Have XLA compile for CPUs by its older emitters, unless the user has set flags of XLA's.
 
-    The programs are as fast and come in a quarter of the time: docs/performance.md. Of other versions this is not
+    The programs are as fast and come in a third of the time: docs/performance.md. Of other versions this is not
     known, and XLA ends the process at a flag that it does not know.
     """
     if version.startswith("0.7."):
