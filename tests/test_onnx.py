@@ -958,6 +958,16 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch, tmp_path):
         openvino(b"", np.zeros((1, 1, 28, 28)))
 
 
+def test_openvino_tells_nobody_that_it_was_imported():
+    """It would do so in a process that it forks."""
+    watch = "import os; os.register_at_fork(before=lambda: print('forked'))"
+    script = (
+        f"{watch}\nfrom harness.weights.formats.onnx_file import load_package; print(load_package('openvino').__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "openvino\n"
+
+
 def test_the_packages_are_loaded_only_when_needed():
     imports = "import sys, harness.weights.onnx_run, harness.weights.formats.onnx_file"
     script = f"{imports}; print({{'onnx', 'onnxruntime', 'openvino'}} & set(sys.modules))"

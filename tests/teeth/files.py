@@ -726,6 +726,13 @@ FAULTS = [
         (f"{_onnx}::test_runtimes_take_files_of_other_dtypes",),
     ),
     Fault(
+        "judges: OpenVINO tells its makers of every import",
+        _ONNX,
+        'if name == "openvino":\n        sys.modules',
+        "if False:\n        sys.modules",
+        (f"{_onnx}::test_openvino_tells_nobody_that_it_was_imported",),
+    ),
+    Fault(
         "judges: OpenVINO chooses its own dtype",
         _JUDGES,
         '"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],',

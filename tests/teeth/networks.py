@@ -549,10 +549,10 @@ FAULTS = [
         (f"{_KEEPS}[mx]",),
     ),
     Fault(
-        "mx: the predictor's result is written again by its next call",
+        "mx: the predictor computes the images that it was made with",
         "googlenet_mx/predict.py",
-        "data=x)[0].copy()",
-        "data=x)[0]",
+        "graph(*given[:data], x, *given[data + 1 :])",
+        "graph(*given)",
         (f"{_PREDICTOR}[mx-bvlc-32-2-float32]",),
     ),
     Fault(

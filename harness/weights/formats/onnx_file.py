@@ -14,6 +14,7 @@ Source: onnx/docs/Operators.md and onnx/onnx.proto; every operator is held again
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
@@ -58,9 +59,13 @@ _SIZED = 2  # protobuf's wire type of messages, texts and bytes, which begin wit
 def load_package(name: str) -> ModuleType:
     """Import a package or module of the extras ``onnx`` and ``openvino``.
 
+    OpenVINO comes with a package that tells its makers, over the network, of every import; without it, it does not.
+
     Raises:
         NotInstalled: when it is not there.
     """
+    if name == "openvino":
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
