@@ -200,9 +200,6 @@ class Nvml(SimpleNamespace):
     def nvmlDeviceGetName(self, handle):
         return handle
 
-    def nvmlSystemGetDriverVersion(self):
-        return "580.1"
-
     def nvmlDeviceGetMemoryInfo(self, handle):
         return SimpleNamespace(total=80 * 2**30)
 
@@ -236,7 +233,6 @@ def test_the_gpu_that_is_visible_is_read(visible, handle, monkeypatch):
     about, read = open_gpu()
     assert about == {
         "name": handle,
-        "driver": "580.1",
         "memory_bytes": 80 * 2**30,
         "power_limit_watts": 700.0,
         "clock_limit_mhz": 1980,
@@ -280,7 +276,8 @@ def _finding(devices, problems=()):
 
 def _command(tmp_path, monkeypatch, backends, status) -> tuple[int, list]:
     ran = []
-    findings = {"backends": backends, "numpy": "2.5", "python": "3.12"}
+    h100 = {"name": "NVIDIA H100", "compute_capability": "9.0", "driver": "580.1"}
+    findings = {"backends": backends, "numpy": "2.5", "python": "3.12", "gpus": [h100]}
     monkeypatch.setattr(command, "examine", lambda device: findings)
     monkeypatch.setattr(command, "open_gpu", lambda: None)
 
@@ -306,7 +303,7 @@ def test_the_command_measures_what_finds_a_gpu_and_writes_a_page(status, expecte
     assert ran == ["tests", "compare", "pt-128", "pt-1024", "pt-1"]
     said = capsys.readouterr()
     assert json.loads(said.out)["versions"] == {"PyTorch": "2.13.0", "NumPy": "2.5", "Python": "3.12"}
-    assert "NVIDIA H100" in (tmp_path / "page.md").read_text()
+    assert "| GPU | NVIDIA H100, compute capability 9.0, driver 580.1 |" in (tmp_path / "page.md").read_text()
     assert ("run it again to go on" in said.err) == (status is None)
 
 

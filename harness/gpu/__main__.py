@@ -43,13 +43,14 @@ def main(words: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, notes: Console) -> int:
     check_target(options.markdown)
+    say(notes, "asks each backend for its GPUs")
     findings = examine("auto")
     backends = [name for name, finding in findings["backends"].items() if _finds_a_gpu(finding)]
     if not backends:
         raise InvalidInput("no backend finds a GPU here that it can use: `googlenet doctor` says why")
     code = machine.code()
     named = f"{(code['commit'] or 'unknown')[:12]}{'-changed' if code['dirty'] else ''}"  # other code begins anew
-    folder = (options.out / named).resolve()
+    folder = options.out / named
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,7 +60,7 @@ def _run(options: argparse.Namespace, notes: Console) -> int:
         say(notes, "clocks and power are not read: pip install '.[gpu]'", "yellow")
     about = {
         "gpu": gpu and gpu[0],
-        "found": "; ".join(findings["backends"][name]["devices"][1] for name in backends),
+        "found": _named(findings["gpus"]) or findings["backends"][backends[0]]["devices"][1],
         "code": code,
         "versions": {
             findings["backends"][name]["framework"]: findings["backends"][name]["version"] for name in backends
@@ -86,6 +87,11 @@ def _run(options: argparse.Namespace, notes: Console) -> int:
     if set(states) - {"passed", "failed"}:
         say(notes, "time was up: run it again to go on")
     return 1 if "failed" in states else 0
+
+
+def _named(gpus: list[dict[str, str]]) -> str:
+    """As `googlenet doctor` lists them; empty where NVIDIA's tool does not."""
+    return "; ".join("{name}, compute capability {compute_capability}, driver {driver}".format(**gpu) for gpu in gpus)
 
 
 def _finds_a_gpu(finding: dict[str, Any]) -> bool:

@@ -16,8 +16,7 @@ def page(notes: dict[str, Any], parts: Sequence[Part], folder: Path) -> str:
     gpu = notes["gpu"] or {}
     versions = ", ".join(f"{name} {version}" for name, version in notes["versions"].items())
     facts = {
-        "GPU": gpu.get("name") or notes["found"],
-        "driver": gpu.get("driver") or "see the line above",
+        "GPU": notes["found"],
         "memory": f"{gpu['memory_bytes'] / 2**30:.0f} GiB" if gpu else _MISSING,
         "limits": f"{gpu['power_limit_watts']:.0f} W, {gpu['clock_limit_mhz']:,} MHz" if gpu else _MISSING,
         "versions": versions,

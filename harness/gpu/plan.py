@@ -47,7 +47,7 @@ def plan(backends: Sequence[str], folder: Path) -> list[Part]:
         Part(
             "tests",
             "Tests",
-            ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/test_gpu.py"),
+            ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", str(ROOT / "tests" / "test_gpu.py")),
             {"GOOGLENET_BACKENDS": names},
         ),
         Part("compare", "Against the referee, in float64", (*_COMMAND, *compare)),
@@ -80,7 +80,6 @@ def run_part(part: Part, folder: Path, seconds: float) -> int | None:
     with (folder / f"{part.name}.txt").open("w") as output:
         process = subprocess.Popen(
             [sys.executable, *part.command],
-            cwd=ROOT,
             env=variables,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -73,7 +73,6 @@ def open_gpu() -> tuple[dict[str, Any], Read] | None:
         handle = by_number(int(visible)) if visible.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(visible)
         about = {
             "name": nvml.nvmlDeviceGetName(handle),
-            "driver": nvml.nvmlSystemGetDriverVersion(),
             "memory_bytes": nvml.nvmlDeviceGetMemoryInfo(handle).total,
             "power_limit_watts": nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
             "clock_limit_mhz": nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
