@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,10 +117,11 @@ def test_logits_of_a_trap_are_those_of_the_referee(open_page, path):
     right = reference.predict(scene.config, scene.params, scene.images[:1])[0]
     assert [logit for logit, _ in shown] == pytest.approx(sorted(right, reverse=True), rel=1e-3)
     assert "differ from inception3a on" in page.inner_text(".verdict")
-    off = page.eval_on_selector_all("#drawing a.box.off", "all => all.map(a => a.dataset.name)")
-    first = [node.name for node in spec.walk(spec.preset("d2l")) if node.name == "inception3a.branch1x1"]
-    assert off[0] == first[0]
-    assert "conv2" not in off
+    off = page.eval_on_selector_all("#drawing a.node.off", "all => all.map(a => a.dataset.name)")
+    assert off[:2] == ["inception3a", "inception3b"]  # within the first of them nothing is another yet
+    assert [name for name in off if name.startswith(("conv", "inception3a."))] == []
+    assert "inception3b.branch1x1" in off
+    assert page.get_attribute('[data-name="inception3a.pool"]', "aria-label").endswith(", the same")
 
 
 def test_every_trap_can_be_switched_on_and_off(open_page, path):
@@ -143,6 +145,8 @@ def test_differences_light_up(open_page):
     page.locator("select").nth(0).select_option("bvlc")  # the two change places
     page.wait_for_function("location.hash === '#compare/bvlc/d2l'")
     assert page.locator('#drawing a.node[data-name="aux1"]').count() == 1
+    page.click("#exchange")
+    page.wait_for_function("location.hash === '#compare/d2l/bvlc'")
 
 
 def test_keys_walk_through_boxes_tabs_and_maps(open_page):
@@ -229,6 +233,16 @@ def test_accessibility_check_finds_nothing_serious(open_page, where, scheme):
 def test_narrow_screen_shows_all_without_scrolling_sideways(open_page, where):
     page = open_page(where, width=400)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_on_paper_all_is_light_unfolded_and_within_the_margins(open_page):
+    page = open_page("inception4c.branch5x5", width=720, color_scheme="dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert min(map(int, re.findall(r"\d+", paper))) > 240
+    assert page.locator("details td code").first.bounding_box()["height"] > 0
+    assert page.locator("nav").is_hidden()
 
 
 def test_names_from_outside_stay_text(open_page, tmp_path):

@@ -225,7 +225,8 @@ def _activation(r: Recorder, call: Call) -> Made:
 
 def _leaky(r: Recorder, call: Call) -> Made:
     leaky = call.get("act_type", "leaky") == "leaky"
-    return (Activation("leaky_relu", float(call.get("slope", 0.25))),) if leaky else None
+    slope = float(np.float32(call.get("slope", 0.25)))  # in float64 too it is a number in float32
+    return (Activation("leaky_relu", slope),) if leaky else None
 
 
 def _pointwise(op: Any) -> Callable[[Recorder, Call], Made]:

@@ -174,11 +174,12 @@ def explore(
         tell = console()
         pictures_of = f"{len(subject.names)} picture{'s' * (len(subject.names) > 1)} of"
         screen.say(tell, f"{subject.config}, {pictures_of} {subject.images.shape[2]} pixels")
-        screen.say(
-            tell,
-            f"{backend} in float64: no stage is off the referee by more than {facts.worst:.1e}, relatively",
-            "green" if facts.agrees else "red",
-        )
+        error = f"{facts.worst:.1e}, relatively"
+        if facts.agrees:
+            said, color = f"no stage is off the referee by more than {error}", "green"
+        else:
+            said, color = f"off the referee by {error}; rounding does not explain it", "red"
+        screen.say(tell, f"{backend} in float64: {said}", color)
         screen.say(tell, f"wrote {shown(out)}, {facts.size / 1e6:.1f} MB; open it in a browser")
     raise typer.Exit(0 if facts.agrees else 1)
 

@@ -37,17 +37,17 @@ _POSITIVE, _SIGNED = _palette()
 def branches(config: spec.Config, shape: spec.Shape) -> dict[str, tuple[str, int, int]]:
     """Of each branch that ends in a stage's output, by its last operation: the stage, its first channel, one past it.
 
-    A branch that divides again is there by its parts.
+    A branch that divides again is there as a whole, and by its parts.
     """
     nodes = {node.name: node for node in spec.walk(config, shape)}
     found: dict[str, tuple[str, int, int]] = {}
 
     def enter(name: str, stage: str, start: int) -> None:
         for read in nodes[name].reads:
-            if isinstance(nodes[read].op, Concat):
-                enter(read, stage, start)
-            elif nodes[read].stage == stage:
+            if nodes[read].stage == stage:
                 found[read] = (stage, start, start + nodes[read].out_channels)
+                if isinstance(nodes[read].op, Concat):
+                    enter(read, stage, start)
             start += nodes[read].out_channels
 
     for name, node in nodes.items():

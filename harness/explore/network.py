@@ -82,6 +82,7 @@ def drawn(config: spec.Config, size: int) -> dict[str, Any]:
         cost, field = costs.get(node.name), seen[node.name]
         operations[node.name] = {
             "stage": node.stage,
+            "reads": node.reads,
             "settings": settings(node),
             "into": taken[node.name],
             "out": node.out,
@@ -220,5 +221,5 @@ def _light(config: spec.Config) -> dict[str, Any]:
     """Without what only the page's own network shows."""
     network = drawn(config, config.input_size)
     for operation in network["operations"].values():
-        del operation["rows"], operation["columns"]
+        del operation["reads"], operation["rows"], operation["columns"]
     return network

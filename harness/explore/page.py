@@ -154,12 +154,17 @@ def rendered(data: dict[str, Any]) -> str:
     )
     # In their own order, and with nothing that is no JSON.
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
+    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     script = "\n".join((_FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(
         title=f"{data['network']['preset']}, {data['network']['input'][1]} px",
-        style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+        style=Markup(style),
         script=Markup(script),
-        digest=digest,
+        digests={"style": _digest(style), "script": _digest(script)},
         data=data,
     )
+
+
+def _digest(text: str) -> str:
+    """By which the page's policy knows its own style and script."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

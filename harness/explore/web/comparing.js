@@ -38,6 +38,7 @@ function comparingPanel([left, right]) {
       { class: "selects" },
       select("compare_first", left, (name) => go(name, name === right ? left : right)),
       select("compare_second", right, (name) => go(name === left ? right : left, name)),
+      h("button", { type: "button", id: "exchange", class: "quiet", onclick: () => go(right, left) }, t("compare_exchange")),
     ),
     sources([left, right]),
     found.length === 0 ? h("p", {}, t("compare_same")) : differencesTable(found, left, right),

@@ -1,5 +1,6 @@
 // The trap laboratory: a switch for each mistake; the drawing shows from where on the stages are others.
 
+const SAME = 1e-12; // below it only rounding differs
 const LEAST = -5; // log10 of the error from which on bars and colors grow
 
 function laboratoryPanel(chosen) {
@@ -47,14 +48,14 @@ function trapSections(trap) {
 /** 0 for rounding, 1 for an error as large as the numbers themselves. */
 function heat(error) {
   if (error === null) return 1;
-  return error > 1e-12 ? Math.min(Math.max(1 - Math.log10(error) / LEAST, 0.02), 1) : 0;
+  return error > SAME ? Math.min(Math.max(1 - Math.log10(error) / LEAST, 0.02), 1) : 0;
 }
 
 function stageRows(trap) {
   return Object.entries(trap.stages).map(([stage, error]) => [
     link(stage),
     h("span", { class: "measure hot" }, h("span", { style: { width: `${100 * heat(error)}%` } })),
-    error === null ? t("trap_other_shape") : error <= 1e-12 ? t("trap_same") : digits(error),
+    error === null ? t("trap_other_shape") : error <= SAME ? t("trap_same") : digits(error),
   ]);
 }
 
@@ -83,16 +84,27 @@ function logits(trap) {
   );
 }
 
-/** How a trap shows in the drawing. */
+/** The operations that a trap is made in, and all that come after one. */
+function reachedBy(trap) {
+  const reached = new Set(trap.places);
+  for (const [name, { reads }] of Object.entries(DATA.network.operations)) {
+    if (reads.some((read) => reached.has(read))) reached.add(name);
+  }
+  return reached;
+}
+
+/** How a trap shows in the drawing; errors are known of whole stages. */
 function trapLook(trap) {
   if (!trap) return () => null;
+  const reached = reachedBy(trap);
   return (name) => {
     const { stage } = DATA.network.operations[name] ?? {};
     const made = trap.places.includes(name);
     const error = trap.stages[stage];
     if (error === undefined) return null;
-    const off = error === null || error > 1e-12;
-    const label = error === null ? t("trap_other_shape") : off ? digits(error) : t("trap_same");
+    const off = reached.has(name) && (error === null || error > SAME);
+    const effect = error === null ? t("trap_other_shape") : digits(error);
+    const label = !off ? t("trap_same") : name === stage ? effect : `${stage}: ${effect}`;
     return { kind: [off && "off", made && "made"].filter(Boolean).join(" "), label, style: { "--heat": `${100 * heat(error)}%` } };
   };
 }
