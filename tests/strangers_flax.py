@@ -162,6 +162,17 @@ class NormedNnx(nnx.Module):
         return self.fc(self.drop(self.norm(self.conv(x)).mean((1, 2))))
 
 
+class CalledNnx(NormedNnx):
+    """One whose random numbers come with the call."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        super().__init__(rngs=rngs)
+        self.drop = nnx.Dropout(0.3)
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        return self.fc(self.drop(self.norm(self.conv(x)).mean((1, 2)), rngs=rngs))
+
+
 class NormedLinen(linen.Module):
     """The same in linen."""
 
@@ -202,11 +213,13 @@ class NamedLeNet(nnx.Module):
 
 
 class NormedLeNet(linen.Module):
-    """LeNet with batch norm in linen, with one momentum that nobody has said, and one dropout too many."""
+    """LeNet with batch norm in linen, with one momentum that nobody has said, and one dropout too many; or right."""
+
+    right: bool = False
 
     @linen.compact
     def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
-        for channels, momentum in ((6, 0.99), (16, 0.9)):
+        for channels, momentum in ((6, 0.9 if self.right else 0.99), (16, 0.9)):
             x = linen.Conv(channels, (5, 5), padding="VALID")(x)
             x = linen.BatchNorm(use_running_average=not train, momentum=momentum)(x)
             x = linen.max_pool(linen.sigmoid(x), (2, 2), (2, 2))
@@ -214,4 +227,4 @@ class NormedLeNet(linen.Module):
         for channels in (120, 84):
             x = linen.BatchNorm(use_running_average=not train, momentum=0.9)(linen.Dense(channels)(x))
             x = linen.sigmoid(x)
-        return linen.Dense(10)(linen.Dropout(0.5, deterministic=not train)(x))
+        return linen.Dense(10)(x if self.right else linen.Dropout(0.5, deterministic=not train)(x))

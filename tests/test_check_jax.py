@@ -21,8 +21,8 @@ import spec
 from harness.agreement import relative_error
 from harness.check.align import align, weights
 from harness.check.arithmetic import Run
-from harness.check.checking import Report, check, understood
-from harness.check.conversion import converted
+from harness.check.checking import TOLERANCES, Report, check, understood
+from harness.check.conversion import converted, transferred
 from harness.check.differences import differences
 from harness.check.graph import (
     Activation,
@@ -299,6 +299,7 @@ def test_arithmetic_is_read_as_the_layer_that_it_is(name):
 NORMED_MODELS = {
     "nnx": ("strangers_flax", "NormedNnx", {}, ("conv.kernel", "norm.mean", "norm.var")),
     "nnx slowly": ("strangers_flax", "NormedNnx", {"fast": False}, ("conv.kernel", "norm.mean", "norm.var")),
+    "nnx called": ("strangers_flax", "CalledNnx", {}, ("conv.kernel", "norm.mean", "norm.var")),
     "linen": ("strangers_flax", "NormedLinen", {}, ("Conv_0.kernel", "BatchNorm_0.mean", "BatchNorm_0.var")),
     "linen field": ("strangers_flax", "FieldLinen", {}, ("Conv_0.kernel", "BatchNorm_0.mean", "BatchNorm_0.var")),
     "equinox": ("strangers_equinox", "Normed", {}, ("conv.weight", "state.1.0", "state.1.1")),
@@ -451,6 +452,33 @@ def test_a_users_weights_come_out_by_canonical_names(tmp_path):
     assert converted(report, path, tmp_path / "out.npz", here).passed
     with np.load(tmp_path / "out.npz") as file:
         assert all(np.array_equal(file[name], x) for name, x in PARAMS.items())
+
+
+@pytest.mark.skipif("pt" not in TESTED, reason="the other model is PyTorch's")
+def test_weights_with_the_batchs_statistics_go_to_a_model_of_pytorch(tmp_path):
+    """In training two pictures' statistics amplify float32, by as much as a rounding of the pictures shows."""
+    import googlenet_pt.recording
+
+    def torchs(weights: str | None) -> Trial:
+        model = googlenet_pt.build(spec.preset("lenet-bn"), device="cpu")
+        if weights:
+            googlenet_pt.recording.load(model, Path(weights))
+        model = googlenet_pt.recording.settle(model, "float32", None if weights else 0, probe_images(shape))
+        seen = {
+            kind: googlenet_pt.recording.record(model, probe_images(shape), training=kind == "training")
+            for kind in ("inference", "training")
+        }
+        return Trial(shape, "torch", "float32", googlenet_pt.recording.parameters(model), seen)
+
+    shape, target = (1, 28, 28), tmp_path / "theirs.safetensors"
+    done, other = trial(named("strangers_flax", "NormedLeNet"), {"right": True}, shape, training=True), torchs(None)
+    report = check(done, "theirs", inference=False, other=other)
+    assert (report.status, report.compared) == (0, ("inference", "training"))
+    task = Task("theirs", str(tmp_path), {}, (shape,), True, 8)
+    verification = transferred(report, done, other, task, target, lambda task: torchs(task.weights), here)
+    assert verification.passed
+    assert verification.bound > 10 * TOLERANCES["float32"]
+    assert target.exists()
 
 
 def test_weights_of_another_network_are_refused_whatever_the_size(tmp_path):

@@ -99,12 +99,15 @@ def _of_nnx(model: nnx.Module) -> Function:
         model.set_attributes(**attributes, raise_if_not_found=False)
         forms[training], state = nnx.split(model)
     learned = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    names = _arguments(model.__call__)
 
-    def call(state: Any, x: jax.Array, *, training: bool) -> tuple[Any, Any]:
-        one = nnx.merge(forms[training], state)
-        return one(x, **_flags(_arguments(one.__call__), training=training)), nnx.state(one)
+    def call(tree: Any, x: jax.Array, *, training: bool) -> tuple[Any, Any]:
+        one = nnx.merge(forms[training], tree["params"])
+        given: dict[str, Any] = _flags(names, training=training)
+        given |= {"rngs": nnx.Rngs(tree[_KEY])} if "rngs" in names else {}
+        return one(x, **given), {"params": nnx.state(one)}
 
-    return _of_tree(state, learned.__contains__, call)
+    return _of_tree({"params": state, _KEY: jax.random.key(0)}, learned.__contains__, call)
 
 
 def _of_linen(model: linen.Module, images: jax.Array) -> Function:

@@ -158,14 +158,15 @@ def understood(recording: Recording, images: spec.Array, dtype: str, *, heads: b
             f"{_first_wrong(recording, images, dtype)}, which cannot be run again ({misfit})"
         ) from misfit
     error = max(min(relative_error(flat(y), flat(x)) for x in recording.outputs) for y in got)
-    if not error <= _tolerance(recording, dtype):
+    if not error <= tolerance(recording, dtype):
         raise NotUnderstood(_first_wrong(recording, images, dtype) + f", run again, is off by {error:.2g}")
     return tree, error
 
 
-def _tolerance(recording: Recording, dtype: str) -> float:
-    """Batch norm of the batch divides by deviations that are small: of Inception v4's 149 an output is 1.4e-12 off.
+def tolerance(recording: Recording, dtype: str) -> float:
+    """How far what is run again may be off.
 
+    Batch norm of the batch divides by deviations that are small: of Inception v4's 149 an output is 1.4e-12 off.
     In float32 it is 4e-3 off, where a rounding of each pixel moves it by 3e-3; others were off by 0.3 to 2 such nudges.
     """
     of_batch = any(isinstance(node.op, Norm) and node.op.of_batch for node in recording.graph.nodes)

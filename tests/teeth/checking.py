@@ -13,7 +13,7 @@ FAULTS = [
     Fault(
         "what is run again is not held against the model",
         "harness/check/checking.py",
-        "    if not error <= _tolerance(recording, dtype):",
+        "    if not error <= tolerance(recording, dtype):",
         "    if error > 1e9:",
         (f"{_C}::test_recorder_that_sees_something_else_is_not_believed",),
     ),
@@ -69,7 +69,7 @@ FAULTS = [
     Fault(
         "another model's weights are put in place whatever it puts out with them",
         "harness/check/conversion.py",
-        "        if done.logits <= bound:",
+        "        if done.passed:",
         "        if done.logits >= 0:",
         (f"{_C}::test_weights_go_from_one_model_to_another",),
     ),
