@@ -204,7 +204,8 @@ for preset, rate in (("d2lzh-misprint", 0.1), ("lenet-bn", 0.1)):
 # ## What to try next
 #
 # - Take the misprint out: train `d2lzh` above in place of `d2lzh-misprint`. Does it leave the plateau earlier?
-# - Give it batch norm: `torchvision` is a GoogLeNet with it. How soon does the loss fall?
+# - Give it batch norm: `spec.preset("torchvision", in_channels=1, num_classes=10, aux=False)` is a GoogLeNet with it. At
+#   which rate does the loss fall, and how soon?
 # - The exercises of these notebooks have a referee: `googlenet exercise` lists them; begin with
 #   `googlenet exercise sizes`.
 # - `googlenet train pt --recipe d2lzh-adam --data fashion-mnist --run runs/adam` is the first notebook's whole training.
@@ -213,6 +214,6 @@ for preset, rate in (("d2lzh-misprint", 0.1), ("lenet-bn", 0.1)):
 # ## 接下来可以试试
 #
 # - 改正笔误：在上面用`d2lzh`代替`d2lzh-misprint`来训练。它会更早离开平台期吗？
-# - 加上批量规范化：`torchvision`就是一个带批量规范化的GoogLeNet。损失多快开始下降？
+# - 加上批量规范化：`spec.preset("torchvision", in_channels=1, num_classes=10, aux=False)`就是一个带批量规范化的GoogLeNet。学习率取多少，损失才会下降？要过多久？
 # - 这些笔记本里的习题现在有裁判了：`googlenet exercise`列出全部习题，可以从`googlenet exercise sizes`做起。
 # - `googlenet train pt --recipe d2lzh-adam --data fashion-mnist --run runs/adam`就是第一本笔记本的完整训练。

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def exercise(
-    name: Annotated[str | None, typer.Argument(metavar="[EXERCISE]", help="Without it they are listed.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="EXERCISE", help="Without it they are listed.")] = None,
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE.py]", help="Your answer; FILE.py:NAME where it has another name.")
+        str | None, typer.Argument(metavar="FILE.py", help="Your answer; FILE.py:NAME where it has another name.")
     ] = None,
     time: Annotated[float, typer.Option(help="Seconds that your code may take.")] = 120.0,
     memory: Annotated[float, typer.Option(help="GiB of memory for that.")] = 8.0,
@@ -30,8 +30,8 @@ def exercise(
 ) -> None:
     """List exercises, tell one, or judge your answer to it.
 
-    The answers are held against the referee. What is said of one that is wrong is which part it is, and how, and not
-    what would be right. Your code runs in a process of its own.
+    Answers are held against the referee. Of one that is wrong it says which part, and how, and not what would be right.
+    Your code runs in a process of its own.
 
     Exits with 0 where the answer is right, with 1 where it is wrong, and with 2 where it could not be judged.
 
