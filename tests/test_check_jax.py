@@ -537,7 +537,6 @@ def test_our_own_thin_network_has_its_heads_in_training(preset):
     images = probe_images((3, *[{"torchvision": 96, "inception-v3": 299}[preset]] * 2))
     seen = recording.read(recording.settle(model, "float32", 0, images), images, training=True)
     graph = rewritten(Recording(seen.graph, [], [np.zeros(0)] * len(seen.graph.nodes))).graph
-    with mock.patch.dict(spec.PRESETS, {config.preset: config}, clear=True):
-        table = Reference(config.preset, 3, config.num_classes).tree(images.shape[1:], training=True)
+    table = Reference(config).tree(images.shape[1:], training=True)
     found = differences(align(table, read(graph, heads=True))[1])
     assert [difference for difference in found if not difference.latent] == []
