@@ -225,8 +225,10 @@ def _activation(r: Recorder, call: Call) -> Made:
 
 def _leaky(r: Recorder, call: Call) -> Made:
     leaky = call.get("act_type", "leaky") == "leaky"
-    slope = float(np.float32(call.get("slope", 0.25)))  # in float64 too it is a number in float32
-    return (Activation("leaky_relu", slope),) if leaky else None
+    if not leaky:
+        return None
+    r.single = True  # MXNet computes it in float32, whatever the dtype of its arrays
+    return (Activation("leaky_relu", float(call.get("slope", 0.25))),)
 
 
 def _pointwise(op: Any) -> Callable[[Recorder, Call], Made]:
