@@ -241,7 +241,9 @@ def test_on_paper_all_is_light_unfolded_and_within_the_margins(open_page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 720
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert min(map(int, re.findall(r"\d+", paper))) > 240
-    assert page.locator("details td code").first.bounding_box()["height"] > 0
+    shape = page.locator("details td:last-child").first.bounding_box()
+    assert shape["height"] > 0
+    assert shape["x"] + shape["width"] <= 720
     assert page.locator("nav").is_hidden()
 
 
