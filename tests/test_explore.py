@@ -130,7 +130,7 @@ def test_network_is_the_one_of_the_spec():
     assert found["parameters"] == spec.parameter_count(config)
     for node in spec.walk(config):
         operation = found["operations"][node.name]
-        assert operation["out"] == node.out
+        assert (operation["reads"], operation["out"]) == (node.reads, node.out)
         if len(node.reads) == 1:
             assert operation["into"] == node.into
         cost = costs.get(node.name)

@@ -38,7 +38,7 @@ function trapSections(trap) {
       h("p", {}, filled(DATA.trap_words[trap.name].how)),
       h("p", { class: "strong" }, first ?? t("trap_nothing")),
       h("p", {}, sentences(shapes, t(trap.flipped ? "trap_flipped" : "trap_flipped_none", flipped))),
-      h("p", { class: "note" }, `${t("trap_where")}: `, places(trap.places)),
+      h("p", { class: "note" }, t("trap_where"), " ", places(trap.places)),
     ),
     section(t("trap_stages"), h("p", { class: "note" }, t("trap_scale")), measures(t("trap_stages"), stageRows(trap))),
     section(t("trap_logits"), logits(trap)),

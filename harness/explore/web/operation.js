@@ -19,7 +19,7 @@ function heading(name) {
   const inside = (stage) => Object.keys(DATA.network.operations).filter((x) => DATA.network.operations[x].stage === stage);
   const order = Object.keys(DATA.network.stages).flatMap((stage) => (isHead(stage) ? [stage, ...inside(stage)] : inside(stage)));
   const at = order.indexOf(name);
-  const near = (i, word) => order[i] && h("a", { href: `#${order[i]}`, class: "near" }, `${t(word)}: ${order[i]}`);
+  const near = (i, word) => order[i] && h("a", { href: `#${order[i]}`, class: "near" }, t(word, { name: order[i] }));
   return h(
     "div",
     { class: "heading" },
