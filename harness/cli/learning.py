@@ -118,7 +118,7 @@ def explore(
         typer.Argument(
             metavar="PICTURE",
             help="Files or folders, at most 8 pictures.",
-            show_default="some that are at hand: digits, photographs, of a run on Fashion-MNIST test images",
+            show_default="digits or photographs; for a run on Fashion-MNIST its test images",
         ),
     ] = None,
     preset: Annotated[
