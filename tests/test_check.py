@@ -914,6 +914,11 @@ BEHAVIOR = {  # of the code, and what is said of it; None: nothing, it is judged
         _MODEL + "    def forward(self, x): raise KeyError('\\x1b[31m')\n",
         r"it ran and raised KeyError: '\x1b",
     ),
+    "forks": (  # what its child would answer is nothing that the process has said
+        _MODEL + "    def forward(self, x):\n        import os\n        if child := os.fork():\n"
+        "            os.waitpid(child, 0)\n            os._exit(7)\n        return self.fc(x.flatten(1))\n",
+        "it ended with exit status 7 before it had run",
+    ),
     "hangs": (_MODEL + "import time\ntime.sleep(1000)\n", "it did not end within 6 seconds"),
     "eats": (_MODEL + "    def forward(self, x): return x.new_zeros(2, 10**10)\n", "memory ran out"),
     "stops": ("raise RuntimeError('no data')\n", "its code raised RuntimeError: no data"),

@@ -15,10 +15,12 @@ from typing import get_args
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 from support import googlenet, weights_of
 
 import spec
 from harness.backends.registry import uses_gpu
+from harness.cli import options
 from harness.cli.main import app, main
 from harness.cli.options import chosen_device
 from harness.cli.weights import Format
@@ -262,6 +264,15 @@ def test_terminal_without_color_is_as_plain_as_a_pipe(no_color, escapes, monkeyp
         with pytest.raises(SystemExit):
             main()
     assert ("\x1b" in out.getvalue()) == ("\x1b" in err.getvalue()) == escapes
+
+
+@pytest.mark.parametrize(("terminal", "expected"), [(True, "running [/net].py:make"), (False, "")])
+def test_what_takes_long_is_told_on_a_terminal_alone(terminal, expected, monkeypatch):
+    notes = Console(file=io.StringIO(), force_terminal=terminal)
+    monkeypatch.setattr(options, "notes", notes)
+    with options.working("running [/net].py:make"):
+        pass
+    assert (expected in notes.file.getvalue()) if expected else notes.file.getvalue() == ""
 
 
 # --------------------------------------------------------------------------------------------------- exit statuses

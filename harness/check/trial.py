@@ -23,6 +23,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -150,7 +151,7 @@ def _answer(folder: Path, target: str, status: int) -> tuple[dict[str, Any], dic
         stored = messages.read((folder / "answer.json").read_text())
         with np.load(folder / "answer.npz", allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, BadZipFile):
         stored = None
     if stored is None:
         killed = "memory ran out, or something killed it" if status == -signal.SIGKILL else "the code ended the process"
@@ -193,7 +194,7 @@ def serve(folder: Path, work: Callable[[dict[str, Any], dict[str, spec.Array]], 
 
     `work` takes the task, and a dictionary for the arrays of its answer. It may raise `Refused`.
     """
-    task = json.loads((folder / "task.json").read_text())
+    task, started = json.loads((folder / "task.json").read_text()), os.getpid()
     threading.Thread(target=_watch, args=[os.getppid()], daemon=True).start()
     limit = int(task["memory"] * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -203,6 +204,8 @@ def serve(folder: Path, work: Callable[[dict[str, Any], dict[str, spec.Array]], 
         answer = work(task, arrays)
     except Refused as error:
         answer = {"refused": str(error)}
+    if os.getpid() != started:  # the code has forked, and its child comes back here too
+        os._exit(0)
     messages.write_arrays(folder / "answer.npz", arrays)
     (folder / "answer.json").write_text(messages.written(answer))
     sys.stdout.flush()

@@ -16,7 +16,7 @@ import typer
 
 from harness import screen
 from harness.check import FILES, PROGRAMS, SYMBOL
-from harness.cli.options import Json, console, notes, task_runner
+from harness.cli.options import Json, console, notes, task_runner, working
 from harness.cli.vectors import check_capture
 from harness.shown import shown
 
@@ -113,7 +113,8 @@ def check(
     )
     trial, second = _run(task, other, time)
     name = against if other is None else shown(other if _name(other) == _name(model) else _name(other))
-    report = with_names(judged(trial, name, inference=inference, other=second), trial)
+    with working(f"comparing {shown(model)}"):
+        report = with_names(judged(trial, name, inference=inference, other=second), trial)
     facts, status = report.as_json(), report.status
     if html is not None:
         write_page(report, trial, f"{model} against {report.against}" if report.against else model, html)
@@ -126,7 +127,8 @@ def check(
         status = status or 1
     elif target is not None:
         source, its_task = weights or _file(model), None if other is None else _of(other, task)
-        verification = _converted(report, trial, target, source, second, its_task, time)
+        with working(f"writing {shown(target)}"):
+            verification = _converted(report, trial, target, source, second, its_task, time)
         facts["converted"] = None if verification is None else verification.as_json()
         if not as_json:
             _print_conversion(verification, target)
@@ -188,10 +190,13 @@ def _run(task: Task, other: str | None, seconds: float) -> tuple[Trial, Trial | 
     """The passes of a model, and of the other one, at the size that this takes."""
     from harness.check.trial import run_trial
 
-    if other is None:
-        return run_trial(task, seconds), None
-    second = run_trial(_of(other, task), seconds)
-    return run_trial(replace(task, shapes=(second.shape,), exactly=True), seconds), second
+    second = None
+    if other is not None:
+        with working(f"running {shown(other)}"):
+            second = run_trial(_of(other, task), seconds)
+        task = replace(task, shapes=(second.shape,), exactly=True)
+    with working(f"running {shown(task.target)}"):
+        return run_trial(task, seconds), second
 
 
 def _converted(

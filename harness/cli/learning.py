@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import screen
-from harness.cli.options import DataDir, Json, Size, console, notes, progress, say, task_runner, tell_pictures
+from harness.cli.options import DataDir, Json, Size, console, progress, say, task_runner, tell_pictures, working
 from harness.shown import shown
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def exercise(
     if file is None:
         return _tell(asked, as_json=as_json)
     answer = _answer(asked, file, time, memory)
-    with notes.status(f"running {shown(answer.target)}"):
+    with working(f"running {shown(answer.target)}"):
         verdict = asked.judge(answer)
     if as_json:
         print(json.dumps({"exercise": asked.name, "answer": answer.target} | verdict.as_json(), indent=2))

@@ -19,6 +19,8 @@ from harness import screen
 from harness.shown import shown
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from harness.weights.formats import RunTask
     from harness.weights.preprocessing import Preprocessing
 
@@ -166,6 +168,17 @@ def progress(names: list[str]) -> Iterator[Callable[..., None]]:
     with Progress(*columns, console=notes, transient=True) as bars:
         tasks = {name: bars.add_task(shown(name), total=1) for name in names}
         yield lambda name, done=1, total=1: bars.update(tasks[name], completed=done, total=total)
+
+
+def working(text: str) -> Status:
+    """A spinner on a terminal while something runs that has no parts to count; nothing elsewhere.
+
+    Args:
+        text: What is done; names from outside are taken as they are, after `shown`.
+    """
+    from rich.text import Text
+
+    return notes.status(Text(text))
 
 
 def task_runner(python: list[str] | None) -> RunTask:
