@@ -921,6 +921,11 @@ BEHAVIOR = {  # of the code, and what is said of it; None: nothing, it is judged
     ),
     "hangs": (_MODEL + "import time\ntime.sleep(1000)\n", "it did not end within 6 seconds"),
     "eats": (_MODEL + "    def forward(self, x): return x.new_zeros(2, 10**10)\n", "memory ran out"),
+    "asserts": (_MODEL + "    def forward(self, x): assert not x.numel()\n", "it ran and raised AssertionError"),
+    "does nothing": (
+        "from torch import nn\nclass Net(nn.Module): pass\n",
+        'it ran and raised NotImplementedError: Module [Net] is missing the required "forward"',
+    ),
     "stops": ("raise RuntimeError('no data')\n", "its code raised RuntimeError: no data"),
     "lacks": (_MODEL.replace("Net", "Other"), "expected the name of a class, a function or a model; it defines Other"),
     "is none": ("Net = 5\n", "expected a model of PyTorch, MXNet Gluon, Flax, Equinox or Keras, got int"),
@@ -951,6 +956,7 @@ def test_model_that_misbehaves_is_told_in_one_line(behavior, tmp_path):
         run_trial(task, 6 if behavior == "hangs" else 60)
     assert str(refused.value).startswith(f"model.py:Net: {said}")
     assert "\n" not in str(refused.value)
+    assert not str(refused.value).endswith(": ")
 
 
 @pytest.mark.slow

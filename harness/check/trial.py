@@ -253,7 +253,7 @@ def attempt(task: Task) -> Trial:
             except _Unfit:
                 raise
             except Refused as error:
-                reasons.setdefault(" x ".join(map(str, shape)), str(error))
+                reasons[" x ".join(map(str, shape))] = str(error)  # the last dtype is the one that people use
                 continue
             recordings, failed = {"inference": inference}, {}
             others = {LARGER: (enlarged(shape), False)} | ({"training": (shape, True)} if task.training else {})
@@ -386,7 +386,8 @@ def told(what: str, refusal: type[Refused] = Refused) -> Iterator[None]:
         said = others[-1] if others and first.startswith("Traceback") else first  # as MXNet's operators raise it
         if "not enough memory" in said or "can't allocate memory" in said:
             raise refusal("memory ran out; --memory allows more") from error
-        raise refusal(f"{what} {shown(type(error).__name__)}: {shown(said[:200])}") from error
+        what = f"{what} {shown(type(error).__name__)}"
+        raise refusal(f"{what}: {shown(said[:200])}" if said else what) from error
 
 
 if __name__ == "__main__":
