@@ -9,6 +9,7 @@ Source: PyTorch's documentation, "CUDA semantics", section "CUDA Graphs".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -58,8 +59,8 @@ class Graph:
 
     @staticmethod
     def _aside(function: Function, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Run it on a stream of its own, as a capture does."""
-        stream = torch.cuda.Stream()
+        """Run it on another stream than the current one, as a capture does."""
+        stream = _stream(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             outputs = function(*inputs)
@@ -73,6 +74,12 @@ class Graph:
         with torch.cuda.graph(graph):
             outputs = function()
         return graph.replay, outputs
+
+
+@cache
+def _stream(device: int) -> torch.cuda.Stream:
+    """One for all runs aside: PyTorch keeps what a stream has freed for that stream, and a step takes gigabytes."""
+    return torch.cuda.Stream(device)
 
 
 def graph_on(device: torch.device) -> Graph | None:

@@ -63,6 +63,16 @@ def of_kind(arrays: Arrays, kind: str) -> dict[str, Array]:
     return {key.removeprefix(f"{kind}/"): x for key, x in arrays.items() if key.startswith(f"{kind}/")}
 
 
+def error_together(arrays: Arrays, kind: str, expected: Arrays) -> float:
+    """|got - expected| / |expected| of the arrays named ``KIND/NAME`` as one vector; infinite where a shape differs."""
+    got = of_kind(arrays, kind)
+    if any(name not in got or got[name].shape != x.shape for name, x in expected.items()):
+        return math.inf
+    ours, theirs = (np.concatenate([np.ravel(x[name]) for name in expected]) for x in (got, expected))
+    error = float(np.linalg.norm(ours.astype(np.float64) - theirs) / np.linalg.norm(theirs))
+    return error if math.isfinite(error) else math.inf
+
+
 def worst_error(arrays: Arrays, kind: str, expected: Arrays) -> tuple[str, float]:
     """Name and error of the array with the largest error, among those named ``KIND/NAME``."""
     errors = relative_errors(of_kind(arrays, kind), expected)

@@ -42,6 +42,10 @@ TOLERANCES = {
     "bfloat16": Tolerances(activations=5e-2, logits=5e-2, loss=5e-2, gradients=0.6, step=5e-2),
 }
 
+# All gradients as one vector, |backend - referee| / |referee|, on pictures and without batch norm. Measured: tf32
+# 2.6e-2; bfloat16 0.07 to 0.18 (pt and jax, d2l on four images of digits or Fashion-MNIST, twelve trainings).
+TOGETHER = {"tf32": 0.1, "bfloat16": 0.3}
+
 
 def onnx_tolerances(config: Config, dtype: str) -> Tolerances:
     """The bounds for an evaluator that runs an ONNX graph in that dtype.
@@ -83,12 +87,18 @@ def picture_tolerances(config: Config, dtype: str, shape: Sequence[int]) -> Tole
     step 0.15; the loss in float32 1e-3 of it (v4, 2.0e-4) and 2e-4 (v3 at 299, 2.1e-4). Batch norm's epsilon
     rounded to float32, a very small mistake, moves the gradients by 6.9e-6 (v4) and 5.7e-7 (v3 at 107).
 
-    In tf32 batch norm moved single gradients by 2.6 times their largest value and the step by 0.26.
+    In tf32 batch norm moved single gradients by 2.6 times their largest value and the step by 0.26; in bfloat16 by 1.5
+    and 0.11 (torchvision at 96 pixels, two seeds). Without it single gradients in bfloat16 are off by 0.30 to 0.72 in
+    pt (d2l at 96 pixels, nine seeds) and 0.28 to 0.96 in jax (five): the worst is that of a bias of 16 channels, some
+    pixels of which have taken the other side of a ReLU. No bound tells that from a lost gradient. `TOGETHER` does where
+    much is lost, and the proof in float32 always.
     """
     bounds = TOLERANCES[dtype]
-    if dtype == "tf32" and config.batch_norm:
+    if dtype in TOGETHER and config.batch_norm:
         return replace(bounds, gradients=5.0, step=0.5)
-    if dtype in ("tf32", "bfloat16"):
+    if dtype == "bfloat16":
+        return replace(bounds, gradients=2.0)
+    if dtype == "tf32":
         return bounds
     lost = rounding_of_sums(config, dtype, shape)
     loss = max(bounds.loss, 2e-3 * lost)

@@ -42,7 +42,7 @@ from harness.bench.proof import BATCH, Check, Referee
 from harness.bench.record import SCHEMA, Record, Row, Sample
 from harness.bench.report import markdown, page, plots, tables
 from harness.bench.report.page import write_folder, write_profile
-from harness.bench.rounds import Benchmark, enough, warm_up
+from harness.bench.rounds import Benchmark, check_tf32, enough, warm_up
 from harness.bench.worker import operations as worker_operations
 from harness.bench.worker.operations import SGD, Operations
 from harness.cli import options
@@ -417,6 +417,17 @@ def test_training_that_differs_is_not_timed(referee, proof, key, what):
     (row,) = run(fakes, candidates(["pt"], ["tuned"], ["train"], [2], ["float32"])).rows
     assert what in row.problem
     assert not row.samples
+
+
+@pytest.mark.parametrize("change", [lambda x: -x, lambda x: x[1:], lambda x: np.nan * x])
+def test_in_bfloat16_a_wrong_gradient_shows_in_all_of_them_as_one_vector(change, referee, proof):
+    """A single gradient may be off by more than it is, where pixels take the other side of a ReLU."""
+    (right,) = (check for check in referee.judge(proof, ["train"], "bfloat16") if "one vector" in check.what)
+    assert right.error < 1e-12
+    wrong = proof | {"gradient/fc3.weight": change(proof["gradient/fc3.weight"])}
+    (found,) = (check for check in referee.judge(wrong, ["train"], "bfloat16") if "one vector" in check.what)
+    assert not found.passed
+    assert found.bound < 1
 
 
 def test_logits_that_are_no_numbers_are_not_timed(referee, proof):
@@ -1363,12 +1374,36 @@ def _marked(mark: str, what: str = "") -> list[str]:
         ("bench pt --preset lenet-bn --variant both", "the textbooks' network is preset d2l"),
         ("bench pt --preset torchvision --size 8", "cannot take 8 x 8 pixels"),
         ("profile onnx", "unknown backend"),
+        ("profile pt --dtype tf32 --device cpu", "dtype tf32: expected an NVIDIA GPU"),
     ],
 )
 def test_wrong_usage_is_refused_before_any_work(words, said):
     refusal = CliRunner().invoke(app, words.split()).exception
     assert isinstance(refusal, spec.InvalidInput)
     assert said in str(refusal)
+
+
+def test_tf32_is_refused_by_every_backend_without_it_before_anything_is_measured(referee, proof):
+    given = candidates(["pt", "mx", "jax"], ["textbook", "tuned"], ["infer"], [2], ["float32", "tf32"])
+    fakes = Fakes(referee, proof)
+
+    def disturb(operation: str, candidate: Candidate, count: int) -> None:
+        if candidate.backend == "jax":
+            raise Died("killed")
+        if candidate.dtype == "tf32" and candidate.backend == "pt":
+            raise spec.InvalidInput("no tf32 here")
+
+    fakes.disturb = disturb
+    with pytest.raises(spec.InvalidInput, match=r"^pt: no tf32 here$"):
+        check_tf32(given, fakes.start)
+    assert [(operation, c.label) for operation, c in fakes.log] == [
+        ("begin", "pt tuned"),
+        ("begin", "mx tuned"),
+        ("begin", "jax tuned"),
+    ]
+    assert not fakes.alive
+    check_tf32([c for c in given if c.dtype == "float32"], fakes.start)
+    assert len(fakes.log) == 3
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def _changed(**values: object) -> str:
         ("", "got another or a damaged file"),
         ("[" * 9999, "got another or a damaged file"),
         ("{}", "(kind: Field required)"),
-        (_changed(kind="profile"), "got a profile"),
+        (_changed(kind="profile"), "got one of kind profile"),
         (_changed(schema=1), "got schema 1: measure the earlier code again"),
         (_changed(rows=[{"backend": "pt"}]), "(rows.0.variant: Field required)"),
         (_changed(rows=[{**made({}).as_json()["rows"][0], "samples": [{"seconds": 0}]}]), "(rows.0.samples.0.seconds"),

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import spec
-from harness.agreement import probe_params, relative_error, worst_error
+from harness.agreement import error_together, probe_params, relative_error, worst_error
 from harness.backends import messages
 from harness.bench.worker.operations import SGD, pipeline
 from harness.images.sources import Batch
 from spec import Array, Arrays, reference
-from spec.tolerances import Tolerances, picture_tolerances
+from spec.tolerances import TOGETHER, Tolerances, picture_tolerances
 
 BATCH = 4  # images of the proof: enough for batch norm, few enough for the referee
 _PART = 16  # images that the referee computes at a time: it keeps everything that it computes
@@ -150,6 +150,9 @@ class Referee:
                 checks.append(Check(what, relative_error(arrays[what], np.array(training.loss)), bounds.loss))
             name, error = worst_error(arrays, "gradient", training.grads)
             checks.append(Check(f"gradient of {name}", error, bounds.gradients))
+            if dtype in TOGETHER and self.config.batch_norm is None:
+                error = error_together(arrays, "gradient", training.grads)
+                checks.append(Check("all gradients as one vector", error, TOGETHER[dtype]))
             name, error = worst_error(arrays, "step", step)
             checks.append(Check(f"{name} after a step", error, bounds.step))
         return checks

@@ -184,6 +184,25 @@ def computed(program: Candidate, tasks: Sequence[str], referee: Referee, start: 
     return arrays
 
 
+def check_tf32(given: Sequence[Candidate], start: StartProcess) -> None:
+    """Ask each backend that is to compute in tf32 whether it can here, before anything is measured.
+
+    Raises:
+        InvalidInput: naming every backend that cannot.
+    """
+    refusals = []
+    for program in dict.fromkeys(replace(c.program, variant="tuned") for c in given if c.dtype == "tf32"):
+        try:
+            with closing(start(program)) as worker:
+                worker.ask("begin")
+        except InvalidInput as error:
+            refusals.append(f"{program.backend}: {error}")
+        except Died:
+            continue  # its rows will say so
+    if refusals:
+        raise InvalidInput("\n".join(refusals))
+
+
 @contextmanager
 def _problems_of(rows: Sequence[Row]) -> Iterator[None]:
     """A refusal or the death of a worker is a problem of these rows, and of no others."""

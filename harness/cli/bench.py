@@ -126,7 +126,7 @@ def bench(
     from harness.bench.report import tables
     from harness.bench.report.markdown import append_markdown
     from harness.bench.report.page import write_folder
-    from harness.bench.rounds import Benchmark
+    from harness.bench.rounds import Benchmark, check_tf32
     from spec import InvalidInput
 
     words = typed(context).items()
@@ -157,6 +157,7 @@ def bench(
             check_comparable(earlier, record)
         with _referee(record, data, data_dir, batches, pipeline=pipeline) as referee:
             start = _starter(record, referee, device, interpreters(python or [], names))
+            check_tf32(chosen, start)
             with _bar("benchmark") as progress:
                 Benchmark(record, referee, start, progress=progress).run()
     if earlier is not None:
@@ -197,6 +198,7 @@ def _accuracy(
     from harness.bench.report import tables
     from harness.bench.report.markdown import append_markdown
     from harness.bench.report.page import write_accuracy
+    from harness.bench.rounds import check_tf32
     from harness.images.prepared import prepare
     from harness.training.recipe import recipe
     from harness.training.train import settings_for
@@ -224,6 +226,7 @@ def _accuracy(
     proof = replace(report, size=config.input_size, seed=0)
     with _conditions(report, None), _referee(proof, "digits", None, []) as referee, _bar("accuracy") as tell:
         start = _starter(report, referee, device, pythons)
+        check_tf32(candidates, start)
         Trainings(report, dataset, settings, referee, start, run_worker, pythons, progress=tell).go()
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
@@ -260,17 +263,20 @@ def profile(
     Example: googlenet profile jax --batch 128 --out bench
     """
     from harness.backends.registry import check_names
-    from harness.bench.candidates import Candidate
+    from harness.bench.candidates import DTYPES, Candidate
     from harness.bench.profiles import Profile, measure
     from harness.bench.report.page import write_profile
     from harness.bench.report.tables import render_profile
+    from harness.bench.rounds import check_tf32
 
     (name,) = check_names([backend])
+    _dtypes([dtype], DTYPES, device)
     config, size = _network(preset, size, heads=heads)
     profile = Profile(config, size, rounds, seed, Candidate(name, "tuned", "train", batch, dtype))
     _check_outputs(out, None)
     with _conditions(profile, threads), _referee(profile, data, data_dir, [batch]) as referee:
         start = _starter(profile, referee, device, interpreters(python or [], [name]))
+        check_tf32([profile.candidate], start)
         with _bar(f"profile of {name}") as progress:
             measure(profile, referee, start, progress=progress)
     if as_json:

@@ -266,6 +266,12 @@ _proof = [
         "reference.softmax_cross_entropy(logits[head]",
         [f"{BENCH}test_the_referee_counts_auxiliary_heads_in"],
     ),
+    (
+        "in bfloat16 a gradient of the other sign is proven",
+        'checks.append(Check("all gradients as one vector", error, TOGETHER[dtype]))',
+        'checks.append(Check("all gradients as one vector", error, 1.0))',
+        [f"{BENCH}test_in_bfloat16_a_wrong_gradient_shows_in_all_of_them_as_one_vector[<lambda>0]"],
+    ),
 ]
 _bench = [
     (

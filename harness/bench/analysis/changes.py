@@ -105,7 +105,7 @@ def read_earlier(path: StrPath, schema: int) -> Earlier:
     try:
         kind = TypeAdapter(_Kind).validate_json(content)
         if kind.kind != "bench":
-            raise InvalidInput(f"{expected}, got a {shown(kind.kind)}")
+            raise InvalidInput(f"{expected}, got one of kind {shown(kind.kind)}")
         if kind.schema != schema:
             raise InvalidInput(
                 f"{expected} in schema {schema}, got schema {kind.schema}: measure the earlier code again, with the "
