@@ -44,7 +44,7 @@ LENET = spec.preset("lenet")
 
 
 def test_task_of_an_unknown_kind_is_refused_and_the_known_ones_are_named():
-    with pytest.raises(spec.InvalidInput, match=r"expected a kind of describe, .*probe, .*write, got 'prob'"):
+    with pytest.raises(spec.InvalidInput, match=r"expected a kind of activations, .*probe, .*write, got 'prob'"):
         handle(FIRST, {"kind": "prob"}, {})
     with pytest.raises(spec.InvalidInput, match="got None"):
         handle(FIRST, {}, {})
@@ -365,7 +365,7 @@ def test_worker_is_kept_from_rounding_float32_whatever_the_user_has_set(tmp_path
 
 def test_real_worker_refuses_what_it_does_not_know():
     answer = run_worker(FIRST, {"kind": "prob"}, {})
-    assert answer.refused.startswith("a worker's task: expected a kind of describe")
+    assert answer.refused.startswith("a worker's task: expected a kind of activations, ")
     assert answer.missing is False
 
 
