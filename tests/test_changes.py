@@ -86,6 +86,17 @@ def test_the_same_code_has_not_regressed(tmp_path):
     assert not any(verdicts)
 
 
+def test_of_few_rounds_neither_interval_nor_noise_is_known(tmp_path):
+    after = made({"pt tuned": 1.2}, seed=1)
+    for row in after.rows:
+        del row.samples[3:]
+    after.changes = compared(made({}), after, tmp_path)
+    (times, *others) = tables.sections(after)[-1].lines[0].cells
+    assert float(times) == pytest.approx(1 / 1.2, abs=0.05)
+    assert others == ["unknown below 5 rounds", "unknown", ""]
+    assert not after.changes.regressed
+
+
 def test_rows_of_only_one_are_named(tmp_path):
     others = with_twins(candidates(["pt", "jax"], ["tuned"], ["infer"], [2], ["float32"]))
     found = compared(made({}), made({}, others), tmp_path)

@@ -230,7 +230,8 @@ def _changed(changes: Changes) -> Section:
     for change in changes.rows:
         cells = []
         if change.ratio:
-            cells = [f"{change.ratio.ratio:.2f}", change.ratio.interval, f"{change.noise:.1%}", change.verdict]
+            noise = f"{change.noise:.1%}" if math.isfinite(change.noise) else "unknown"
+            cells = [f"{change.ratio.ratio:.2f}", change.ratio.interval, noise, change.verdict]
         lines.append(Line(str(change.candidate), cells, change.problem))
     heading = f"against {shown(str(changes.earlier.path))}, of commit {shown(changes.earlier.code.commit or 'unknown')}"
     return Section(heading, CHANGES, lines, [])
