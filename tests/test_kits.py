@@ -242,6 +242,15 @@ def test_mistake_in_the_table_is_named_by_its_numbers(other, told):
     assert judged(small(), computed(small(), other)) == told
 
 
+def test_activation_is_the_simplest_that_gives_the_numbers():
+    """No map of it is above 6, so that ReLU and ReLU6 give the same."""
+    plain = small("d2l")
+    config = with_stages(plain, conv1=replace(dict(plain.table)["conv1"], activation="sigmoid"))
+    made = computed(config, lambda _, side: plain)
+    assert max(x.max() for name, x in made.items() if name.endswith("/conv1")) < 6
+    assert judged(config, made)[0] == (("conv1",), "ReLU, d2l has sigmoid")
+
+
 def test_rules_that_agree_at_an_even_size_are_told_apart_at_the_odd_one():
     """SAME and rounding up read the same pixels of an even map; at the odd size SAME is what the book has."""
     lines = judged(small("d2l"), computed(small("d2l"), stages(pool1=MaxPool(3, 2, ceil=True))))

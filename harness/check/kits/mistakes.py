@@ -361,7 +361,7 @@ _POOLS = (MaxPool, AveragePool)
 _WINDOWS = ((7, 7), (7, 1), (8, 8), (8, 1), (6, 6), (5, 5), (5, 3))  # kernel and stride
 _EPSILONS = (1e-5, 1e-3, 1e-4, 1e-6, 1e-7, 2e-5, 1e-8, 0.0)
 _OTHERS = (
-    *(Activation(kind) for kind in ("relu6", "sigmoid", "silu", "tanh", "relu")),
+    *(Activation(kind) for kind in ("relu", "relu6", "sigmoid", "silu", "tanh")),
     *(Activation("leaky_relu", slope) for slope in (0.01, 0.1, 0.2, 0.3)),
 )
 _RELU = Activation("relu")
