@@ -38,8 +38,13 @@ def predictor(model: Network, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """
     with mode(model, training=False):
         definition, state = nnx.split(model)
-        compiled = jax.jit(lambda state, x: nnx.merge(definition, state)(x).logits).lower(state, x).compile()
-    return partial(compiled, jax.tree.map(jnp.copy, state))  # a training step takes the memory of the model's own
+        leaves, tree = jax.tree.flatten(state)  # a list, since each call takes its arguments apart
+
+        def logits(leaves: list[jax.Array], x: jax.Array) -> jax.Array:
+            return nnx.merge(definition, jax.tree.unflatten(tree, leaves))(x).logits
+
+        compiled = jax.jit(logits).lower(leaves, x).compile()
+    return partial(compiled, list(map(jnp.copy, leaves)))  # a training step takes the memory of the model's own
 
 
 @contextmanager

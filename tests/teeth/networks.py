@@ -558,8 +558,8 @@ FAULTS = [
     Fault(
         "jax: the predictor's weights go with the model's next step",
         "googlenet_jax/predict.py",
-        "partial(compiled, jax.tree.map(jnp.copy, state))",
-        "partial(compiled, state)",
+        "partial(compiled, list(map(jnp.copy, leaves)))",
+        "partial(compiled, leaves)",
         (f"{_KEEPS}[jax]",),
     ),
     # ----------------------------------------------------------------------------- traps of the documentation, as faults
