@@ -87,7 +87,7 @@ def _decayed(params: nnx.State) -> nnx.State:
 def set_rate(optimizer: nnx.Optimizer, rate: float) -> None:
     """The rate of the steps to come."""
     variable = optimizer.opt_state.hyperparams["learning_rate"]
-    old = variable[...]
+    (old,) = jax.tree.leaves(variable)  # `variable[...]` is another program to run
     variable[...] = jax.device_put(np.asarray(rate, old.dtype), old.sharding)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
+from operator import attrgetter
+from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import jax
@@ -64,29 +67,51 @@ def update(
 
 
 def _step_of(model: Network, optimizer: nnx.Optimizer) -> Callable[..., spec.Step]:
-    """`_step` for this pair, made once: NNX looks through all their modules for as long as a GPU computes a step."""
+    """A step of this pair, made once: NNX looks through all their modules for as long as a GPU computes a step."""
     known = _steps.get(optimizer)
     if known is None or known[0]() is not model:
-        step = nnx.cached_partial(_step, model, optimizer)  # of copies, in training mode for good, of the same arrays
-        known = _steps[optimizer] = ref(model), step
+        known = _steps[optimizer] = ref(model), _split(model, optimizer)
     return known[1]
 
 
 _steps: WeakKeyDictionary[nnx.Optimizer, tuple[ref[Network], Callable[..., spec.Step]]] = WeakKeyDictionary()
 
 
-@nnx.jit(donate_argnums=(0, 1))  # the old parameters' memory takes the new ones
-def _step(
-    model: Network,
-    optimizer: nnx.Optimizer,
-    x: jax.Array,
-    y: jax.Array,
-    masks: dict[str, jax.Array],
-    scale: jax.Array,
-) -> spec.Step:
-    (value, logits), grads = value_and_grads(model, x, y, masks, scale)
-    optimizer.update(model, grads)
-    return spec.Step(value, (logits.argmax(-1) == y).sum())
+def _split(model: Network, optimizer: nnx.Optimizer) -> Callable[..., spec.Step]:
+    """A step on this pair's arrays alone, by modules that stay as they are now: in training mode."""
+    graph, state = nnx.split((model, optimizer))
+    variables = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, nnx.Variable))  # the pair's own
+    compiled = _compiled(graph, jax.tree.structure(state))
+
+    def step(*batch: Any) -> spec.Step:
+        moved, result = compiled([_array(variable) for variable in variables], *batch)
+        for variable, array in zip(variables, moved, strict=True):
+            _set_array(variable, array)
+        return result
+
+    return step
+
+
+# Newer versions of Flax than 0.12.0 have these methods, and warn of the attribute.
+_array = getattr(nnx.Variable, "get_raw_value", attrgetter("raw_value"))
+_set_array = getattr(nnx.Variable, "set_raw_value", lambda variable, array: setattr(variable, "raw_value", array))
+
+
+@cache
+def _compiled(graph: nnx.GraphDef, tree: jax.tree_util.PyTreeDef) -> Callable[..., tuple[list[jax.Array], spec.Step]]:
+    """One program for equal modules: the arrays of their state and `update`'s batch, to the arrays after the step."""
+
+    @partial(jax.jit, donate_argnums=0)  # the old parameters' memory takes the new ones
+    def step(
+        arrays: list[jax.Array], x: jax.Array, y: jax.Array, masks: dict[str, jax.Array], scale: jax.Array
+    ) -> tuple[list[jax.Array], spec.Step]:
+        model, optimizer = nnx.merge(graph, jax.tree.unflatten(tree, arrays))
+        (value, logits), grads = value_and_grads(model, x, y, masks, scale)
+        optimizer.update(model, grads)
+        moved = jax.tree.leaves(nnx.state((model, optimizer)))
+        return moved, spec.Step(value, (logits.argmax(-1) == y).sum())
+
+    return step
 
 
 def value_and_grads(

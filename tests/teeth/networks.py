@@ -262,6 +262,13 @@ FAULTS = [
         "if known is None:",
         ("tests/test_tuned.py::test_a_step_that_jax_keeps_is_of_that_model_and_goes_with_its_optimizer",),
     ),
+    Fault(
+        "jax: what a step computes does not reach the model",
+        "googlenet_jax/train.py",
+        "            _set_array(variable, array)\n",
+        "            pass\n",
+        (f"{_TRAINING}[jax-lenet-28-SGD]",),
+    ),
     # ------------------------------------------------------------------------------------------------------- optimizers
     Fault(
         "pt: weight decay of biases too",
