@@ -41,7 +41,7 @@ test-large: $(READY)
 test-teeth: $(READY)
 	cd tests && ../$(BIN)/python -m teeth
 
-# BENCHMARKS.md: about twenty minutes on two processors, with nothing else running.
+# BENCHMARKS.md: about a quarter of an hour on two processors, with nothing else running.
 BENCH := $(BIN)/googlenet bench --markdown BENCHMARKS.md
 bench: $(READY)
 	rm -f BENCHMARKS.md

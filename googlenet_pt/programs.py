@@ -66,7 +66,7 @@ class _Interpreter:
     def block(self, block: Any, values: dict[str, Any]) -> list[Any]:
         """Run the steps of a graph or a block, and return what it puts out."""
         for node in block.nodes():
-            # By number: PyTorch's iterators end with a C++ exception, which takes 10 ms where JAX has compiled a lot.
+            # By number: one of PyTorch's iterators takes 0.2 ms and more in a process where JAX has compiled a lot.
             inputs = [values.get(node.inputsAt(i).debugName()) for i in range(node.inputsSize())]
             outputs = self.step(node, inputs, values)
             names = [node.outputsAt(i).debugName() for i in range(node.outputsSize())]

@@ -103,7 +103,7 @@ def test_going_on_from_a_dumped_state_changes_nothing(run, dtype, backend):
     got, got_state = _resumed(backend, run, params, state, turns(run)[2:], dtype)
 
     assert got.losses == expected.losses
-    if backend.__name__ == "googlenet_mx":  # which rounds a bias's last bit by where its memory begins, 1 time in 12
+    if backend.__name__ == "googlenet_mx":  # in 1 of 12 runs a bias was off by one rounding; why was not found
         assert max(relative_errors(got.params, expected.params).values()) < 1e-15
         assert max(relative_errors(got_state, backend.dump_optimizer(model, native)).values()) < 1e-14
         return
